@@ -1,0 +1,5 @@
+//! Exact vector search on any GPU, and on the CPU when there is none.
+
+pub mod types;
+
+pub use types::*;
