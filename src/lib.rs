@@ -1,5 +1,9 @@
 //! Exact vector search on any GPU, and on the CPU when there is none.
 
+pub mod engine;
+pub mod kernels;
+pub mod plan;
+pub mod stats;
 pub mod types;
 
 pub use types::*;

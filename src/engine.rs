@@ -1,0 +1,227 @@
+//! The seam between what is to be done and who does it: an [`Engine`] runs a [`Plan`].
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::plan::Plan;
+use crate::stats::{Ceilings, SearchStats};
+use crate::types::RowsView;
+
+/// Names the rows of a base, so that an engine may keep a copy of them in device memory.
+///
+/// Rows that were there stay what they are while `epoch` does not change; rows may be appended without a
+/// new epoch. An engine holds the tag weakly: when the base is dropped, so is the copy.
+#[derive(Clone, Debug)]
+pub struct Tag {
+    id: Arc<u64>,
+    epoch: u64,
+}
+
+impl Tag {
+    /// A tag that no other base has.
+    pub fn new() -> Tag {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Tag { id: Arc::new(NEXT.fetch_add(1, Ordering::Relaxed)), epoch: 0 }
+    }
+
+    /// Says that rows already known have changed.
+    pub fn bump(&mut self) {
+        self.epoch += 1;
+    }
+
+    /// What an engine keys its copy by: alive as long as the base is.
+    pub fn id(&self) -> &Arc<u64> {
+        &self.id
+    }
+
+    /// Which state of the rows this is.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+}
+
+impl Default for Tag {
+    fn default() -> Tag {
+        Tag::new()
+    }
+}
+
+/// Bits that say which rows may be returned: row r of query q is allowed when bit r % 32 of
+/// `words[q * stride + r / 32]` is set.
+#[derive(Clone, Copy, Debug)]
+pub struct Mask<'a> {
+    /// The bits of all queries, or of one that stands for all.
+    pub words: &'a [u32],
+    /// Words from query to query; 0 when all queries share one bitmap.
+    pub stride: usize,
+}
+
+impl Mask<'_> {
+    /// Whether row `row` may be returned for query `query`.
+    #[inline]
+    pub fn allows(&self, query: usize, row: usize) -> bool {
+        self.words[query * self.stride + row / 32] >> (row % 32) & 1 == 1
+    }
+}
+
+/// Rows and what is known of them.
+#[derive(Clone, Copy, Debug)]
+pub struct Base<'a> {
+    /// `rows` x `dim`.
+    pub rows: RowsView<'a>,
+    /// Euclidean length of each row, computed in f64 and rounded to f32. Needed by cosine and by every screen.
+    pub norms: Option<&'a [f32]>,
+    /// A name for the rows when they will be used again; without one nothing is kept.
+    pub tag: Option<&'a Tag>,
+}
+
+/// Everything a plan works on.
+#[derive(Clone, Copy, Debug)]
+pub struct Task<'a> {
+    /// What to do.
+    pub plan: &'a Plan,
+    /// The rows.
+    pub base: Base<'a>,
+    /// f32 rows, or packed bits when the base is packed bits. For cosine already scaled to a length near 1.
+    pub queries: RowsView<'a>,
+    /// Euclidean length of each query, in f64 rounded to f32.
+    pub query_norms: &'a [f32],
+    /// Which rows may be returned; all when absent.
+    pub mask: Option<Mask<'a>>,
+    /// Candidates for a plan that begins with `Refine`, or the matrix for one that begins with `SelectK`.
+    pub input: Input<'a>,
+}
+
+/// What the first step works on besides base and queries.
+#[derive(Clone, Copy, Debug, Default)]
+pub enum Input<'a> {
+    /// Nothing.
+    #[default]
+    None,
+    /// `[queries, width]` row positions, `u32::MAX` where there is none.
+    Positions {
+        /// The positions.
+        positions: &'a [u32],
+        /// Places a query.
+        width: usize,
+    },
+    /// Keys `[queries, rows]`.
+    Matrix(&'a [f32]),
+}
+
+/// The best rows of each query: `[queries, width]`, smallest (key, position) first. Places that are not
+/// filled have key +inf and position `u32::MAX`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Candidates {
+    /// Places a query.
+    pub width: usize,
+    /// Smaller is closer.
+    pub keys: Vec<f32>,
+    /// Row positions.
+    pub positions: Vec<u32>,
+    /// For each query a number that no row left out can fall below, in the screen's lower bounds: the key of the
+    /// last candidate kept when all places were filled, else +inf (nothing was left out). Empty after a direct pass.
+    pub bound: Vec<f32>,
+}
+
+impl Candidates {
+    /// `queries` x `width` places, none filled.
+    pub fn empty(queries: usize, width: usize) -> Candidates {
+        Candidates {
+            width,
+            keys: vec![f32::INFINITY; queries * width],
+            positions: vec![u32::MAX; queries * width],
+            bound: Vec::new(),
+        }
+    }
+}
+
+/// What the last step gives.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Output {
+    /// After `Search`, `Refine` and `SelectK`.
+    Candidates(Candidates),
+    /// Keys `[queries, rows]`, after `Distance`.
+    Matrix(Vec<f32>),
+    /// After `Range`: offsets `[queries + 1]`, and the hits of each query, smallest (key, position) first.
+    Range {
+        /// Where the hits of each query begin.
+        offsets: Vec<u64>,
+        /// Smaller is closer.
+        keys: Vec<f32>,
+        /// Row positions.
+        positions: Vec<u32>,
+    },
+    /// After `Normalize`: rows `[rows, dim]` and the norms they were divided by (zero rows stay zero).
+    Rows {
+        /// The normalised rows.
+        rows: Vec<f32>,
+        /// The norm of each row before.
+        norms: Vec<f32>,
+    },
+}
+
+/// Why an engine could not run a plan.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// The device, or the budget it was given, has no room.
+    #[error("out of device memory: {wanted} bytes wanted, {free} of {limit} free")]
+    OutOfMemory {
+        /// Bytes asked for.
+        wanted: u64,
+        /// Bytes left.
+        free: u64,
+        /// Bytes in all.
+        limit: u64,
+    },
+    /// The device is gone (driver reset, unplugged, destroyed by its owner).
+    #[error("the device was lost: {0}")]
+    Lost(String),
+    /// A kernel gave a wrong answer in its self-test and is not used on this device.
+    #[error("kernel `{kernel}` failed its self-test on this device and is disabled: {detail}")]
+    Disabled {
+        /// The verb.
+        kernel: String,
+        /// What was wrong.
+        detail: String,
+    },
+    /// The driver refused something that should have been right.
+    #[error("the driver refused a call: {0}")]
+    Driver(String),
+    /// The shapes of a task do not fit together. A fault of the caller inside this crate.
+    #[error("a plan and its data do not fit: {0}")]
+    Mismatch(String),
+}
+
+/// Runs plans. The CPU engine, the GPU engine, and the choice between them are engines.
+pub trait Engine: Send + Sync {
+    /// The device in words, e.g. `cpu (avx512, 8 threads)` or the adapter's name.
+    fn name(&self) -> String;
+
+    /// Runs every step of the plan and gives what the last one made; writes what it did into `stats`.
+    ///
+    /// # Errors
+    /// [`EngineError`]; the engine is usable afterwards unless the device is lost.
+    fn run(&self, task: &Task<'_>, stats: &mut SearchStats) -> Result<Output, EngineError>;
+
+    /// Whether a screen is likely to pay for a batch of this many queries.
+    fn wants_screen(&self, plan: &Plan) -> bool;
+
+    /// What the device can do at best, measured once.
+    fn ceilings(&self) -> Ceilings;
+}
+
+/// Where searches run: the CPU, a GPU, or whichever is there.
+///
+/// Cheap to clone; clones share the device, its memory budget and its kernels.
+#[derive(Clone)]
+pub struct Device {
+    pub(crate) engine: Arc<dyn Engine>,
+}
+
+impl std::fmt::Debug for Device {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Device").field(&self.engine.name()).finish()
+    }
+}

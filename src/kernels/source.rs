@@ -1,0 +1,1 @@
+//! From a [`Kernel`] and a [`Variant`](super::Variant) to the WGSL text that a device compiles.
