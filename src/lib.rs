@@ -1,9 +1,57 @@
 //! Exact vector search on any GPU, and on the CPU when there is none.
+//!
+//! ```
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use nearfield::{Device, Flat, Metric};
+//!
+//! let device = Device::auto()?; // the GPU if there is one, else the CPU
+//! let mut index = Flat::new(&device, 3, Metric::Cosine)?;
+//! index.add(&[[1.0, 0.0, 0.0], [0.6, 0.8, 0.0], [0.0, 0.0, 1.0]])?;
+//! let hits = index.search(&[[1.0, 0.1, 0.0]], 2)?;
+//! for (id, similarity) in hits.query(0) {
+//!     println!("{id} {similarity}");
+//! }
+//! # assert_eq!(hits.ids, [0, 1]);
+//! # Ok(()) }
+//! ```
+//!
+//! # Features
+//! - `gpu` (default): the GPU engine on [wgpu]: Vulkan, Metal and DX12. Without it nothing of wgpu is compiled.
+//! - `cpu` (default): the CPU engine. It is always there; the name exists so that
+//!   `--no-default-features --features cpu` says what it means.
+//!
+//! `ARCHITECTURE.md` in the repository shows the way through the code, `docs/numerics.md` what "exact" means and why it
+//! holds.
 
+#[doc(hidden)]
+pub mod cpu;
+mod device;
+#[doc(hidden)]
 pub mod engine;
+mod error;
+pub mod format;
+#[cfg(feature = "gpu")]
+#[doc(hidden)]
+pub mod gpu;
+mod index;
+#[doc(hidden)]
 pub mod kernels;
+#[doc(hidden)]
 pub mod plan;
-pub mod stats;
-pub mod types;
+mod stats;
+mod types;
+mod verbs;
 
+pub use device::{DEVICE_VARIABLE, DeviceOptions};
+pub use engine::{Device, EngineError};
+pub use error::{BuildError, DeviceError, SearchError};
+#[cfg(feature = "gpu")]
+pub use gpu::{AdapterReport, adapters};
+pub use index::{Explanation, FileInfo, Flat, Index, IndexSpec, OpenError, SearchOptions, UnknownSpec};
+pub use kernels::Cost;
+pub use plan::{Norm, Plan, Problem, Screen, Step};
+pub use stats::{Ceilings, SearchStats, Stage};
 pub use types::*;
+pub use verbs::Order;
+#[cfg(feature = "gpu")]
+pub use wgpu;

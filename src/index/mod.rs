@@ -1,0 +1,80 @@
+//! Indexes: structures that write plans over verbs. They name no engine and no WGSL.
+
+mod explain;
+mod file;
+mod flat;
+mod rowbuf;
+mod search;
+mod spec;
+mod store;
+
+pub use explain::Explanation;
+pub use file::{FileInfo, OpenError};
+pub use flat::Flat;
+pub(crate) use search::Queries;
+pub use spec::{IndexSpec, UnknownSpec};
+pub(crate) use store::lengths;
+
+use crate::error::SearchError;
+use crate::plan::Screen;
+use crate::stats::SearchStats;
+use crate::types::{Filter, Metric, Neighbors, RangeHits, RowsView};
+
+/// What a search may be told besides queries and k.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct SearchOptions {
+    /// Which rows may be returned; all when absent.
+    pub filter: Option<Filter>,
+    /// The pass in front of the direct one; chosen by the device when absent. Never changes the answer.
+    pub screen: Option<Screen>,
+}
+
+impl SearchOptions {
+    /// Only these rows.
+    pub fn filter(filter: Filter) -> SearchOptions {
+        SearchOptions { filter: Some(filter), ..SearchOptions::default() }
+    }
+}
+
+/// What every index can do.
+pub trait Index: Send + Sync {
+    /// Rows that a search can find.
+    fn len(&self) -> usize;
+
+    /// Whether there are none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Components a row.
+    fn dim(&self) -> usize;
+
+    /// How far apart two rows are.
+    fn metric(&self) -> Metric;
+
+    /// Bytes of host memory (or of the mapped file) that the index takes.
+    fn memory_bytes(&self) -> usize;
+
+    /// The `k` nearest rows of each query (`[q, dim]`, any element type), and what finding them cost.
+    ///
+    /// # Errors
+    /// [`SearchError`]; see its variants.
+    fn search_with(
+        &self,
+        queries: RowsView<'_>,
+        k: usize,
+        options: &SearchOptions,
+    ) -> Result<(Neighbors, SearchStats), SearchError>;
+
+    /// All rows within `radius` of each query: distances at most, similarities at least the radius.
+    ///
+    /// # Errors
+    /// [`SearchError`]; see its variants.
+    fn range_search_with(
+        &self,
+        queries: RowsView<'_>,
+        radius: f32,
+        options: &SearchOptions,
+    ) -> Result<(RangeHits, SearchStats), SearchError>;
+}

@@ -1,0 +1,268 @@
+//! How each operation can fail. Small errors, one enum an operation; messages say what was found and what was wanted.
+
+use crate::engine::EngineError;
+use crate::types::{DType, Metric, ShapeError};
+
+/// Why rows could not be put into an index, changed or removed. The index is as it was before.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// An index needs at least one component a row.
+    #[error("rows need at least one component, dim is 0")]
+    ZeroDim,
+    /// Rows of another length than the index was made for.
+    #[error("the index holds rows of {wanted} components, the new rows have {found}")]
+    Dim {
+        /// Components a row of the index.
+        wanted: usize,
+        /// Components of the rows given.
+        found: usize,
+    },
+    /// The metric is not defined on this element type.
+    #[error("{metric} is not defined on rows of {dtype}{}", hint(*.metric, *.dtype))]
+    Unsupported {
+        /// The metric asked for.
+        metric: Metric,
+        /// The element type asked for.
+        dtype: DType,
+    },
+    /// Rows of this element type cannot be stored in the index without loss.
+    #[error("the index stores {wanted} rows, rows of {found} can't become that without loss")]
+    DType {
+        /// What the index stores.
+        wanted: DType,
+        /// What was given.
+        found: DType,
+    },
+    /// NaN, an infinity, or a value that the element type of the index cannot hold.
+    #[error("row {row}, component {component} is {value}, wanted a finite number{}", limit(*.dtype))]
+    NotFinite {
+        /// The row, counted from the first one given.
+        row: usize,
+        /// The component.
+        component: usize,
+        /// What was found.
+        value: f32,
+        /// What the index stores.
+        dtype: DType,
+    },
+    /// A negative value where the metric is undefined.
+    #[error("row {row}, component {component} is {value}, but {metric} is defined on non-negative values only")]
+    Negative {
+        /// The row, counted from the first one given.
+        row: usize,
+        /// The component.
+        component: usize,
+        /// What was found.
+        value: f32,
+        /// The metric of the index.
+        metric: Metric,
+    },
+    /// A row whose length an f32 can't hold, where the metric divides by it.
+    #[error("row {row} is longer than the largest f32 (3.4e38); cosine divides by the length, so scale the row down")]
+    TooLong {
+        /// The row, counted from the first one given.
+        row: usize,
+    },
+    /// Another number of ids than of rows.
+    #[error("{rows} rows need as many ids, found {ids}")]
+    IdCount {
+        /// Rows given.
+        rows: usize,
+        /// Ids given.
+        ids: usize,
+    },
+    /// An id that is there already, or twice among the new ones.
+    #[error("id {id} (row {row}) is taken; ids are unique")]
+    DuplicateId {
+        /// The id.
+        id: u64,
+        /// The row, counted from the first one given.
+        row: usize,
+    },
+    /// `u64::MAX` marks missing results.
+    #[error("row {row} has the id u64::MAX, which stands for `no such row`")]
+    ReservedId {
+        /// The row, counted from the first one given.
+        row: usize,
+    },
+    /// An id that the index does not hold.
+    #[error("there is no row with id {id}")]
+    UnknownId {
+        /// The id.
+        id: u64,
+    },
+    /// More rows than positions can name.
+    #[error("an index holds at most {limit} rows, {rows} were wanted")]
+    TooManyRows {
+        /// Rows wanted.
+        rows: usize,
+        /// Most rows.
+        limit: usize,
+    },
+    /// The slice given is no matrix.
+    #[error(transparent)]
+    Shape(#[from] ShapeError),
+}
+
+fn hint(metric: Metric, dtype: DType) -> &'static str {
+    match (metric, dtype) {
+        (Metric::Hamming, _) => "; it compares packed bits",
+        (_, DType::Bits) => "; packed bits take hamming or jaccard",
+        _ => "",
+    }
+}
+
+fn limit(dtype: DType) -> &'static str {
+    match dtype {
+        DType::F16 => " of magnitude at most 65504 (f16)",
+        _ => "",
+    }
+}
+
+/// Why a search could not be answered.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SearchError {
+    /// `k` must be at least 1.
+    #[error("k is 0, wanted at least 1")]
+    ZeroK,
+    /// Queries of another length than the rows.
+    #[error("the index holds rows of {wanted} components, the queries have {found}")]
+    Dim {
+        /// Components a row.
+        wanted: usize,
+        /// Components a query.
+        found: usize,
+    },
+    /// Packed bits against numbers, or the reverse.
+    #[error("rows of {wanted} can't be compared with queries of {found}")]
+    DType {
+        /// What the index stores.
+        wanted: DType,
+        /// What the queries are.
+        found: DType,
+    },
+    /// The metric is not defined on this element type.
+    #[error("{metric} is not defined on rows of {dtype}{}", hint(*.metric, *.dtype))]
+    Unsupported {
+        /// The metric asked for.
+        metric: Metric,
+        /// The element type asked for.
+        dtype: DType,
+    },
+    /// NaN or an infinity.
+    #[error("query {query}, component {component} is {value}, wanted a finite number")]
+    NotFinite {
+        /// The query.
+        query: usize,
+        /// The component.
+        component: usize,
+        /// What was found.
+        value: f32,
+    },
+    /// NaN or an infinity among rows that are given with the queries.
+    #[error("row {row}, component {component} is {value}, wanted a finite number")]
+    RowNotFinite {
+        /// The row.
+        row: usize,
+        /// The component.
+        component: usize,
+        /// What was found.
+        value: f32,
+    },
+    /// A negative value where the metric is undefined.
+    #[error("query {query}, component {component} is {value}, but {metric} is defined on non-negative values only")]
+    Negative {
+        /// The query.
+        query: usize,
+        /// The component.
+        component: usize,
+        /// What was found.
+        value: f32,
+        /// The metric.
+        metric: Metric,
+    },
+    /// A bitmap of another length than the index.
+    #[error("a filter has a bit for each row: wanted {wanted}, found {found}")]
+    FilterLength {
+        /// Rows of the index.
+        wanted: usize,
+        /// Bits of the filter.
+        found: usize,
+    },
+    /// Another number of bitmaps than of queries.
+    #[error("a filter for each query: wanted {wanted}, found {found}")]
+    FilterCount {
+        /// Queries.
+        wanted: usize,
+        /// Bitmaps.
+        found: usize,
+    },
+    /// A radius that is not a number.
+    #[error("the radius is {found}, wanted a number")]
+    Radius {
+        /// What was given.
+        found: f32,
+    },
+    /// The metric has no such screen.
+    #[error("a screen of {screen} needs l2, ip or cosine; the metric is {metric}")]
+    Screen {
+        /// The metric.
+        metric: Metric,
+        /// The screen asked for.
+        screen: crate::plan::Screen,
+    },
+    /// A matrix of values that does not fit its shape.
+    #[error("{what}: wanted {wanted} values, found {found}")]
+    Length {
+        /// Which argument.
+        what: &'static str,
+        /// Values wanted.
+        wanted: usize,
+        /// Values found.
+        found: usize,
+    },
+    /// A position past the last row.
+    #[error("position {position} of query {query} is past the last of {rows} rows")]
+    Position {
+        /// The query.
+        query: usize,
+        /// The position.
+        position: u32,
+        /// Rows there are.
+        rows: usize,
+    },
+    /// The slice given is no matrix.
+    #[error(transparent)]
+    Shape(#[from] ShapeError),
+    /// The device could not do it.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
+/// Why a device could not be opened.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DeviceError {
+    /// No device of this name.
+    #[error("no device `{wanted}`; there are auto, cpu, gpu, gpu:N and {there}")]
+    Unknown {
+        /// What was asked for.
+        wanted: String,
+        /// The adapters that exist.
+        there: String,
+    },
+    /// A GPU was demanded and none can be used.
+    #[error("no GPU can be used: {reason}. `cpu` always works, and `auto` takes it when there is no GPU")]
+    NoGpu {
+        /// Why not.
+        reason: String,
+    },
+    /// The device is there but could not be opened.
+    #[error("the device can't be opened: {reason}")]
+    Open {
+        /// Why not.
+        reason: String,
+    },
+}

@@ -1,0 +1,130 @@
+//! Rows in host memory: owned and growing, or those of a mapped file until they are changed.
+
+use half::{bf16, f16};
+
+use crate::format::Matrix;
+use crate::types::{DType, MatrixView, RowsView};
+
+/// Densely packed rows of one element type.
+#[derive(Debug)]
+pub(crate) struct RowBuf {
+    dtype: DType,
+    dim: usize,
+    rows: usize,
+    /// The bytes of the rows, kept as words so that they are aligned for every element type.
+    words: Vec<u32>,
+}
+
+impl RowBuf {
+    pub fn new(dtype: DType, dim: usize) -> RowBuf {
+        RowBuf { dtype, dim, rows: 0, words: Vec::new() }
+    }
+
+    /// Whether rows of one type may be stored as another: the same, or numbers as a float type.
+    pub fn converts(from: DType, to: DType) -> bool {
+        from == to || (from != DType::Bits && matches!(to, DType::F32 | DType::F16 | DType::Bf16))
+    }
+
+    fn row_bytes(&self) -> usize {
+        self.dtype.row_bytes(self.dim)
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &bytemuck::cast_slice(&self.words)[..self.rows * self.row_bytes()]
+    }
+
+    pub fn view(&self) -> RowsView<'_> {
+        fn typed<T: bytemuck::Pod>(bytes: &[u8], rows: usize, dim: usize) -> MatrixView<'_, T> {
+            let data = bytemuck::cast_slice(bytes);
+            MatrixView::with_stride(data, rows, dim, dim).unwrap_or_else(|_| unreachable!("the buffer holds its rows"))
+        }
+        let (bytes, rows, dim) = (self.bytes(), self.rows, self.dim);
+        match self.dtype {
+            DType::F32 => RowsView::F32(typed(bytes, rows, dim)),
+            DType::F16 => RowsView::F16(typed(bytes, rows, dim)),
+            DType::Bf16 => RowsView::Bf16(typed(bytes, rows, dim)),
+            DType::I8 => RowsView::I8(typed(bytes, rows, dim)),
+            DType::U8 => RowsView::U8(typed(bytes, rows, dim)),
+            DType::Bits => RowsView::Bits(typed(bytes, rows, self.row_bytes())),
+        }
+    }
+
+    /// Appends rows; the caller has checked dimension and type.
+    pub fn extend(&mut self, rows: &RowsView<'_>) {
+        let (start, row_bytes) = (self.rows * self.row_bytes(), self.row_bytes());
+        self.rows += rows.rows();
+        let words = (self.rows * row_bytes).div_ceil(4);
+        if words > self.words.capacity() {
+            self.words.reserve(words - self.words.len());
+        }
+        self.words.resize(words, 0);
+        for r in 0..rows.rows() {
+            self.write(start + r * row_bytes, rows, r);
+        }
+    }
+
+    /// Overwrites the row at `position` with the first of `rows`.
+    pub fn replace(&mut self, position: usize, rows: &RowsView<'_>) {
+        self.write(position * self.row_bytes(), rows, 0);
+    }
+
+    fn write(&mut self, at: usize, rows: &RowsView<'_>, r: usize) {
+        let (dim, row_bytes) = (self.dim, self.row_bytes());
+        let out = &mut bytemuck::cast_slice_mut::<u32, u8>(&mut self.words)[at..at + row_bytes];
+        if rows.dtype() == self.dtype {
+            out.copy_from_slice(rows.row_bytes(r));
+            return;
+        }
+        let mut values = vec![0.0; dim];
+        rows.row_f32(r, &mut values);
+        match self.dtype {
+            DType::F16 => {
+                out.copy_from_slice(bytemuck::cast_slice(&values.iter().map(|&x| f16::from_f32(x)).collect::<Vec<_>>()))
+            }
+            DType::Bf16 => out
+                .copy_from_slice(bytemuck::cast_slice(&values.iter().map(|&x| bf16::from_f32(x)).collect::<Vec<_>>())),
+            // `converts` lets nothing else through.
+            _ => out.copy_from_slice(bytemuck::cast_slice(&values)),
+        }
+    }
+}
+
+/// Rows that are owned, or mapped until the first change.
+#[derive(Debug)]
+pub(crate) enum Rows {
+    Owned(RowBuf),
+    Mapped(Matrix),
+}
+
+impl Rows {
+    pub fn view(&self) -> RowsView<'_> {
+        match self {
+            Rows::Owned(rows) => rows.view(),
+            Rows::Mapped(matrix) => matrix.view(),
+        }
+    }
+
+    /// The rows as memory of our own; mapped rows are copied once.
+    pub fn owned(&mut self) -> &mut RowBuf {
+        if let Rows::Mapped(matrix) = self {
+            let view = matrix.view();
+            let mut copy = RowBuf::new(view.dtype(), view.dim());
+            copy.extend(&view);
+            *self = Rows::Owned(copy);
+        }
+        match self {
+            Rows::Owned(rows) => rows,
+            Rows::Mapped(_) => unreachable!("just made owned"),
+        }
+    }
+}
+
+/// Queries as engines want them: f32, or packed bits against packed bits.
+pub(crate) fn queries_f32(queries: &RowsView<'_>) -> Vec<f32> {
+    let dim = queries.dim();
+    let mut out = vec![0.0; queries.rows() * dim];
+    for (r, row) in out.chunks_exact_mut(dim).enumerate() {
+        queries.row_f32(r, row);
+    }
+    out
+}

@@ -1,0 +1,321 @@
+//! The one driver of searches: checks the queries, writes the plan, runs it, proves the screened answers, and
+//! lets the direct pass answer what could not be proven.
+
+use std::borrow::Cow;
+use std::time::Instant;
+
+use super::rowbuf::queries_f32;
+use super::store::{Store, lengths, negative};
+use crate::engine::{Candidates, Engine, EngineError, Input, Mask, Output, Task};
+use crate::error::SearchError;
+use crate::kernels::search::{norm_in_range, screens};
+use crate::plan::{Plan, Problem, Screen, Step};
+use crate::stats::SearchStats;
+use crate::types::{Bitmap, DType, Filter, MatrixView, Metric, RowsView};
+
+/// Queries as engines take them: checked, f32 or packed bits, with their lengths.
+pub(crate) struct Queries<'a> {
+    data: QueryData<'a>,
+    pub norms: Vec<f32>,
+}
+
+enum QueryData<'a> {
+    Floats(Cow<'a, [f32]>, usize, usize),
+    Bits(MatrixView<'a, u8>),
+}
+
+impl<'a> Queries<'a> {
+    /// Checks queries against rows of this shape.
+    pub fn new(metric: Metric, dtype: DType, dim: usize, queries: RowsView<'a>) -> Result<Queries<'a>, SearchError> {
+        if (queries.dtype() == DType::Bits) != (dtype == DType::Bits) {
+            return Err(SearchError::DType { wanted: dtype, found: queries.dtype() });
+        }
+        if queries.dim() != dim {
+            return Err(SearchError::Dim { wanted: dim, found: queries.dim() });
+        }
+        let mut norms = lengths(&queries).map_err(|(query, component, value)| SearchError::NotFinite {
+            query,
+            component,
+            value,
+        })?;
+        if let Some((query, component, value)) = negative(metric, &queries) {
+            return Err(SearchError::Negative { query, component, value, metric });
+        }
+        let data = match queries {
+            RowsView::Bits(m) => QueryData::Bits(m),
+            RowsView::F32(m) if m.stride() == dim && metric != Metric::Cosine => {
+                QueryData::Floats(Cow::Borrowed(m.as_slice()), m.rows(), dim)
+            }
+            other => {
+                let mut floats = queries_f32(&other);
+                if metric == Metric::Cosine {
+                    scale_to_unit(&mut floats, &mut norms, dim);
+                }
+                QueryData::Floats(Cow::Owned(floats), other.rows(), dim)
+            }
+        };
+        Ok(Queries { data, norms })
+    }
+
+    pub fn len(&self) -> usize {
+        self.norms.len()
+    }
+
+    pub fn view(&self) -> RowsView<'_> {
+        match &self.data {
+            QueryData::Floats(data, rows, dim) => match MatrixView::with_stride(data, *rows, *dim, *dim) {
+                Ok(m) => RowsView::F32(m),
+                Err(_) => unreachable!("checked when it was made"),
+            },
+            QueryData::Bits(m) => RowsView::Bits(*m),
+        }
+    }
+
+    /// The queries at these places, as a batch of their own.
+    fn pick(&self, places: &[usize]) -> Queries<'static> {
+        let norms = places.iter().map(|&q| self.norms[q]).collect();
+        let view = self.view();
+        let mut floats = vec![0.0; places.len() * view.dim()];
+        for (&q, row) in places.iter().zip(floats.chunks_exact_mut(view.dim())) {
+            view.row_f32(q, row);
+        }
+        Queries { data: QueryData::Floats(Cow::Owned(floats), places.len(), view.dim()), norms }
+    }
+}
+
+/// Scales each query by the power of two that brings its length nearest to 1: the cosine stays exactly what it was, and
+/// no product with an ordinary row overflows or vanishes.
+fn scale_to_unit(queries: &mut [f32], norms: &mut [f32], dim: usize) {
+    for (query, norm) in queries.chunks_exact_mut(dim).zip(norms) {
+        if *norm > 0.0 {
+            // A length past f32 is known to be at most 2^128 * sqrt(dim); components up to 2^128 take two steps.
+            let exponent = if norm.is_finite() { norm.log2().round() as i32 } else { 127 };
+            let (a, b) = (exponent / 2, exponent - exponent / 2);
+            for x in query.iter_mut() {
+                *x = *x * f32::powi(2.0, -a) * f32::powi(2.0, -b);
+            }
+            *norm = query.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt() as f32;
+        }
+    }
+}
+
+/// The bits of a filter and of removed rows, as engines take them.
+pub(crate) struct MaskBits {
+    words: Vec<u32>,
+    stride: usize,
+}
+
+impl MaskBits {
+    /// Absent when every row may be returned to every query.
+    pub fn new(store: &Store, filter: Option<&Filter>, queries: usize) -> Result<Option<MaskBits>, SearchError> {
+        let with_live = |mut bits: Bitmap| {
+            if let Some(live) = store.live() {
+                bits.and(live);
+            }
+            bits
+        };
+        let spread = |bits: &Bitmap| -> Result<Bitmap, SearchError> {
+            if bits.len() != store.len() {
+                return Err(SearchError::FilterLength { wanted: store.len(), found: bits.len() });
+            }
+            let Some(live) = store.live() else { return Ok(bits.clone()) };
+            // The filter counts rows that are there; holes lie between them.
+            let mut next = 0;
+            Ok(Bitmap::from_fn(store.slots(), |p| {
+                live.get(p) && {
+                    next += 1;
+                    bits.get(next - 1)
+                }
+            }))
+        };
+        let bitmaps = match filter {
+            None => match store.live() {
+                None => return Ok(None),
+                Some(live) => vec![live.clone()],
+            },
+            Some(Filter::Rows(bits)) => vec![spread(bits)?],
+            Some(Filter::RowsPerQuery(all)) if all.len() != queries => {
+                return Err(SearchError::FilterCount { wanted: queries, found: all.len() });
+            }
+            Some(Filter::RowsPerQuery(all)) => all.iter().map(spread).collect::<Result<_, _>>()?,
+            Some(Filter::Ids(ids)) => {
+                let mut bits = Bitmap::new(store.slots(), false);
+                for position in ids.iter().filter_map(|&id| store.position(id)) {
+                    bits.set(position as usize, true);
+                }
+                vec![with_live(bits)]
+            }
+        };
+        let per_query = matches!(filter, Some(Filter::RowsPerQuery(_)));
+        let stride = if per_query { store.slots().div_ceil(32) } else { 0 };
+        Ok(Some(MaskBits { words: bitmaps.iter().flat_map(|b| b.words()).copied().collect(), stride }))
+    }
+
+    pub fn mask(&self) -> Mask<'_> {
+        Mask { words: &self.words, stride: self.stride }
+    }
+
+    fn pick(&self, places: &[usize]) -> MaskBits {
+        if self.stride == 0 {
+            return MaskBits { words: self.words.clone(), stride: 0 };
+        }
+        let row = |&q: &usize| self.words[q * self.stride..(q + 1) * self.stride].iter().copied();
+        MaskBits { words: places.iter().flat_map(row).collect(), stride: self.stride }
+    }
+}
+
+/// What a search works on, checked.
+pub(crate) struct Search<'a> {
+    pub engine: &'a dyn Engine,
+    pub store: &'a Store,
+    pub queries: Queries<'a>,
+    pub mask: Option<MaskBits>,
+}
+
+impl Search<'_> {
+    fn problem(&self) -> Problem {
+        let view = self.store.view();
+        Problem {
+            metric: self.store.metric(),
+            dtype: view.dtype(),
+            dim: view.dim(),
+            rows: view.rows(),
+            queries: self.queries.len(),
+        }
+    }
+
+    fn run(&self, plan: &Plan, stats: &mut SearchStats) -> Result<Output, EngineError> {
+        let task = Task {
+            plan,
+            base: self.store.base(),
+            queries: self.queries.view(),
+            query_norms: &self.queries.norms,
+            mask: self.mask.as_ref().map(MaskBits::mask),
+            input: Input::None,
+        };
+        self.engine.run(&task, stats)
+    }
+
+    /// The plan for the `k` nearest: with the screen asked for, or the one that the engine expects to pay.
+    pub fn plan(&self, k: usize, screen: Option<Screen>) -> Result<Plan, SearchError> {
+        let problem = self.problem();
+        let metric = problem.metric;
+        let k = k.min(problem.rows).max(1);
+        let screened = Plan::search(problem, k, Screen::F32);
+        match screen {
+            Some(screen) if screen != Screen::None && !screens(metric) => Err(SearchError::Screen { metric, screen }),
+            Some(Screen::None) => Ok(Plan::search(problem, k, Screen::None)),
+            // Outside the range of lengths that the proof covers, every screen degrades to the direct pass.
+            _ if !screens(metric) || !self.provable() || keeps_all(&screened) => {
+                Ok(Plan::search(problem, k, Screen::None))
+            }
+            Some(_) => Ok(screened),
+            None if self.engine.wants_screen(&screened) => Ok(screened),
+            None => Ok(Plan::search(problem, k, Screen::None)),
+        }
+    }
+
+    fn provable(&self) -> bool {
+        self.store.norms_in_range() && self.queries.norms.iter().all(|&n| norm_in_range(n))
+    }
+
+    /// The `k` nearest rows of each query: `[queries, k]`, exact.
+    pub fn nearest(
+        &self,
+        k: usize,
+        screen: Option<Screen>,
+        stats: &mut SearchStats,
+    ) -> Result<Candidates, SearchError> {
+        let queries = self.queries.len();
+        if queries == 0 || self.store.slots() == 0 {
+            stats.device = self.engine.name();
+            return Ok(Candidates::empty(queries, k));
+        }
+        let plan = self.plan(k, screen)?;
+        let found = candidates(self.run(&plan, stats)?)?;
+        let mut answer = widen(found, queries, k);
+        let started = Instant::now();
+        let unproven = unproven(&answer, k.min(self.store.slots()));
+        if !answer.bound.is_empty() {
+            stats.proven += (queries - unproven.len()) as u64;
+            stats.fell_back += unproven.len() as u64;
+            stats.add_stage("prove", started.elapsed(), false);
+        }
+        if !unproven.is_empty() {
+            self.direct(&unproven, k, &mut answer, stats)?;
+        }
+        Ok(answer)
+    }
+
+    /// Answers the queries at `places` by the direct pass.
+    fn direct(
+        &self,
+        places: &[usize],
+        k: usize,
+        answer: &mut Candidates,
+        stats: &mut SearchStats,
+    ) -> Result<(), SearchError> {
+        let again = Search {
+            engine: self.engine,
+            store: self.store,
+            queries: self.queries.pick(places),
+            mask: self.mask.as_ref().map(|m| m.pick(places)),
+        };
+        let plan = again.plan(k, Some(Screen::None))?;
+        let found = widen(candidates(again.run(&plan, stats)?)?, places.len(), k);
+        for (i, &q) in places.iter().enumerate() {
+            answer.keys[q * k..(q + 1) * k].copy_from_slice(&found.keys[i * k..(i + 1) * k]);
+            answer.positions[q * k..(q + 1) * k].copy_from_slice(&found.positions[i * k..(i + 1) * k]);
+        }
+        Ok(())
+    }
+
+    /// Every row whose key is at most `key`.
+    pub fn within(&self, key: f32, stats: &mut SearchStats) -> Result<(Vec<u64>, Vec<f32>, Vec<u32>), SearchError> {
+        if self.queries.len() == 0 || self.store.slots() == 0 {
+            stats.device = self.engine.name();
+            return Ok((vec![0; self.queries.len() + 1], Vec::new(), Vec::new()));
+        }
+        match self.run(&Plan::range(self.problem(), key), stats)? {
+            Output::Range { offsets, keys, positions } => Ok((offsets, keys, positions)),
+            _ => Err(mismatch("a range plan gave no hits").into()),
+        }
+    }
+}
+
+/// Whether a screen would leave no row out.
+fn keeps_all(plan: &Plan) -> bool {
+    matches!(plan.steps[..], [Step::Search { keep, .. }, ..] if keep >= plan.problem.rows)
+}
+
+/// The queries whose k-th key does not lie strictly below every bound of a row left out.
+fn unproven(answer: &Candidates, k: usize) -> Vec<usize> {
+    let kth = |q: usize| answer.keys[q * answer.width + k - 1];
+    (0..answer.bound.len()).filter(|&q| answer.bound[q] < f32::INFINITY && !(kth(q) < answer.bound[q])).collect()
+}
+
+/// Pads (or cuts) to `k` places a query.
+fn widen(found: Candidates, queries: usize, k: usize) -> Candidates {
+    if found.width == k {
+        return found;
+    }
+    let (mut out, width) = (Candidates::empty(queries, k), found.width.min(k));
+    for q in 0..queries {
+        let (to, from) = (q * k..q * k + width, q * found.width..q * found.width + width);
+        out.keys[to.clone()].copy_from_slice(&found.keys[from.clone()]);
+        out.positions[to].copy_from_slice(&found.positions[from]);
+    }
+    out.bound = found.bound;
+    out
+}
+
+pub(crate) fn candidates(output: Output) -> Result<Candidates, EngineError> {
+    match output {
+        Output::Candidates(found) => Ok(found),
+        _ => Err(mismatch("a search plan gave no candidates")),
+    }
+}
+
+fn mismatch(what: &str) -> EngineError {
+    EngineError::Mismatch(what.to_owned())
+}

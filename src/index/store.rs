@@ -1,0 +1,376 @@
+//! The rows of an index on the host: the one source of truth. Devices hold copies that the tag names.
+//!
+//! Rows keep the order in which they came, so that equal distances are decided by age: removed rows stay as
+//! holes, and when a fifth of all rows are holes they are closed.
+
+use std::collections::HashMap;
+
+use rayon::prelude::*;
+
+use super::rowbuf::{RowBuf, Rows};
+use crate::engine::{Base, Tag};
+use crate::error::BuildError;
+use crate::kernels::search::norm_in_range;
+use crate::types::{Bitmap, DType, Metric, NO_ID, RowsView};
+
+/// Most rows: positions are u32 and the largest marks a missing one.
+const MAX_ROWS: usize = u32::MAX as usize - 1;
+
+#[derive(Debug)]
+pub(crate) struct Store {
+    metric: Metric,
+    rows: Rows,
+    /// Euclidean length of each row.
+    norms: Vec<f32>,
+    norms_in_range: bool,
+    /// The caller's ids; absent while every id is its row's position.
+    ids: Option<Ids>,
+    next_id: u64,
+    /// Bits of the rows that are still there; absent while all are.
+    live: Option<Bitmap>,
+    tag: Tag,
+}
+
+#[derive(Debug, Default)]
+struct Ids {
+    by_position: Vec<u64>,
+    positions: HashMap<u64, u32>,
+}
+
+impl Store {
+    pub fn new(metric: Metric, dtype: DType, dim: usize) -> Result<Store, BuildError> {
+        if dim == 0 {
+            return Err(BuildError::ZeroDim);
+        }
+        if !metric.supports(dtype) {
+            return Err(BuildError::Unsupported { metric, dtype });
+        }
+        Ok(Store::empty(metric, Rows::Owned(RowBuf::new(dtype, dim))))
+    }
+
+    fn empty(metric: Metric, rows: Rows) -> Store {
+        Store {
+            metric,
+            rows,
+            norms: Vec::new(),
+            norms_in_range: true,
+            ids: None,
+            next_id: 0,
+            live: None,
+            tag: Tag::new(),
+        }
+    }
+
+    /// A store over rows that exist already (a mapped file), without copying them.
+    pub fn over(metric: Metric, rows: Rows, ids: Option<Vec<u64>>) -> Result<Store, BuildError> {
+        let view = rows.view();
+        if !metric.supports(view.dtype()) {
+            return Err(BuildError::Unsupported { metric, dtype: view.dtype() });
+        }
+        if view.rows() > MAX_ROWS {
+            return Err(BuildError::TooManyRows { rows: view.rows(), limit: MAX_ROWS });
+        }
+        let norms = check(metric, view.dtype(), &view)?;
+        let mut store = Store::empty(metric, rows);
+        let fresh = match ids {
+            None => (0..norms.len() as u64).collect(),
+            Some(ids) => {
+                store.check_ids(&ids, norms.len())?;
+                store.materialise_ids();
+                ids
+            }
+        };
+        store.append_ids(&fresh);
+        store.take_norms(norms);
+        Ok(store)
+    }
+
+    pub fn metric(&self) -> Metric {
+        self.metric
+    }
+
+    pub fn dim(&self) -> usize {
+        self.view().dim()
+    }
+
+    pub fn dtype(&self) -> DType {
+        self.view().dtype()
+    }
+
+    /// Rows, holes included.
+    pub fn slots(&self) -> usize {
+        self.norms.len()
+    }
+
+    /// Rows, holes excluded.
+    pub fn len(&self) -> usize {
+        self.live.as_ref().map_or(self.slots(), Bitmap::count)
+    }
+
+    pub fn live(&self) -> Option<&Bitmap> {
+        self.live.as_ref()
+    }
+
+    pub fn view(&self) -> RowsView<'_> {
+        self.rows.view()
+    }
+
+    pub fn norms_in_range(&self) -> bool {
+        self.norms_in_range
+    }
+
+    pub fn memory_bytes(&self) -> usize {
+        let ids = self.ids.as_ref().map_or(0, |ids| ids.by_position.len() * (8 + 16));
+        self.slots() * (self.dtype().row_bytes(self.dim()) + 4) + ids
+    }
+
+    pub fn base(&self) -> Base<'_> {
+        Base { rows: self.view(), norms: Some(&self.norms), tag: Some(&self.tag) }
+    }
+
+    /// The id of the row at a position; [`NO_ID`] for the position that marks a missing row.
+    pub fn id(&self, position: u32) -> u64 {
+        match &self.ids {
+            _ if position == u32::MAX => NO_ID,
+            None => u64::from(position),
+            Some(ids) => ids.by_position[position as usize],
+        }
+    }
+
+    /// Where the row with this id lies.
+    pub fn position(&self, id: u64) -> Option<u32> {
+        match &self.ids {
+            None => (id < self.slots() as u64).then_some(id as u32),
+            Some(ids) => ids.positions.get(&id).copied(),
+        }
+    }
+
+    /// The ids of all rows that are there, in order; absent while they are the row numbers.
+    pub fn live_ids(&self) -> Option<Vec<u64>> {
+        let ids = self.ids.as_ref()?;
+        let live = |p: &usize| self.live.as_ref().is_none_or(|l| l.get(*p));
+        Some((0..self.slots()).filter(live).map(|p| ids.by_position[p]).collect())
+    }
+
+    /// Appends rows under the caller's ids, or under numbers never used before. Gives the ids.
+    pub fn add(&mut self, rows: &RowsView<'_>, ids: Option<&[u64]>) -> Result<Vec<u64>, BuildError> {
+        let norms = self.check_rows(rows)?;
+        let total = self.slots() + rows.rows();
+        if total > MAX_ROWS {
+            return Err(BuildError::TooManyRows { rows: total, limit: MAX_ROWS });
+        }
+        let fresh: Vec<u64> = match ids {
+            None => (self.next_id..self.next_id + rows.rows() as u64).collect(),
+            Some(ids) => {
+                self.check_ids(ids, rows.rows())?;
+                ids.to_vec()
+            }
+        };
+        if ids.is_some() {
+            self.materialise_ids();
+        }
+        self.rows.owned().extend(rows);
+        if let Some(live) = &mut self.live {
+            live.grow(rows.rows(), true);
+        }
+        self.append_ids(&fresh);
+        self.take_norms(norms);
+        Ok(fresh)
+    }
+
+    /// Replaces the row with this id.
+    pub fn update(&mut self, id: u64, row: &RowsView<'_>) -> Result<(), BuildError> {
+        let norms = self.check_rows(row)?;
+        let position = self.position(id).ok_or(BuildError::UnknownId { id })? as usize;
+        let [norm] = norms[..] else {
+            return Err(BuildError::IdCount { rows: norms.len(), ids: 1 });
+        };
+        self.rows.owned().replace(position, row);
+        self.norms[position] = norm;
+        self.norms_in_range &= norm_in_range(norm);
+        self.tag.bump();
+        Ok(())
+    }
+
+    /// Removes the rows with these ids and gives how many were there.
+    pub fn remove(&mut self, ids: &[u64]) -> usize {
+        self.materialise_ids();
+        let slots = self.slots();
+        let Some(table) = &mut self.ids else { return 0 };
+        let live = self.live.get_or_insert_with(|| Bitmap::new(slots, true));
+        let mut removed = 0;
+        for id in ids {
+            if let Some(position) = table.positions.remove(id) {
+                live.set(position as usize, false);
+                removed += 1;
+            }
+        }
+        if (slots - live.count()) * 5 >= slots {
+            self.close_holes();
+        }
+        removed
+    }
+
+    /// The rows that are there, in order, one run of neighbouring rows at a time.
+    pub fn live_runs(&self) -> Vec<(usize, usize)> {
+        let Some(live) = &self.live else { return vec![(0, self.slots())] };
+        let mut runs: Vec<(usize, usize)> = Vec::new();
+        for p in (0..self.slots()).filter(|&p| live.get(p)) {
+            match runs.last_mut() {
+                Some((_, end)) if *end == p => *end = p + 1,
+                _ => runs.push((p, p + 1)),
+            }
+        }
+        runs
+    }
+
+    fn close_holes(&mut self) {
+        let runs = self.live_runs();
+        let Some(live) = self.live.take() else { return };
+        let mut packed = RowBuf::new(self.dtype(), self.dim());
+        for &(start, end) in &runs {
+            packed.extend(&self.view().slice(start, end));
+        }
+        self.rows = Rows::Owned(packed);
+        let mut position = 0;
+        self.norms.retain(|_| {
+            position += 1;
+            live.get(position - 1)
+        });
+        self.norms_in_range = self.norms.iter().all(|&n| norm_in_range(n));
+        if let Some(ids) = self.ids.take() {
+            let kept: Vec<u64> = (0..live.len()).filter(|&p| live.get(p)).map(|p| ids.by_position[p]).collect();
+            let positions = kept.iter().enumerate().map(|(p, &id)| (id, p as u32)).collect();
+            self.ids = Some(Ids { by_position: kept, positions });
+        }
+        self.tag = Tag::new();
+    }
+
+    fn check_rows(&self, rows: &RowsView<'_>) -> Result<Vec<f32>, BuildError> {
+        let (wanted, found) = (self.dtype(), rows.dtype());
+        if !RowBuf::converts(found, wanted) {
+            return Err(BuildError::DType { wanted, found });
+        }
+        if rows.dim() != self.dim() {
+            return Err(BuildError::Dim { wanted: self.dim(), found: rows.dim() });
+        }
+        if found == wanted {
+            return check(self.metric, wanted, rows);
+        }
+        // What counts is what will be stored.
+        let mut stored = RowBuf::new(wanted, self.dim());
+        stored.extend(rows);
+        check(self.metric, wanted, &stored.view()).map_err(|e| with_original_value(e, rows))
+    }
+
+    fn check_ids(&self, ids: &[u64], rows: usize) -> Result<(), BuildError> {
+        if ids.len() != rows {
+            return Err(BuildError::IdCount { rows, ids: ids.len() });
+        }
+        let mut seen = std::collections::HashSet::with_capacity(ids.len());
+        for (row, &id) in ids.iter().enumerate() {
+            if id == NO_ID {
+                return Err(BuildError::ReservedId { row });
+            }
+            if self.position(id).is_some() || !seen.insert(id) {
+                return Err(BuildError::DuplicateId { id, row });
+            }
+        }
+        Ok(())
+    }
+
+    fn materialise_ids(&mut self) {
+        if self.ids.is_none() {
+            let by_position: Vec<u64> = (0..self.slots() as u64).collect();
+            let positions = by_position.iter().map(|&id| (id, id as u32)).collect();
+            self.ids = Some(Ids { by_position, positions });
+        }
+    }
+
+    fn append_ids(&mut self, fresh: &[u64]) {
+        if let Some(ids) = &mut self.ids {
+            for &id in fresh {
+                ids.positions.insert(id, ids.by_position.len() as u32);
+                ids.by_position.push(id);
+            }
+        }
+        let past = fresh.iter().max().map_or(0, |&id| id.saturating_add(1));
+        self.next_id = self.next_id.max(past);
+    }
+
+    fn take_norms(&mut self, norms: Vec<f32>) {
+        self.norms_in_range &= norms.iter().all(|&n| norm_in_range(n));
+        self.norms.extend(norms);
+    }
+}
+
+/// The length of each row, or the first thing that is wrong with one.
+fn check(metric: Metric, dtype: DType, rows: &RowsView<'_>) -> Result<Vec<f32>, BuildError> {
+    let norms =
+        lengths(rows).map_err(|(row, component, value)| BuildError::NotFinite { row, component, value, dtype })?;
+    if let Some((row, component, value)) = negative(metric, rows) {
+        return Err(BuildError::Negative { row, component, value, metric });
+    }
+    match norms.iter().position(|n| n.is_infinite()) {
+        Some(row) if metric == Metric::Cosine => Err(BuildError::TooLong { row }),
+        _ => Ok(norms),
+    }
+}
+
+/// Euclidean length of each row in f64, rounded to f32; or (row, component, value) of the first that is not finite.
+pub(crate) fn lengths(rows: &RowsView<'_>) -> Result<Vec<f32>, (usize, usize, f32)> {
+    if let RowsView::Bits(_) = rows {
+        return Ok(vec![0.0; rows.rows()]);
+    }
+    let dim = rows.dim();
+    (0..rows.rows())
+        .into_par_iter()
+        .with_min_len(64)
+        .map_init(
+            || vec![0.0f32; dim],
+            |buffer, r| {
+                rows.row_f32(r, buffer);
+                // Eight sums, so that the additions need not wait for each other.
+                let mut sums = [0.0f64; 8];
+                for chunk in buffer.chunks(8) {
+                    for (s, &x) in sums.iter_mut().zip(chunk) {
+                        *s += f64::from(x) * f64::from(x);
+                    }
+                }
+                let length = sums.iter().sum::<f64>().sqrt();
+                if length.is_finite() {
+                    // A length past f32 is possible for finite components; the screens look at it, nothing else.
+                    return Ok(length as f32);
+                }
+                let component = buffer.iter().position(|x| !x.is_finite()).unwrap_or(0);
+                Err((r, component, buffer[component]))
+            },
+        )
+        .collect::<Vec<_>>()
+        .into_iter()
+        .collect()
+}
+
+/// (row, component, value) of the first negative component, where the metric needs there to be none.
+pub(crate) fn negative(metric: Metric, rows: &RowsView<'_>) -> Option<(usize, usize, f32)> {
+    if !metric.needs_non_negative() || matches!(rows.dtype(), DType::Bits | DType::U8) {
+        return None;
+    }
+    let mut buffer = vec![0.0; rows.dim()];
+    (0..rows.rows()).find_map(|r| {
+        rows.row_f32(r, &mut buffer);
+        buffer.iter().position(|&x| x < 0.0).map(|c| (r, c, buffer[c]))
+    })
+}
+
+/// A value that overflowed on conversion is reported as it was given.
+fn with_original_value(error: BuildError, rows: &RowsView<'_>) -> BuildError {
+    match error {
+        BuildError::NotFinite { row, component, dtype, .. } => {
+            let mut original = vec![0.0; rows.dim()];
+            rows.row_f32(row, &mut original);
+            BuildError::NotFinite { row, component, value: original[component], dtype }
+        }
+        other => other,
+    }
+}

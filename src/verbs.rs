@@ -1,0 +1,238 @@
+//! The verbs alone, on the caller's own rows: people come for one kernel and stay for the index.
+
+use crate::engine::{Base, Device, EngineError, Input, Output, Task};
+use crate::error::SearchError;
+use crate::index::{Queries, lengths};
+use crate::plan::{Norm, Plan, Problem, Screen, Step};
+use crate::stats::SearchStats;
+use crate::types::{DType, MatrixView, Metric, NO_ID, Neighbors, RangeHits, RowsView};
+
+/// Which values are the best.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// The smallest first.
+    Smallest,
+    /// The largest first.
+    Largest,
+}
+
+impl Device {
+    /// All distances (or similarities) between queries `[q, dim]` and rows `[n, dim]`: `[q, n]`.
+    ///
+    /// # Errors
+    /// [`SearchError`]: other dimensions, NaN or infinity, a metric that the element type does not have.
+    pub fn distances<'a>(
+        &self,
+        queries: impl Into<RowsView<'a>>,
+        rows: impl Into<RowsView<'a>>,
+        metric: Metric,
+    ) -> Result<Vec<f32>, SearchError> {
+        let work = Work::new(queries.into(), rows.into(), metric)?;
+        if work.is_empty() {
+            return Ok(Vec::new());
+        }
+        match work.run(self, vec![Step::Distance], Input::None)? {
+            Output::Matrix(keys) => Ok(keys.into_iter().map(|k| metric.external(k)).collect()),
+            _ => Err(mismatch()),
+        }
+    }
+
+    /// The `k` nearest of `rows` for each query, without an index. Ids are row numbers.
+    ///
+    /// # Errors
+    /// As [`Device::distances`], and when `k` is 0.
+    pub fn nearest<'a>(
+        &self,
+        queries: impl Into<RowsView<'a>>,
+        rows: impl Into<RowsView<'a>>,
+        metric: Metric,
+        k: usize,
+    ) -> Result<Neighbors, SearchError> {
+        if k == 0 {
+            return Err(SearchError::ZeroK);
+        }
+        let work = Work::new(queries.into(), rows.into(), metric)?;
+        let q = work.queries.len();
+        if work.is_empty() {
+            return Ok(Neighbors { queries: q, k, ids: vec![NO_ID; q * k], distances: vec![f32::NAN; q * k] });
+        }
+        let keep = k.min(work.rows.rows());
+        let found = work.run(self, vec![Step::Search { screen: Screen::None, keep }], Input::None)?;
+        neighbors(found, q, k, |key| metric.external(key))
+    }
+
+    /// The `k` smallest or largest of each row of `values` (`[rows, width]`). Ids are places in the row; equal values
+    /// are ordered by place and NaN comes last.
+    ///
+    /// # Errors
+    /// [`SearchError`]: `k` is 0, or the values are no whole number of rows.
+    pub fn top_k(&self, values: &[f32], width: usize, k: usize, order: Order) -> Result<Neighbors, SearchError> {
+        if k == 0 {
+            return Err(SearchError::ZeroK);
+        }
+        let matrix = MatrixView::new(values, width)?;
+        let q = matrix.rows();
+        let flip = |x: f32| if order == Order::Largest { -x } else { x };
+        let keys: Vec<f32> = values.iter().map(|&x| flip(x)).collect();
+        let problem = Problem { metric: Metric::L2, dtype: DType::F32, dim: 1, rows: width, queries: q };
+        let plan = Plan::one(problem, Step::SelectK { k: k.min(width) });
+        // Only the matrix is looked at; base and queries lend their shape.
+        let (nothing, norms) = (vec![0.0; width.max(q)], vec![0.0; q]);
+        let task = Task {
+            plan: &plan,
+            base: Base { rows: MatrixView::new(&nothing[..width], 1)?.into(), norms: None, tag: None },
+            queries: MatrixView::new(&nothing[..q], 1)?.into(),
+            query_norms: &norms,
+            mask: None,
+            input: Input::Matrix(&keys),
+        };
+        if q == 0 {
+            return Ok(Neighbors { queries: 0, k, ..Neighbors::default() });
+        }
+        neighbors(self.engine.run(&task, &mut SearchStats::default())?, q, k, flip)
+    }
+
+    /// Each row divided by its norm (`[n, dim]` f32), and the norms. A zero row stays zero.
+    ///
+    /// # Errors
+    /// [`SearchError`]: packed bits, NaN or infinity.
+    pub fn normalize<'a>(
+        &self,
+        rows: impl Into<RowsView<'a>>,
+        norm: Norm,
+    ) -> Result<(Vec<f32>, Vec<f32>), SearchError> {
+        let rows = rows.into();
+        let nothing = vec![0.0; rows.dim()];
+        let no_queries = RowsView::F32(MatrixView::with_stride(&nothing, 0, rows.dim(), rows.dim())?);
+        let work = Work::new(no_queries, rows, Metric::L2)?;
+        if rows.rows() == 0 {
+            return Ok((Vec::new(), Vec::new()));
+        }
+        match work.run(self, vec![Step::Normalize { norm }], Input::None)? {
+            Output::Rows { rows, norms } => Ok((rows, norms)),
+            _ => Err(mismatch()),
+        }
+    }
+
+    /// The exact distances (or similarities) of given candidates: `positions` is `[q, width]`, each a row number or
+    /// `u32::MAX` for none; the answer is `[q, width]`, NaN where there is no candidate.
+    ///
+    /// # Errors
+    /// As [`Device::distances`], and for a position past the last row.
+    pub fn refine<'a>(
+        &self,
+        queries: impl Into<RowsView<'a>>,
+        rows: impl Into<RowsView<'a>>,
+        metric: Metric,
+        positions: &[u32],
+        width: usize,
+    ) -> Result<Vec<f32>, SearchError> {
+        let work = Work::new(queries.into(), rows.into(), metric)?;
+        let (q, n) = (work.queries.len(), work.rows.rows());
+        if Some(positions.len()) != q.checked_mul(width) {
+            let wanted = q.saturating_mul(width);
+            return Err(SearchError::Length { what: "positions", wanted, found: positions.len() });
+        }
+        if let Some(i) = positions.iter().position(|&p| p != u32::MAX && p as usize >= n) {
+            return Err(SearchError::Position { query: i / width, position: positions[i], rows: n });
+        }
+        if work.is_empty() || width == 0 {
+            return Ok(vec![f32::NAN; positions.len()]);
+        }
+        let found = work.run(self, vec![Step::Refine], Input::Positions { positions, width })?;
+        let Output::Candidates(found) = found else { return Err(mismatch()) };
+        let value = |(&key, &p): (&f32, &u32)| if p == u32::MAX { f32::NAN } else { metric.external(key) };
+        Ok(found.keys.iter().zip(positions).map(value).collect())
+    }
+
+    /// Every one of `rows` within `radius` of each query: distances at most, similarities at least the radius.
+    ///
+    /// # Errors
+    /// As [`Device::distances`], and when the radius is not a number.
+    pub fn range<'a>(
+        &self,
+        queries: impl Into<RowsView<'a>>,
+        rows: impl Into<RowsView<'a>>,
+        metric: Metric,
+        radius: f32,
+    ) -> Result<RangeHits, SearchError> {
+        if radius.is_nan() {
+            return Err(SearchError::Radius { found: radius });
+        }
+        let work = Work::new(queries.into(), rows.into(), metric)?;
+        if work.is_empty() {
+            return Ok(RangeHits { offsets: vec![0; work.queries.len() + 1], ..RangeHits::default() });
+        }
+        match work.run(self, vec![Step::Range { key: metric.external(radius) }], Input::None)? {
+            Output::Range { offsets, keys, positions } => Ok(RangeHits {
+                offsets,
+                ids: positions.into_iter().map(u64::from).collect(),
+                distances: keys.into_iter().map(|k| metric.external(k)).collect(),
+            }),
+            _ => Err(mismatch()),
+        }
+    }
+}
+
+/// Checked queries and rows of one call.
+struct Work<'a> {
+    metric: Metric,
+    rows: RowsView<'a>,
+    norms: Vec<f32>,
+    queries: Queries<'a>,
+}
+
+impl<'a> Work<'a> {
+    fn new(queries: RowsView<'a>, rows: RowsView<'a>, metric: Metric) -> Result<Work<'a>, SearchError> {
+        let dtype = rows.dtype();
+        if !metric.supports(dtype) {
+            return Err(SearchError::Unsupported { metric, dtype });
+        }
+        let norms =
+            lengths(&rows).map_err(|(row, component, value)| SearchError::RowNotFinite { row, component, value })?;
+        let queries = Queries::new(metric, dtype, rows.dim(), queries)?;
+        Ok(Work { metric, rows, norms, queries })
+    }
+
+    fn is_empty(&self) -> bool {
+        self.queries.len() == 0 || self.rows.rows() == 0
+    }
+
+    fn run(&self, device: &Device, steps: Vec<Step>, input: Input<'_>) -> Result<Output, SearchError> {
+        let problem = Problem {
+            metric: self.metric,
+            dtype: self.rows.dtype(),
+            dim: self.rows.dim(),
+            rows: self.rows.rows(),
+            queries: self.queries.len(),
+        };
+        let task = Task {
+            plan: &Plan { problem, steps },
+            base: Base { rows: self.rows, norms: Some(&self.norms), tag: None },
+            queries: self.queries.view(),
+            query_norms: &self.queries.norms,
+            mask: None,
+            input,
+        };
+        Ok(device.engine.run(&task, &mut SearchStats::default())?)
+    }
+}
+
+fn neighbors(found: Output, q: usize, k: usize, value: impl Fn(f32) -> f32) -> Result<Neighbors, SearchError> {
+    let Output::Candidates(found) = found else { return Err(mismatch()) };
+    let mut out = Neighbors { queries: q, k, ids: vec![NO_ID; q * k], distances: vec![f32::NAN; q * k] };
+    for i in 0..q {
+        for j in 0..found.width.min(k) {
+            let (key, position) = (found.keys[i * found.width + j], found.positions[i * found.width + j]);
+            if position != u32::MAX {
+                out.ids[i * k + j] = u64::from(position);
+                out.distances[i * k + j] = value(key);
+            }
+        }
+    }
+    Ok(out)
+}
+
+fn mismatch() -> SearchError {
+    EngineError::Mismatch("an engine gave another output than its plan makes".to_owned()).into()
+}
