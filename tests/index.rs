@@ -117,7 +117,7 @@ fn filters_by_rows_by_query_and_by_id() {
     let want = |a: &dyn Fn(u64) -> bool, b: &dyn Fn(u64) -> bool| {
         [nearest(&only(a), &queries[..DIM], 5), nearest(&only(b), &queries[DIM..], 5)]
     };
-    let (even, high) = (|id: u64| id % 2 == 0, |id: u64| id >= 37);
+    let (even, high) = (|id: u64| id.is_multiple_of(2), |id: u64| id >= 37);
     let (even_bits, high_bits) = (Bitmap::from_fn(40, |i| i % 2 == 0), Bitmap::from_fn(40, |i| i >= 37));
 
     assert_eq!(search(&index, Filter::Rows(even_bits.clone())), want(&even, &even));
