@@ -52,9 +52,8 @@ pub enum Metric {
 
 impl Metric {
     /// The names that [`Metric::from_str`] takes, in the order of the documentation.
-    pub const NAMES: [&'static str; 11] = [
-        "l2", "ip", "cosine", "l1", "linf", "lp:P", "canberra", "bray-curtis", "jensen-shannon", "jaccard", "hamming",
-    ];
+    pub const NAMES: [&'static str; 11] =
+        ["l2", "ip", "cosine", "l1", "linf", "lp:P", "canberra", "bray-curtis", "jensen-shannon", "jaccard", "hamming"];
 
     /// Whether answers are similarities (largest first) rather than distances (smallest first).
     pub fn is_similarity(self) -> bool {
@@ -578,7 +577,11 @@ impl Neighbors {
     pub fn query(&self, i: usize) -> impl Iterator<Item = (u64, f32)> + '_ {
         assert!(i < self.queries, "query {i} of {}", self.queries);
         let row = i * self.k..(i + 1) * self.k;
-        self.ids[row.clone()].iter().copied().zip(self.distances[row].iter().copied()).take_while(|&(id, _)| id != NO_ID)
+        self.ids[row.clone()]
+            .iter()
+            .copied()
+            .zip(self.distances[row].iter().copied())
+            .take_while(|&(id, _)| id != NO_ID)
     }
 }
 
