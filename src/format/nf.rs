@@ -482,11 +482,10 @@ mod tests {
         }
         let mut bad = good.clone();
         for i in 0..good.len() {
-            for mask in [0x01, 0x80, 0xff] {
-                bad[i] = good[i] ^ mask;
-                fs::write(&path, &bad).unwrap();
-                assert!(NfFile::open(&path).is_err(), "byte {i} changed by {mask:#x}");
-            }
+            let mask = 1 << (i % 8);
+            bad[i] ^= mask;
+            fs::write(&path, &bad).unwrap();
+            assert!(NfFile::open(&path).is_err(), "byte {i} changed by {mask:#x}");
             bad[i] = good[i];
         }
         fs::write(&path, &bad).unwrap();
@@ -524,7 +523,7 @@ mod tests {
         says(&path, &set(first + 24, u64::MAX), "section `meta` at byte 4096 ends after the file");
         says(&path, &set(second + 24, u64::MAX - 8192), "section `rows` at byte 8192 ends after the file");
         says(&path, &set(second + 24, 99), "longer than its header says");
-        says(&path, &set(first + 24, 5000), "section `rows` begins at byte 8192, not on the page after 9096");
+        says(&path, &set(first + 24, 4150), "section `rows` begins at byte 8192, not on the page after 8246");
         says(&path, &set(16, u64::MAX), "truncated");
         says(&path, &with_table(&good, |b| b[12..16].fill(255)), "4294967295 sections, of at most 101");
         says(&path, &with_table(&good, |b| b[second..second + 4].copy_from_slice(b"meta")), "section `meta` twice");

@@ -236,13 +236,12 @@ fn huge_headers_cost_an_error_and_no_memory() {
         let path = case.write("a.npy", &[b"\x93NUMPY\x01\x00", &len[..], dict.as_bytes(), &[0; 64]].concat());
         assert!(read_matrix(&path).is_err() && read_ids(&path).is_err() && read_filter(&path).is_err(), "{shape}");
     }
-    // Nothing for each of 2^62 rows, and 2^62 components of no row.
-    for (shape, message) in
-        [("(4611686018427387904, 0)", "1 to 16777216"), ("(0, 4611686018427387904)", "1 to 16777216")]
-    {
+    // Nothing for each of 2^60 rows, and 2^60 components of no row.
+    for shape in ["(1152921504606846976, 0)", "(0, 1152921504606846976)"] {
         let dict = format!("{{'descr': '<f8', 'fortran_order': True, 'shape': {shape}}}");
         let path = case.write("b.npy", &[b"\x93NUMPY\x01\x00", &[dict.len() as u8, 0][..], dict.as_bytes()].concat());
-        says(read_matrix(&path), &[message]);
+        says(read_matrix(&path), &[shape, "1 to 16777216"]);
+        assert!(read_ids(&path).is_err() && read_filter(&path).is_err());
     }
     let path = case.write("c.npy", b"\x93NUMPY\x02\x00\xff\xff\xff\xff{}");
     says(read_matrix(&path), &["truncated", "4294967307 bytes wanted"]);
@@ -365,15 +364,26 @@ fn read_as_everything(case: &Case, bytes: &[u8]) {
     }
 }
 
+/// Beginnings that lead a reader past its first check.
+const MAGICS: &[&[u8]] = &[
+    b"",
+    b"\x93NUMPY\x01\x00",
+    b"\x93NUMPY\x02\x00",
+    b"\x93NUMPY\x01\x00\x40\x00{'descr': ",
+    b"PK\x03\x04",
+    b"PK\x05\x06",
+    b"NEARFLD\0\x01\0\0\0",
+    b"\x02\0\0\0",
+    b"\x01\0\0\0\x03\0\0\0",
+];
+const DAMAGED: &[&str] = &["f4.npy", "f8_fortran.npy", "b1_2d.npy", "i8_1d.npy", "deflated.npz", "one.npz"];
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(200) })]
 
     #[test]
     fn random_bytes_never_panic(
-        magic in prop::sample::select(&[
-            &b""[..], b"\x93NUMPY\x01\x00", b"\x93NUMPY\x02\x00", b"PK\x03\x04", b"PK\x05\x06", b"NEARFLD\0\x01\0\0\0",
-            b"\x02\0\0\0", b"\x01\0\0\0\x03\0\0\0", b"\x93NUMPY\x01\x00\x40\x00{'descr': ",
-        ][..]),
+        magic in prop::sample::select(MAGICS),
         bytes in prop::collection::vec(any::<u8>(), 0..300),
     ) {
         read_as_everything(&Case::new(), &[magic, &bytes].concat());
@@ -381,7 +391,7 @@ proptest! {
 
     #[test]
     fn damaged_files_never_panic(
-        name in prop::sample::select(&["f4.npy", "f8_fortran.npy", "b1_2d.npy", "i8_1d.npy", "deflated.npz", "one.npz"][..]),
+        name in prop::sample::select(DAMAGED),
         edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..5),
         cut in prop::option::of(any::<prop::sample::Index>()),
     ) {
