@@ -1,9 +1,14 @@
 //! Exact vector search on any GPU, and on the CPU when there is none.
 
 pub mod engine;
+#[cfg(feature = "gpu")]
+#[doc(hidden)]
+pub mod gpu;
 pub mod kernels;
 pub mod plan;
 pub mod stats;
 pub mod types;
 
 pub use types::*;
+#[cfg(feature = "gpu")]
+pub use wgpu;
