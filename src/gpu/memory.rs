@@ -4,6 +4,7 @@
 //! search allocates nothing after the first of its kind. Pooled buffers count as used, and are the first to go when
 //! room is needed.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::adapters::Kind;
@@ -32,7 +33,7 @@ pub(super) struct Memory {
 #[derive(Debug)]
 pub(super) struct Buffer {
     raw: wgpu::Buffer,
-    pooled: bool,
+    pooled: AtomicBool,
     home: Arc<Memory>,
 }
 
@@ -41,12 +42,31 @@ impl Buffer {
     pub(super) fn raw(&self) -> &wgpu::Buffer {
         &self.raw
     }
+
+    /// Whether it goes back to the pool when it is dropped.
+    pub(super) fn pool(&self, pooled: bool) {
+        self.pooled.store(pooled, Ordering::Relaxed);
+    }
+}
+
+/// Bytes that are counted without being a buffer of ours: what the driver stages for an upload.
+#[derive(Debug)]
+pub(super) struct Hold {
+    bytes: u64,
+    home: Arc<Memory>,
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        let mut ledger = lock(&self.home.ledger);
+        ledger.used = ledger.used.saturating_sub(self.bytes);
+    }
 }
 
 impl Drop for Buffer {
     fn drop(&mut self) {
         let mut ledger = lock(&self.home.ledger);
-        if self.pooled {
+        if self.pooled.load(Ordering::Relaxed) {
             ledger.pool.push(self.raw.clone());
         } else {
             ledger.used = ledger.used.saturating_sub(self.raw.size());
@@ -58,8 +78,7 @@ impl Drop for Buffer {
 pub(super) const SCRATCH: wgpu::BufferUsages =
     wgpu::BufferUsages::STORAGE.union(wgpu::BufferUsages::COPY_SRC).union(wgpu::BufferUsages::COPY_DST);
 /// What buffers that the host reads can be used for.
-pub(super) const READ_BACK: wgpu::BufferUsages =
-    wgpu::BufferUsages::MAP_READ.union(wgpu::BufferUsages::COPY_DST);
+pub(super) const READ_BACK: wgpu::BufferUsages = wgpu::BufferUsages::MAP_READ.union(wgpu::BufferUsages::COPY_DST);
 /// What buffers that hold rows can be used for.
 pub(super) const ROWS: wgpu::BufferUsages =
     wgpu::BufferUsages::STORAGE.union(wgpu::BufferUsages::COPY_SRC).union(wgpu::BufferUsages::COPY_DST);
@@ -108,7 +127,7 @@ impl Memory {
         }
         let mut ledger = lock(&self.ledger);
         if let Some(i) = ledger.pool.iter().rposition(|b| b.size() == class && b.usage() == usage) {
-            return Ok(Buffer { raw: ledger.pool.remove(i), pooled: true, home: self.clone() });
+            return Ok(Buffer { raw: ledger.pool.remove(i), pooled: AtomicBool::new(true), home: self.clone() });
         }
         drop(ledger);
         self.take(context, "nearfield.scratch", class, usage, true)
@@ -128,6 +147,12 @@ impl Memory {
         self.take(context, label, bytes.max(16).next_multiple_of(16), usage, false)
     }
 
+    /// Counts bytes that wgpu allocates for us.
+    pub(super) fn hold(self: &Arc<Memory>, bytes: u64) -> Result<Hold, EngineError> {
+        self.reserve(bytes)?;
+        Ok(Hold { bytes, home: self.clone() })
+    }
+
     fn take(
         self: &Arc<Memory>,
         context: &Context,
@@ -139,7 +164,7 @@ impl Memory {
         self.reserve(size)?;
         let descriptor = wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false };
         match context.scoped(size, || context.device.create_buffer(&descriptor)) {
-            Ok(raw) => Ok(Buffer { raw, pooled, home: self.clone() }),
+            Ok(raw) => Ok(Buffer { raw, pooled: AtomicBool::new(pooled), home: self.clone() }),
             Err(error) => {
                 let mut ledger = lock(&self.ledger);
                 ledger.used = ledger.used.saturating_sub(size);

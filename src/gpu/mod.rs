@@ -3,6 +3,10 @@
 mod adapters;
 mod context;
 mod memory;
+mod pipelines;
+mod resident;
+mod rows;
+mod submit;
 mod sync;
 mod trusted;
 

@@ -10,8 +10,7 @@ pub(super) fn shader_module(device: &wgpu::Device, label: &str, wgsl: String) ->
         bounds_checks: cfg!(debug_assertions),
         ..wgpu::ShaderRuntimeChecks::checked()
     };
-    let descriptor =
-        wgpu::ShaderModuleDescriptor { label: Some(label), source: wgpu::ShaderSource::Wgsl(wgsl.into()) };
+    let descriptor = wgpu::ShaderModuleDescriptor { label: Some(label), source: wgpu::ShaderSource::Wgsl(wgsl.into()) };
     // SAFETY: the text is one of this crate's own kernels, never a user's. Every loop in them counts to a bound that is
     // fixed when the loop is entered, and every index into a buffer is compared with a length from the parameters, which
     // the host derives from the size of the bound buffer.
