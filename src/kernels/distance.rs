@@ -95,7 +95,7 @@ static DISTANCE: Kernel = Kernel {
     params: Params::FIELDS,
     variants: &[Variant::PLAIN],
     shapes: SHAPES,
-    overrides: &[("METRIC", METRIC_CODES), ("DTYPE", DTYPE_CODES)],
+    overrides: &[("METRIC", METRIC_CODES), ("DTYPE", DTYPE_CODES), ("SCREEN", &[0.0])],
 };
 
 /// The entry points of `shaders/distance.wgsl`.

@@ -93,7 +93,7 @@ static COUNT: Kernel = Kernel {
     params: Params::FIELDS,
     variants: &[Variant::PLAIN],
     shapes: distance::SHAPES,
-    overrides: &[("METRIC", distance::METRIC_CODES), ("DTYPE", distance::DTYPE_CODES)],
+    overrides: &[("METRIC", distance::METRIC_CODES), ("DTYPE", distance::DTYPE_CODES), ("SCREEN", &[0.0])],
 };
 
 static FILL: Kernel = Kernel {

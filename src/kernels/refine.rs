@@ -77,7 +77,7 @@ static REFINE: Kernel = Kernel {
     params: Params::FIELDS,
     variants: &[Variant::PLAIN],
     shapes: &[&[]],
-    overrides: &[("METRIC", distance::METRIC_CODES), ("DTYPE", distance::DTYPE_CODES)],
+    overrides: &[("METRIC", distance::METRIC_CODES), ("DTYPE", distance::DTYPE_CODES), ("SCREEN", &[0.0])],
 };
 
 /// The entry points of `shaders/refine.wgsl`.

@@ -77,7 +77,7 @@ static SELECT_K: Kernel = Kernel {
     entry: "select_k",
     wgsl: include_str!("../../shaders/select_k.wgsl"),
     libs: &[lib::ORDER],
-    pairs: &[lib::CLAIM],
+    pairs: &[lib::CLAIM, lib::TALLY],
     bindings: &[
         Binding { name: "keys", ty: "array<u32>", access: Access::Read },
         Binding { name: "positions", ty: "array<u32>", access: Access::Read },

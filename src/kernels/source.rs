@@ -23,13 +23,19 @@ pub(super) mod lib {
     pub const ORDER: &str = include_str!("../../shaders/lib/order.wgsl");
     /// Tiles of queries and rows.
     pub const TILE: &str = include_str!("../../shaders/lib/tile.wgsl");
-    /// Places handed out to threads, and counts in a histogram.
+    /// A histogram of digits.
+    pub const TALLY: (&str, &str) =
+        (include_str!("../../shaders/lib/tally.wgsl"), include_str!("../../shaders/lib/tally_subgroups.wgsl"));
+    /// Places in a list, handed out to threads.
     pub const CLAIM: (&str, &str) =
         (include_str!("../../shaders/lib/claim.wgsl"), include_str!("../../shaders/lib/claim_subgroups.wgsl"));
 }
 
-/// The bits of a key that stands for nothing: in a matrix of keys, a pair that the mask forbids.
-pub const MISSING_KEY: u32 = 0x7fc0_0000;
+/// The bits of a key that stands for nothing (a NaN that no kernel computes): in a matrix of keys, a pair that the mask
+/// forbids.
+pub const MISSING_KEY: u32 = 0x7fff_ffff;
+/// The bits of the only NaN that kernels compute.
+pub const NAN: u32 = 0x7fc0_0000;
 /// The bits of +inf.
 pub const INFINITY: u32 = 0x7f80_0000;
 /// The position of a place that is not filled.
@@ -120,11 +126,18 @@ fn constants(text: &mut String) {
     SCREENS.iter().enumerate().for_each(|(i, (name, _))| line(name, i as u32));
     NORMS.iter().enumerate().for_each(|(i, (name, _))| line(name, i as u32));
     line("MISSING_KEY", MISSING_KEY);
+    line("NAN", NAN);
     line("INFINITY", INFINITY);
     line("NO_POSITION", NO_POSITION);
 }
 
 fn declarations(text: &mut String, kernel: &Kernel, params: ParamsIn) {
+    // Overrides come before every array that one of them sizes: naga 30 panics otherwise.
+    let shape = kernel.shapes.first().into_iter().flat_map(|shape| shape.iter().copied());
+    let others = kernel.overrides.iter().map(|(name, values)| (*name, values.first().copied().unwrap_or(0.0)));
+    for (name, default) in shape.chain(others) {
+        _ = writeln!(text, "override {name}: u32 = {default}u;");
+    }
     text.push_str("struct Params {\n");
     for (name, ty) in kernel.params {
         _ = writeln!(text, "    {name}: {ty},");
