@@ -216,10 +216,20 @@ pub(super) const OPTIONAL: [(&str, wgpu::Features); 5] = [
 ];
 
 pub(super) fn report(index: usize, adapter: &wgpu::Adapter) -> AdapterReport {
-    let (info, limits, features) = (adapter.get_info(), adapter.limits(), adapter.features());
-    let kind = Kind::from(info.device_type);
     let compute = adapter.get_downlevel_capabilities().flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS);
-    let lacking = lacking(&limits, compute);
+    describe(index, adapter.get_info(), &adapter.limits(), adapter.features(), compute)
+}
+
+/// A report of an adapter, or of a device that was opened from one.
+pub(super) fn describe(
+    index: usize,
+    info: wgpu::AdapterInfo,
+    limits: &wgpu::Limits,
+    features: wgpu::Features,
+    compute: bool,
+) -> AdapterReport {
+    let kind = Kind::from(info.device_type);
+    let lacking = lacking(limits, compute);
     AdapterReport {
         index,
         reason: match (&lacking, kind) {

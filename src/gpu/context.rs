@@ -16,7 +16,7 @@ use crate::kernels::DeviceCaps;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
-    /// The next allocation fails.
+    /// Every allocation of the next run fails.
     OutOfMemory,
     /// The device is destroyed now.
     Lost,
@@ -34,9 +34,14 @@ pub(super) struct Faults {
 }
 
 impl Faults {
-    /// Whether the allocation that is about to be made shall fail; then only this one.
-    pub(super) fn take_out_of_memory(&self) -> bool {
-        self.out_of_memory.swap(false, Ordering::Relaxed)
+    /// Whether the allocation that is about to be made shall fail.
+    pub(super) fn out_of_memory(&self) -> bool {
+        self.out_of_memory.load(Ordering::Relaxed)
+    }
+
+    /// A run has ended: the next one has memory again.
+    pub(super) fn end_of_run(&self) {
+        self.out_of_memory.store(false, Ordering::Relaxed);
     }
 
     /// Whether this verb shall give wrong answers in this variant.

@@ -89,7 +89,20 @@ impl Memory {
         let limit = limit.unwrap_or_else(|| {
             default_share(context.kind(), trusted::device_local_bytes(&context.device), system_bytes())
         });
+        Memory::of(limit)
+    }
+
+    /// A budget of so many bytes.
+    pub(super) fn of(limit: u64) -> Arc<Memory> {
         Arc::new(Memory { limit, ledger: Mutex::default() })
+    }
+
+    /// Gives up all scratch that is not in use.
+    pub(super) fn trim(&self) {
+        let mut ledger = lock(&self.ledger);
+        while let Some(given_up) = ledger.pool.pop() {
+            ledger.used = ledger.used.saturating_sub(given_up.size());
+        }
     }
 
     /// All bytes that may be taken.
@@ -122,7 +135,7 @@ impl Memory {
         usage: wgpu::BufferUsages,
     ) -> Result<Buffer, EngineError> {
         let class = size_class(bytes);
-        if context.faults.take_out_of_memory() {
+        if context.faults.out_of_memory() {
             return Err(self.full(class));
         }
         let mut ledger = lock(&self.ledger);
@@ -141,7 +154,7 @@ impl Memory {
         bytes: u64,
         usage: wgpu::BufferUsages,
     ) -> Result<Buffer, EngineError> {
-        if context.faults.take_out_of_memory() {
+        if context.faults.out_of_memory() {
             return Err(self.full(bytes));
         }
         self.take(context, label, bytes.max(16).next_multiple_of(16), usage, false)

@@ -4,9 +4,11 @@
 //! and then into new shards, each half as large as all before it, so that there are few. What is not searched for the
 //! longest goes first when another base needs the room. A base that can never fit is streamed (see `stream`).
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, Weak};
+use std::time::{Duration, Instant};
 
-use super::memory::{Buffer, ROWS};
+use super::memory::{Buffer, Hold, ROWS};
 use super::rows;
 use super::submit::Machine;
 use super::sync::lock;
@@ -26,6 +28,13 @@ pub(super) struct Shard {
     pub(super) data: Arc<Buffer>,
     /// Lengths of the rows, where the base has them.
     pub(super) norms: Option<Arc<Buffer>>,
+}
+
+impl Shard {
+    /// Rows that are on the device for the moment.
+    pub(super) fn chunk(first: usize, rows: usize, data: Arc<Buffer>, norms: Option<Arc<Buffer>>) -> Shard {
+        Shard { first, rows, capacity: rows, data, norms }
+    }
 }
 
 /// A base in device memory.
@@ -81,6 +90,16 @@ pub(super) fn bytes_per_row(view: &RowsView<'_>, norms: bool) -> u64 {
     rows::row_bytes(view.dtype(), view.dim()) + if norms { 4 } else { 0 }
 }
 
+/// Bytes of a whole base on the device.
+fn base_bytes(base: &Base<'_>) -> u64 {
+    bytes_per_row(&base.rows, base.norms.is_some()).saturating_mul(base.rows.rows() as u64)
+}
+
+/// Whether a base of so many bytes fits a budget beside scratch and what is staged for its upload.
+pub(super) fn bytes_fit(limit: u64, bytes: u64, scratch: u64) -> bool {
+    bytes.saturating_add(scratch).saturating_add(2 * staging_bytes(limit)) <= limit
+}
+
 impl Residents {
     /// The shards of a base, uploaded as far as they are not there yet; `None` when the base does not fit the budget
     /// beside `scratch` bytes.
@@ -91,11 +110,12 @@ impl Residents {
         scratch: u64,
         stats: &mut SearchStats,
     ) -> Result<Option<Vec<Shard>>, EngineError> {
-        let wanted = bytes_per_row(&base.rows, base.norms.is_some()).saturating_mul(base.rows.rows() as u64);
-        let staging = staging_bytes(machine.memory.limit()).min(wanted);
-        if wanted.saturating_add(scratch).saturating_add(2 * staging) > machine.memory.limit() {
+        let limit = machine.memory.limit();
+        if !bytes_fit(limit, base_bytes(base), scratch) {
             return Ok(None);
         }
+        let wanted = base_bytes(base);
+        let staging = staging_bytes(limit);
         let mut store = lock(&self.store);
         store.bases.retain(|b| b.id.strong_count() > 0);
         store.clock += 1;
@@ -125,9 +145,9 @@ impl Residents {
         Ok(Some(resident.shards.clone()))
     }
 
-    /// Whether a base is here, or will be when it is next searched.
-    pub(super) fn will_hold(&self, machine: &Machine, bytes: u64, scratch: u64) -> bool {
-        bytes.saturating_add(scratch) <= machine.memory.limit()
+    /// Drops bases, the longest unused first, until so many bytes are free.
+    pub(super) fn make_room(&self, machine: &Machine, bytes: u64) {
+        lock(&self.store).make_room(machine, bytes, None);
     }
 
     /// Gives up every base that no search is using.
@@ -150,7 +170,7 @@ impl Store {
 impl Resident {
     /// Uploads the rows that are not here yet, and the lengths where they have become known.
     fn append(&mut self, machine: &Machine, base: &Base<'_>, stats: &mut SearchStats) -> Result<(), EngineError> {
-        let mut upload = Upload::new(machine);
+        let mut upload = Upload::new(machine, staging_bytes(machine.memory.limit()));
         if let Some(norms) = base.norms {
             for shard in self.shards.iter_mut().filter(|s| s.norms.is_none()) {
                 let bytes = 4 * shard.capacity as u64;
@@ -217,26 +237,21 @@ fn staging_bytes(limit: u64) -> u64 {
     (limit / 32).clamp(4096, 16 << 20) / 16 * 16
 }
 
-/// An upload in pieces, so that the driver never stages a whole base at once.
+/// An upload in pieces, so that the driver never stages a whole base at once: one piece is on its way while the next is
+/// filled.
 pub(super) struct Upload<'a> {
     machine: &'a Machine,
+    /// Most bytes of a piece.
+    piece: u64,
     staged: u64,
-    pieces: std::collections::VecDeque<(wgpu::SubmissionIndex, super::memory::Hold)>,
-    hold: Option<super::memory::Hold>,
-    began: std::time::Instant,
-    wrote: bool,
+    hold: Option<Hold>,
+    under_way: VecDeque<(wgpu::SubmissionIndex, Hold)>,
+    spent: Duration,
 }
 
 impl<'a> Upload<'a> {
-    pub(super) fn new(machine: &'a Machine) -> Upload<'a> {
-        Upload {
-            machine,
-            staged: 0,
-            pieces: Default::default(),
-            hold: None,
-            began: std::time::Instant::now(),
-            wrote: false,
-        }
+    pub(super) fn new(machine: &'a Machine, piece: u64) -> Upload<'a> {
+        Upload { machine, piece, staged: 0, hold: None, under_way: VecDeque::new(), spent: Duration::ZERO }
     }
 
     /// Writes `count` rows from `start` on to place `at` of a shard.
@@ -249,7 +264,7 @@ impl<'a> Upload<'a> {
         count: usize,
     ) -> Result<(), EngineError> {
         let stride = rows::row_bytes(view.dtype(), view.dim());
-        let step = ((staging_bytes(self.machine.memory.limit()) / stride) as usize).max(1);
+        let step = ((self.piece / stride) as usize).max(1);
         let mut done = 0;
         while done < count {
             let next = (done + step).min(count);
@@ -262,50 +277,51 @@ impl<'a> Upload<'a> {
 
     /// Writes whole words.
     pub(super) fn write(&mut self, target: &Buffer, at: u64, bytes: &[u8]) -> Result<(), EngineError> {
-        let most = staging_bytes(self.machine.memory.limit());
         let mut at = at;
-        for piece in bytes.chunks(most as usize) {
-            if self.staged + piece.len() as u64 > most {
+        for piece in bytes.chunks(self.piece as usize) {
+            if self.staged + piece.len() as u64 > self.piece {
                 self.send()?;
             }
+            let began = Instant::now();
             if self.hold.is_none() {
-                self.hold = Some(self.machine.memory.hold(most)?);
+                self.hold = Some(self.machine.memory.hold(self.piece)?);
             }
             let context = &self.machine.context;
             context.scoped(piece.len() as u64, || context.queue.write_buffer(target.raw(), at, piece))?;
             at += piece.len() as u64;
             self.staged += piece.len() as u64;
-            self.wrote = true;
+            self.spent += began.elapsed();
         }
         Ok(())
     }
 
     /// Starts the transfer of what is staged, and waits until there is room for the next piece.
-    fn send(&mut self) -> Result<(), EngineError> {
+    pub(super) fn send(&mut self) -> Result<(), EngineError> {
+        let Some(hold) = self.hold.take() else { return Ok(()) };
+        let began = Instant::now();
         let context = &self.machine.context;
         let submission = context.scoped(0, || context.queue.submit([]))?;
         self.staged = 0;
-        if let Some(hold) = self.hold.take() {
-            self.pieces.push_back((submission, hold));
-        }
-        if self.pieces.len() > 1
-            && let Some((oldest, _hold)) = self.pieces.pop_front()
+        self.under_way.push_back((submission, hold));
+        if self.under_way.len() > 1
+            && let Some((oldest, _hold)) = self.under_way.pop_front()
         {
             context.wait(Some(oldest))?;
         }
+        self.spent += began.elapsed();
         Ok(())
     }
 
     /// Starts the rest of the transfer and waits for all of it.
-    fn finish(mut self, stats: &mut SearchStats) -> Result<(), EngineError> {
-        if !self.wrote {
-            return Ok(());
-        }
+    pub(super) fn finish(mut self, stats: &mut SearchStats) -> Result<(), EngineError> {
         self.send()?;
-        while let Some((submission, _hold)) = self.pieces.pop_front() {
+        let began = Instant::now();
+        while let Some((submission, _hold)) = self.under_way.pop_front() {
             self.machine.context.wait(Some(submission))?;
         }
-        stats.add_stage("upload", self.began.elapsed(), false);
+        if self.spent > Duration::ZERO {
+            stats.add_stage("upload", self.spent + began.elapsed(), false);
+        }
         Ok(())
     }
 }

@@ -4,16 +4,17 @@
 //! submission; longer work is cut by the lowering, which asks [`Recorder::fit`] how much is still free. At most two
 //! command buffers are under way: one runs while the next is recorded.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use super::context::Context;
 use super::memory::{Buffer, Memory, READ_BACK};
 use super::pipelines::{Pipeline, Pipelines};
+use super::selftest::{self, Checks};
 use super::sync::lock;
 use crate::engine::EngineError;
-use crate::kernels::Launch;
+use crate::kernels::{DeviceCaps, Launch};
 use crate::stats::SearchStats;
 
 /// How long a command buffer may run, as predicted. Windows resets a GPU after 2 s; a desktop wants its frames.
@@ -63,17 +64,51 @@ pub(super) struct Clock {
 
 /// What every run shares.
 pub(super) struct Machine {
-    pub(super) context: Context,
+    pub(super) context: Arc<Context>,
     pub(super) memory: Arc<Memory>,
-    pub(super) pipelines: Pipelines,
+    pub(super) pipelines: Arc<Pipelines>,
+    /// What self-tests have found; absent while one runs.
+    pub(super) checks: Option<Checks>,
+    /// Verbs whose variant with subgroup operations is not to be used.
+    plain_only: Arc<Mutex<BTreeSet<&'static str>>>,
     clocks: Mutex<Vec<Clock>>,
 }
 
 impl Machine {
     pub(super) fn new(context: Context, memory: Option<u64>) -> Machine {
         let memory = Memory::new(&context, memory);
-        let pipelines = Pipelines::new(&context);
-        Machine { context, memory, pipelines, clocks: Mutex::default() }
+        let pipelines = Arc::new(Pipelines::new(&context));
+        Machine {
+            context: Arc::new(context),
+            memory,
+            pipelines,
+            checks: Some(Checks::default()),
+            plain_only: Arc::default(),
+            clocks: Mutex::default(),
+        }
+    }
+
+    /// The same device with memory of its own, for a self-test.
+    pub(super) fn for_test(&self) -> Machine {
+        Machine {
+            context: self.context.clone(),
+            memory: Memory::of(selftest::BYTES),
+            pipelines: self.pipelines.clone(),
+            checks: None,
+            plain_only: self.plain_only.clone(),
+            clocks: Mutex::default(),
+        }
+    }
+
+    /// What kernels of a verb may count on.
+    pub(super) fn caps(&self, verb: &str) -> DeviceCaps {
+        let caps = self.context.caps;
+        DeviceCaps { subgroups: caps.subgroups && !lock(&self.plain_only).contains(verb), ..caps }
+    }
+
+    /// From now on only the plain variant of a verb is used.
+    pub(super) fn use_plain(&self, verb: &'static str) {
+        lock(&self.plain_only).insert(verb);
     }
 
     fn clock(&self) -> Result<Option<Clock>, EngineError> {
