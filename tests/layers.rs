@@ -7,8 +7,7 @@ use std::path::{Path, PathBuf};
 
 use nearfield::plan::{Norm, Screen, Step};
 
-/// The layers from the facade down; a module may import only from layers after its own, or its own module.
-/// Modules of one layer in braces may know each other where `PEERS` says so.
+/// The layers from the facade down. A module may import only from the layers after its own; the facade, from all.
 const LAYERS: [&[&str]; 7] = [
     &["lib", "device", "verbs", "prelude"],
     &["index"],
@@ -19,21 +18,13 @@ const LAYERS: [&[&str]; 7] = [
     &["stats", "types", "error"],
 ];
 
-/// Pairs of one layer, or against the order, that are wanted: (who, whom), with the reason.
-const ALLOWED: [(&str, &str); 9] = [
-    // The facade is one room.
-    ("lib", "device"),
-    ("device", "lib"),
-    ("verbs", "device"),
-    ("prelude", "device"),
+/// Pairs of one layer, or against the order, that are wanted: (who, whom).
+const ALLOWED: [(&str, &str); 3] = [
     // A step's cost comes from its kernel, a kernel's shapes from the plan's problem.
     ("plan", "kernels"),
     ("kernels", "plan"),
     // The mask is data that a task carries; it knows no engine.
     ("kernels", "engine::Mask"),
-    // A k-means is tuned, a codec trained by it.
-    ("codec", "cluster"),
-    ("cluster", "tune"),
 ];
 
 /// Modules that may use only these.
@@ -197,12 +188,12 @@ fn wrong_arrow(module: &str, path: &str, macros: &BTreeMap<String, String>) -> O
     // An exported macro lies at the root, whatever module defines it.
     let target = macros.get(first).map_or(first, String::as_str);
     let allowed = |whom: &str| whom == target || whom == path;
-    if target == module || ALLOWED.iter().any(|&(who, whom)| who == module && allowed(whom)) {
+    if target == module || layer(module) == Some(0) || ALLOWED.iter().any(|&(who, whom)| who == module && allowed(whom))
+    {
         return None;
     }
     let Some(to) = layer(target) else {
-        let hint = "not a module of the list in tests/layers.rs; below the facade, name the module that defines it";
-        return (layer(module) != Some(0)).then(|| format!("`crate::{path}`: {hint}"));
+        return Some(format!("`crate::{path}` is no module that tests/layers.rs lists: name the one that defines it"));
     };
     let Some(from) = layer(module) else {
         return Some(format!("module `{module}` is not in the list of tests/layers.rs: say where it belongs"));

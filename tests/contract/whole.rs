@@ -72,8 +72,7 @@ pub fn row_c1_appended_and_changed_rows_are_seen(s: &Subject) {
 pub fn row_e4_concurrent_searches_agree(s: &Subject) {
     let case = |i: usize| Case::random(Metric::L2, DType::F32, (1 + i, 200 + 31 * i, 24), Values::Signed);
     std::thread::scope(|scope| {
-        for i in 0..4 {
-            let s = &*s;
+        let search = |i: usize| {
             scope.spawn(move || {
                 let case = case(i);
                 for k in [1, 10, 129, 10] {
@@ -81,7 +80,12 @@ pub fn row_e4_concurrent_searches_agree(s: &Subject) {
                         search::direct(s, &case, k, None).and_then(|got| same_neighbours(&case, &got, Want::k(k)));
                     must(&case, "search beside others", check);
                 }
-            });
+            })
+        };
+        for thread in [0, 1, 2, 3].map(search) {
+            if let Err(panic) = thread.join() {
+                std::panic::resume_unwind(panic);
+            }
         }
     });
 }
