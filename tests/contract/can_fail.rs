@@ -3,7 +3,9 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use nearfield::RowsView;
 use nearfield::engine::{Candidates, Engine, EngineError, Mask, Output, Task};
+use nearfield::kernels::distance::row_f64;
 use nearfield::plan::{Plan, Step};
 use nearfield::stats::{Ceilings, SearchStats};
 
@@ -37,6 +39,10 @@ enum Fault {
     Restless,
     /// Shapes are not looked at.
     Trusting,
+    /// l2 keys as the expansion |a|^2 + |b|^2 - 2ab in f32 gives them.
+    Expansion,
+    /// Rows infinitely far are not found.
+    FiniteOnly,
 }
 
 /// The references, spoilt in one way.
@@ -46,7 +52,7 @@ struct Broken {
 }
 
 impl Broken {
-    fn corrupt(&self, output: &mut Output) {
+    fn corrupt(&self, task: &Task<'_>, output: &mut Output) {
         if self.fault == Fault::WrongKey {
             let values = match output {
                 Output::Candidates(c) => &mut c.keys,
@@ -59,6 +65,7 @@ impl Broken {
         }
         match output {
             Output::Candidates(c) => self.corrupt_candidates(c),
+            Output::Matrix(keys) if self.fault == Fault::Expansion => *keys = expanded(task),
             Output::Range { keys, positions, .. } if self.fault == Fault::TieOrder => swap_tie(keys, positions),
             _ => {}
         }
@@ -69,6 +76,10 @@ impl Broken {
         match self.fault {
             Fault::TieOrder => swap_tie(&c.keys, &mut c.positions),
             Fault::Padding => c.positions.iter_mut().filter(|p| **p == u32::MAX).for_each(|p| *p = 0),
+            Fault::FiniteOnly => {
+                let far = c.keys.iter().zip(&mut c.positions).filter(|(key, _)| key.is_infinite());
+                far.for_each(|(_, position)| *position = u32::MAX);
+            }
             Fault::Repeated => {
                 let filled = c.positions.iter().take(c.width).filter(|&&p| p != u32::MAX).count();
                 if filled > 1 {
@@ -97,6 +108,16 @@ fn swap_tie(keys: &[f32], positions: &mut [u32]) {
     if let Some(i) = tie {
         positions.swap(i - 1, i);
     }
+}
+
+/// All l2 keys by expansion.
+fn expanded(task: &Task<'_>) -> Vec<f32> {
+    let rows = |rows: &RowsView<'_>| -> Vec<Vec<f32>> {
+        (0..rows.rows()).map(|r| row_f64(rows, r).iter().map(|&x| x as f32).collect()).collect()
+    };
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f32>();
+    let (queries, base) = (rows(&task.queries), rows(&task.base.rows));
+    queries.iter().flat_map(|a| base.iter().map(move |b| dot(a, a) + dot(b, b) - 2.0 * dot(a, b))).collect()
 }
 
 /// The bits of the task's mask, or of all rows, a bitmap a query, without the nearest row of the first query.
@@ -156,7 +177,7 @@ impl Engine for Broken {
         if let (Fault::Restless, Output::Candidates(c)) = (self.fault, &mut output) {
             c.keys.iter_mut().take(runs as usize % 2).for_each(|key| *key = f32::from_bits(key.to_bits() + 1));
         }
-        self.corrupt(&mut output);
+        self.corrupt(task, &mut output);
         Ok(output)
     }
 
@@ -273,6 +294,12 @@ fn wrong_bounds_are_rejected() {
     rejects(Fault::HighBound, &["exceeds"], &screen[..1]);
     rejects(Fault::LowBound, &["far below"], screen);
     rejects(Fault::Promise, &["the bound is"], screen);
+}
+
+#[test]
+fn cancelled_and_lost_distances_are_rejected() {
+    rejects(Fault::Expansion, &["exactly"], tests![distance: row_b1_tiny_distances_of_large_rows]);
+    rejects(Fault::FiniteOnly, &["missing"], tests![search: row_e7_overflowing_distances]);
 }
 
 #[test]
