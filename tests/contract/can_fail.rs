@@ -224,7 +224,8 @@ fn a_wrong_key_is_rejected() {
             normalize: row_b2_every_norm row_b2_zero_huge_and_tiny_rows row_b2_other_dtypes;
             search: row_b4_every_k row_b4_tile_edges row_b4_every_metric row_b4_every_dtype row_b4_strided_rows
                 row_b1_tiny_distances_of_large_rows row_e7_ties row_e7_duplicates row_e7_zero_rows
-                row_b4_screened_search_is_exact row_b4_any_shape;
+                row_b4_screened_search_is_exact;
+            whole: row_b4_b5_b13_any_shape;
             select_k: row_b3_every_k row_b3_special_keys row_b3_equal_keys row_b3_after_distance;
             refine: row_b13_every_metric row_b13_holes_and_repeats;
             range: row_b5_every_metric row_b5_inclusive_radius
@@ -252,8 +253,9 @@ fn a_forbidden_row_is_rejected() {
         Fault::ForbiddenRow,
         &["forbidden", "should be"],
         tests![
-            search: row_b4_filters row_b4_screen_with_filters row_b4_any_shape;
-            range: row_b5_filters
+            search: row_b4_filters row_b4_screen_with_filters;
+            range: row_b5_filters;
+            whole: row_b4_b5_b13_any_shape
         ],
     );
 }
@@ -265,9 +267,9 @@ fn a_missing_row_is_rejected() {
         &["missing", "tie order", "other ids", "differ"],
         tests![
             search: row_b4_every_k row_b4_tile_edges row_b4_every_metric row_b4_every_dtype row_b4_filters row_e7_ties
-                row_b4_screen_gives_lower_bounds row_b4_screened_search_is_exact row_b4_any_shape;
+                row_b4_screen_gives_lower_bounds row_b4_screened_search_is_exact;
             range: row_b5_every_metric row_b5_inclusive_radius row_b5_filters;
-            whole: row_a1_same_ids_as_the_cpu row_c1_appended_and_changed_rows_are_seen
+            whole: row_b4_b5_b13_any_shape row_a1_same_ids_as_the_cpu row_c1_appended_and_changed_rows_are_seen
                 row_e4_concurrent_searches_agree
         ],
     );

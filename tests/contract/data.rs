@@ -224,12 +224,24 @@ impl Case {
         }
     }
 
-    /// `q` random queries on `n` random rows.
-    pub fn random(metric: Metric, dtype: DType, (q, n, dim): (usize, usize, usize), values: Values) -> Case {
+    /// Random queries on random rows: (queries, rows, dim).
+    pub fn random(metric: Metric, dtype: DType, shape: (usize, usize, usize), values: Values) -> Case {
+        Case::strided(metric, dtype, shape, values, 0)
+    }
+
+    /// The same with `gap` elements between rows, and between queries.
+    pub fn strided(
+        metric: Metric,
+        dtype: DType,
+        (q, n, dim): (usize, usize, usize),
+        values: Values,
+        gap: usize,
+    ) -> Case {
         let values = values.suited_to(metric);
-        let seed = (q as u64) << 40 ^ (n as u64) << 20 ^ dim as u64;
-        let queries = Matrix::random(query_dtype(dtype), q, dim, values, seed ^ 0x5eed);
-        Case::new(metric, queries, Matrix::random(dtype, n, dim, values, seed))
+        let mut rng = Rng::new((q as u64) << 40 ^ (n as u64) << 20 ^ dim as u64);
+        let query_dtype = query_dtype(dtype);
+        let queries = Matrix::with_gap(query_dtype, q, dim, gap, |_, _| values.draw(query_dtype, &mut rng));
+        Case::new(metric, queries, Matrix::with_gap(dtype, n, dim, gap, |_, _| values.draw(dtype, &mut rng)))
     }
 
     pub fn q(&self) -> usize {

@@ -4,10 +4,14 @@ use nearfield::engine::{Base, EngineError, Input, Tag, Task};
 use nearfield::plan::{Plan, Screen, Step};
 use nearfield::stats::SearchStats;
 use nearfield::{DType, Metric};
+use proptest::prelude::*;
+use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
 
-use crate::compare::{Want, candidates, must, same_ids, same_neighbours};
-use crate::data::{Case, Matrix, Rng, Values};
-use crate::{Subject, engines, search};
+use crate::compare::{Check, Want, candidates, must, same_ids, same_neighbours};
+use crate::data::{Allow, Bits, Case, Matrix, Rng, Values};
+use crate::distance::METRICS;
+use crate::search::{SCREENED, bounds_are_right, direct, screened_is_exact};
+use crate::{Subject, engines, range, refine, search};
 
 const SEARCH: [Step; 1] = [Step::Search { screen: Screen::None, keep: 10 }];
 
@@ -137,4 +141,79 @@ pub fn stats_tell_what_ran(s: &Subject) {
     assert!(!stats.device.is_empty(), "no device in {stats:?}");
     assert!(stats.kernels.iter().any(|k| k.starts_with("search")), "no search kernel in {stats:?}");
     assert_eq!(stats.scanned, 5 * 300, "pairs scanned in {stats:?}");
+}
+
+// --- any shape -----------------------------------------------------------------------------------------------------
+
+/// One random task.
+#[derive(Clone, Debug)]
+struct Shape {
+    metric: Metric,
+    dtype: DType,
+    size: (usize, usize, usize),
+    gap: usize,
+    k: usize,
+    values: Values,
+    allow: Option<(Allow, bool)>,
+}
+
+impl Shape {
+    /// Packed bits come in bytes, and have metrics of their own.
+    fn possible(mut self) -> Shape {
+        if self.dtype == DType::Bits {
+            self.size.2 *= 8;
+            self.metric = if self.k.is_multiple_of(2) { Metric::Hamming } else { Metric::Jaccard };
+        }
+        self
+    }
+}
+
+fn shapes(metrics: Vec<Metric>, dtypes: Vec<DType>, most_rows: usize) -> impl Strategy<Value = Shape> {
+    let kinds = (prop::sample::select(metrics), prop::sample::select(dtypes));
+    let sizes = (0..20usize, 0..most_rows, 1..70usize, 0..4usize, 1..150usize);
+    let values = prop::sample::select(vec![Values::Positive, Values::Signed, Values::Whole, Values::WholeSigned]);
+    let allow = prop::sample::select(vec![Allow::All, Allow::Nothing, Allow::Half, Allow::One]);
+    let allow = prop::option::of((allow, any::<bool>()));
+    (kinds, sizes, values, allow).prop_map(|((metric, dtype), (q, n, dim, gap, k), values, allow)| {
+        Shape { metric, dtype, size: (q, n, dim), gap, k, values, allow }.possible()
+    })
+}
+
+fn shape_is_right(s: &Subject, shape: &Shape) -> Check {
+    let case = Case::strided(shape.metric, shape.dtype, shape.size, shape.values, shape.gap);
+    let whole = matches!(shape.values, Values::Whole | Values::WholeSigned);
+    let sums = matches!(shape.metric, Metric::L2 | Metric::InnerProduct | Metric::L1 | Metric::Linf);
+    let exact = (whole && sums) || shape.metric == Metric::Hamming;
+    let bits = shape.allow.map(|(allow, per_query)| Bits::new(allow, case.n(), case.q(), per_query));
+    let (k, mask) = (shape.k, bits.as_ref().map(Bits::mask));
+
+    let got = direct(s, &case, k, mask)?;
+    same_neighbours(&case, &got, Want { k, mask, exact })?;
+    // The last place that is filled makes a radius on which a row lies.
+    let radius = got.keys.iter().copied().rfind(|key| key.is_finite()).unwrap_or(0.0);
+    range::hits_are_right(s, &case, &range::Ask { radius, mask, exact })?;
+    refine::keys_are_right(s, &case, &got.positions, k)?;
+    if SCREENED.contains(&shape.metric) {
+        bounds_are_right(s, &case, k.min(case.n().max(1)), mask)?;
+        screened_is_exact(s, &case, k, mask, exact)?;
+    }
+    Ok(())
+}
+
+/// The same cases every time; `PROPTEST_CASES` asks for more of them.
+pub fn row_b4_b5_b13_any_shape(s: &Subject) {
+    let asked = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok());
+    let (metrics, dtypes, cases, rows) = if s.full {
+        (METRICS.to_vec(), DType::ALL.to_vec(), 300, 700)
+    } else {
+        (vec![Metric::L2], vec![DType::F32], 60, 200)
+    };
+    let cases = asked.unwrap_or(cases);
+    let config = Config { cases, failure_persistence: None, max_shrink_iters: 200, ..Config::default() };
+    let mut runner = TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha));
+    let outcome =
+        runner.run(&shapes(metrics, dtypes, rows), |shape| shape_is_right(s, &shape).map_err(TestCaseError::fail));
+    if let Err(e) = outcome {
+        panic!("{}: {e}", s.engine.name());
+    }
 }

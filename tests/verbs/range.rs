@@ -11,13 +11,13 @@ use crate::data::{Allow, Bits, Case, Matrix, Values};
 use crate::distance::METRICS;
 
 /// What is asked: the radius as a key, the rows allowed, and whether keys are exact in f32.
-struct Ask<'a> {
-    radius: f32,
-    mask: Option<Mask<'a>>,
-    exact: bool,
+pub struct Ask<'a> {
+    pub radius: f32,
+    pub mask: Option<Mask<'a>>,
+    pub exact: bool,
 }
 
-fn hits_are_right(s: &Subject, case: &Case, ask: &Ask<'_>) -> Check {
+pub fn hits_are_right(s: &Subject, case: &Case, ask: &Ask<'_>) -> Check {
     let output = case.run(&*s.engine, &[Step::Range { key: ask.radius }], ask.mask, Input::None);
     let Output::Range { offsets, keys, positions } = output else {
         return Err(format!("range hits were due, not {}", kind(&output)));

@@ -11,7 +11,7 @@ use crate::data::{Case, Rng, Values};
 use crate::distance::{METRICS, nearly_equal};
 
 /// Refines positions and compares each key; where there is no candidate it must be +inf.
-fn keys_are_right(s: &Subject, case: &Case, positions: &[u32], width: usize) -> Check {
+pub fn keys_are_right(s: &Subject, case: &Case, positions: &[u32], width: usize) -> Check {
     let input = Input::Positions { positions, width };
     let got = candidates(case.run(&*s.engine, &[Step::Refine], None, input))?;
     check!(got.width == width, "{width} places a query wanted, {} found", got.width);

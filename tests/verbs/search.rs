@@ -3,8 +3,6 @@
 use nearfield::engine::{Candidates, Input, Mask};
 use nearfield::plan::{Screen, Step};
 use nearfield::{DType, Metric};
-use proptest::prelude::*;
-use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
 
 use crate::Subject;
 use crate::check;
@@ -14,7 +12,7 @@ use crate::compare::{
 use crate::data::{Allow, Bits, Case, Matrix, Rng, Values, query_dtype};
 use crate::distance::{METRICS, nearly_equal};
 
-const SCREENED: [Metric; 3] = [Metric::L2, Metric::InnerProduct, Metric::Cosine];
+pub const SCREENED: [Metric; 3] = [Metric::L2, Metric::InnerProduct, Metric::Cosine];
 
 /// A direct search.
 pub fn direct(s: &Subject, case: &Case, k: usize, mask: Option<Mask<'_>>) -> Result<Candidates, String> {
@@ -55,6 +53,17 @@ pub fn row_b4_tile_edges(s: &Subject) {
             right(s, &real, Want::k(ks[(i + 3 * j + 5) % ks.len()]));
         }
     }
+}
+
+/// Few queries are split across rows, and what the parts found is merged.
+pub fn row_b4_one_query_on_many_rows(s: &Subject) {
+    let real = Case::random(Metric::L2, DType::F32, (1, 6_000, 128), Values::Signed);
+    let whole = Case::random(Metric::L2, DType::F32, (2, 6_000, 48), Values::Whole);
+    for k in [1, 10, 128, 1_000, 6_000] {
+        right(s, &real, Want::k(k));
+        right(s, &whole, Want::exact(k));
+    }
+    screened(s, &real, 10, None, false);
 }
 
 pub fn row_b4_every_metric(s: &Subject) {
@@ -242,7 +251,7 @@ fn refined_keys(s: &Subject, case: &Case) -> Result<Vec<f32>, String> {
 
 /// Whether the screen's candidates are what its contract says: the `keep` smallest lower bounds among allowed rows,
 /// each at most the direct key and not uselessly small, and a bound that no direct key of a row left out falls below.
-fn bounds_are_right(s: &Subject, case: &Case, keep: usize, mask: Option<Mask<'_>>) -> Check {
+pub fn bounds_are_right(s: &Subject, case: &Case, keep: usize, mask: Option<Mask<'_>>) -> Check {
     let Some(got) = screen_alone(s, case, keep, mask)? else { return Ok(()) };
     let direct = refined_keys(s, case)?;
     check!(got.width == keep, "{keep} places a query wanted, {} found", got.width);
@@ -303,7 +312,13 @@ fn scale(case: &Case, query: usize, row: usize) -> f64 {
 
 /// Runs search, refine and select behind the screen. For every query that the bound proves, the answer must be that
 /// of the direct pass; the others must still have right keys in right order. Gives how many were proven.
-fn screened_is_exact(s: &Subject, case: &Case, k: usize, mask: Option<Mask<'_>>, exact: bool) -> Result<usize, String> {
+pub fn screened_is_exact(
+    s: &Subject,
+    case: &Case,
+    k: usize,
+    mask: Option<Mask<'_>>,
+    exact: bool,
+) -> Result<usize, String> {
     let kept = (k + 8).min(case.n().max(1));
     let steps = [Step::Search { screen: Screen::F32, keep: kept }, Step::Refine, Step::SelectK { k }];
     let got = candidates(case.run(&*s.engine, &steps, mask, Input::None))?;
@@ -411,55 +426,4 @@ pub fn row_b4_screen_of_nearly_equal_rows(s: &Subject) {
     let rows = Matrix::random(DType::F32, 120, 48, Values::Signed, 21);
     let queries = Matrix::random(DType::F32, 6, 48, Values::Signed, 21);
     screened(s, &Case::new(Metric::L2, queries, rows), 10, None, false);
-}
-
-// --- any shape -----------------------------------------------------------------------------------------------------
-
-/// One random search.
-#[derive(Clone, Debug)]
-struct Shape {
-    metric: Metric,
-    size: (usize, usize, usize),
-    k: usize,
-    values: Values,
-    allow: Option<(Allow, bool)>,
-    screen: bool,
-}
-
-fn shapes(metrics: Vec<Metric>) -> impl Strategy<Value = Shape> {
-    let values = prop::sample::select(vec![Values::Positive, Values::Signed, Values::Whole, Values::WholeSigned]);
-    let allow = prop::option::of((
-        prop::sample::select(vec![Allow::All, Allow::Nothing, Allow::Half, Allow::One]),
-        any::<bool>(),
-    ));
-    (prop::sample::select(metrics), (0..7usize, 0..140usize, 1..48usize), 1..150usize, values, allow, any::<bool>())
-        .prop_map(|(metric, size, k, values, allow, screen)| Shape { metric, size, k, values, allow, screen })
-}
-
-fn shape_is_right(s: &Subject, shape: &Shape) -> Check {
-    let case = Case::random(shape.metric, DType::F32, shape.size, shape.values);
-    let whole = matches!(shape.values, Values::Whole | Values::WholeSigned);
-    let exact = whole && matches!(shape.metric, Metric::L2 | Metric::InnerProduct | Metric::L1 | Metric::Linf);
-    let bits = shape.allow.map(|(allow, per_query)| Bits::new(allow, case.n(), case.q(), per_query));
-    let mask = bits.as_ref().map(Bits::mask);
-    let got = direct(s, &case, shape.k, mask)?;
-    same_neighbours(&case, &got, Want { k: shape.k, mask, exact })?;
-    if shape.screen && SCREENED.contains(&shape.metric) {
-        bounds_are_right(s, &case, shape.k, mask)?;
-        screened_is_exact(s, &case, shape.k, mask, exact)?;
-    }
-    Ok(())
-}
-
-/// The same cases every time; `PROPTEST_CASES` asks for more of them.
-pub fn row_b4_any_shape(s: &Subject) {
-    let asked = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok());
-    let cases = asked.unwrap_or(if s.full { 200 } else { 60 });
-    let metrics = if s.full { METRICS.to_vec() } else { vec![Metric::L2] };
-    let config = Config { cases, failure_persistence: None, max_shrink_iters: 200, ..Config::default() };
-    let mut runner = TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha));
-    let outcome = runner.run(&shapes(metrics), |shape| shape_is_right(s, &shape).map_err(TestCaseError::fail));
-    if let Err(e) = outcome {
-        panic!("{}: {e}", s.engine.name());
-    }
 }
