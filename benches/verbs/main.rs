@@ -9,6 +9,7 @@ mod search;
 mod select_k;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use nearfield::cpu::{CpuEngine, CpuOptions};
@@ -96,6 +97,7 @@ impl Workload {
         let bytes: f64 = plan.costs().iter().map(|cost| cost.bytes_read + cost.bytes_written).sum();
         let mut group = c.benchmark_group(name);
         group.sample_size(20).throughput(Throughput::Bytes(bytes as u64));
+        group.warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(1));
         for engine in engines() {
             let got = match self.run(&*engine, steps, input) {
                 Output::Candidates(found) => found.keys[0],

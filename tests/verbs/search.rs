@@ -40,6 +40,10 @@ pub fn row_b4_every_k(s: &Subject) {
             }
         }
     }
+    if s.full {
+        // More results than an engine may want to hold at a time.
+        right(s, &Case::random(Metric::L2, DType::F32, (600, 4_000, 2), Values::Whole), Want::exact(4_000));
+    }
 }
 
 /// Rows, queries and k around the edges of tiles.
