@@ -1,5 +1,7 @@
 //! Exact vector search on any GPU, and on the CPU when there is none.
 
+#[doc(hidden)]
+pub mod cpu;
 pub mod engine;
 pub mod kernels;
 pub mod plan;
