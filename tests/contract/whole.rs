@@ -143,6 +143,15 @@ pub fn stats_tell_what_ran(s: &Subject) {
     assert_eq!(stats.scanned, 5 * 300, "pairs scanned in {stats:?}");
 }
 
+pub fn ceilings_are_measured(s: &Subject) {
+    let c = s.engine.ceilings();
+    for figure in [c.bytes_per_second, c.operations_per_second] {
+        assert!(figure.is_finite() && figure > 1e6, "{}: {c:?}", s.engine.name());
+    }
+    assert!((0.0..0.1).contains(&c.launch_seconds), "{}: {c:?}", s.engine.name());
+    assert_eq!(c, s.engine.ceilings(), "measured once");
+}
+
 // --- any shape -----------------------------------------------------------------------------------------------------
 
 /// One random task.
