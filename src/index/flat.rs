@@ -205,10 +205,7 @@ impl Index for Flat {
             return Err(SearchError::Radius { found: radius });
         }
         let mut stats = SearchStats::default();
-        let metric = self.metric();
-        // `external` is its own inverse.
-        let (offsets, keys, positions) = self.prepare(queries, options)?.within(metric.external(radius), &mut stats)?;
-        let ids = positions.iter().map(|&p| self.store.id(p)).collect();
-        Ok((RangeHits { offsets, ids, distances: keys.iter().map(|&k| metric.external(k)).collect() }, stats))
+        let hits = self.prepare(queries, options)?.within(radius, &mut stats)?;
+        Ok((hits, stats))
     }
 }

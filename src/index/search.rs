@@ -11,7 +11,7 @@ use crate::error::SearchError;
 use crate::kernels::search::{norm_in_range, screens};
 use crate::plan::{Plan, Problem, Screen, Step};
 use crate::stats::SearchStats;
-use crate::types::{Bitmap, DType, Filter, MatrixView, Metric, RowsView};
+use crate::types::{Bitmap, DType, Filter, MatrixView, Metric, RangeHits, RowsView};
 
 /// Queries as engines take them: checked, f32 or packed bits, with their lengths.
 pub(crate) struct Queries<'a> {
@@ -270,14 +270,20 @@ impl Search<'_> {
         Ok(())
     }
 
-    /// Every row whose key is at most `key`.
-    pub fn within(&self, key: f32, stats: &mut SearchStats) -> Result<(Vec<u64>, Vec<f32>, Vec<u32>), SearchError> {
+    /// Every row within `radius`, as users see it.
+    pub fn within(&self, radius: f32, stats: &mut SearchStats) -> Result<RangeHits, SearchError> {
         if self.queries.len() == 0 || self.store.slots() == 0 {
             stats.device = self.engine.name();
-            return Ok((vec![0; self.queries.len() + 1], Vec::new(), Vec::new()));
+            return Ok(RangeHits { offsets: vec![0; self.queries.len() + 1], ..RangeHits::default() });
         }
-        match self.run(&Plan::range(self.problem(), key), stats)? {
-            Output::Range { offsets, keys, positions } => Ok((offsets, keys, positions)),
+        let metric = self.store.metric();
+        // `external` is its own inverse.
+        match self.run(&Plan::range(self.problem(), metric.external(radius)), stats)? {
+            Output::Range { offsets, keys, positions } => Ok(RangeHits {
+                offsets,
+                ids: positions.into_iter().map(|p| self.store.id(p)).collect(),
+                distances: keys.into_iter().map(|k| metric.external(k)).collect(),
+            }),
             _ => Err(mismatch("a range plan gave no hits").into()),
         }
     }
@@ -291,7 +297,7 @@ fn keeps_all(plan: &Plan) -> bool {
 /// The queries whose k-th key does not lie strictly below every bound of a row left out.
 fn unproven(answer: &Candidates, k: usize) -> Vec<usize> {
     let kth = |q: usize| answer.keys[q * answer.width + k - 1];
-    (0..answer.bound.len()).filter(|&q| answer.bound[q] < f32::INFINITY && !(kth(q) < answer.bound[q])).collect()
+    (0..answer.bound.len()).filter(|&q| answer.bound[q] < f32::INFINITY && kth(q) >= answer.bound[q]).collect()
 }
 
 /// Pads (or cuts) to `k` places a query.

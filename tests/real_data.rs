@@ -1,0 +1,146 @@
+//! Real embeddings against their exact ground truth: recall 1.0 by distance, on the CPU and on every GPU of the test run.
+//!
+//! The sentences that the repository ships are always searched, against an f64 oracle. With `NEARFIELD_DATA` (a folder
+//! with `mnist-784-l2`, `sift-photos-128-l2`, `wordnet-minilm-384-angular`, as `scripts/test` unpacks them) those sets
+//! are searched too, against the ground truth that comes with them; a set that is missing there is a failure.
+
+use std::path::{Path, PathBuf};
+
+use nearfield::format::{Matrix, read_ids, read_matrix};
+use nearfield::{Device, DeviceOptions, Flat, Index, Metric, RowsView, SearchOptions};
+use rayon::prelude::*;
+
+fn row(rows: &RowsView<'_>, i: usize) -> Vec<f32> {
+    let mut out = vec![0.0; rows.dim()];
+    rows.row_f32(i, &mut out);
+    out
+}
+
+/// Squared l2, or 1 - cosine.
+fn distance(metric: Metric, a: &[f32], b: &[f32]) -> f64 {
+    let sum = |f: &dyn Fn(f64, f64) -> f64| a.iter().zip(b).map(|(&x, &y)| f(x.into(), y.into())).sum::<f64>();
+    match metric {
+        Metric::L2 => sum(&|x, y| (x - y) * (x - y)),
+        _ => 1.0 - sum(&|x, y| x * y) / (sum(&|x, _| x * x) * sum(&|_, y| y * y)).sqrt(),
+    }
+}
+
+/// The distances of the k nearest rows in f64, nearest first.
+fn oracle(metric: Metric, rows: &RowsView<'_>, query: &[f32], k: usize) -> Vec<f64> {
+    let mut all: Vec<f64> = (0..rows.rows()).into_par_iter().map(|i| distance(metric, &row(rows, i), query)).collect();
+    all.sort_unstable_by(f64::total_cmp);
+    all.truncate(k);
+    all
+}
+
+/// Every id found lies no farther than the truth's k-th, up to the rounding of one f32 distance; ids are distinct.
+fn assert_exact(metric: Metric, base: &RowsView<'_>, query: &[f32], found: &[(u64, f32)], truth: &[f64], what: &str) {
+    assert_eq!(found.len(), truth.len(), "{what}");
+    let slack = (base.dim() as f64 / 4.0 + 16.0) * f64::powi(2.0, -23);
+    let kth = truth[truth.len() - 1];
+    let limit = kth + slack * if metric == Metric::L2 { kth } else { 1.0 };
+    let mut ids: Vec<u64> = found.iter().map(|f| f.0).collect();
+    for &(id, _) in found {
+        let d = distance(metric, &row(base, id as usize), query);
+        assert!(d <= limit, "{what}: row {id} lies at {d}, the k-th at {kth}");
+    }
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), truth.len(), "{what}: an id twice");
+}
+
+struct Set {
+    metric: Metric,
+    base: Matrix,
+    queries: Matrix,
+    /// Ids of the 100 nearest, where they come with the set.
+    truth: Option<Vec<i64>>,
+}
+
+impl Set {
+    fn open(folder: &Path, base: &str, metric: Metric) -> Set {
+        let read = |name: &str| read_matrix(folder.join(name)).unwrap_or_else(|e| panic!("{e}"));
+        let truth = folder.join("gt_ids.npy");
+        Set {
+            metric,
+            base: read(base),
+            queries: read("queries.npy"),
+            truth: truth.exists().then(|| read_ids(truth).unwrap().ids),
+        }
+    }
+
+    /// Searches `queries` of the queries for each k, on one device.
+    fn check(&self, index: &mut Flat, device: &Device, queries: usize, ks: &[usize]) {
+        index.set_device(device);
+        let (base, queries) = (self.base.view(), self.queries.view().slice(0, queries));
+        for &k in ks {
+            // Beyond the 100 of the ground truth the oracle answers, for a few queries.
+            let from_files = self.truth.as_ref().filter(|_| k <= 100);
+            let few = if from_files.is_some() { queries.rows() } else { 4.min(queries.rows()) };
+            let (found, stats) = index.search_with(queries.slice(0, few), k, &SearchOptions::default()).unwrap();
+            assert_eq!(stats.fallback, None);
+            (0..few).into_par_iter().for_each(|q| {
+                let query = row(&queries, q);
+                let truth = match from_files {
+                    Some(ids) => {
+                        let nearest = ids[q * 100..q * 100 + k].iter();
+                        nearest.map(|&id| distance(self.metric, &row(&base, id as usize), &query)).collect()
+                    }
+                    None => oracle(self.metric, &base, &query, k),
+                };
+                let hits: Vec<(u64, f32)> = found.query(q).collect();
+                let what = format!("{} k = {k}, query {q}", stats.device);
+                assert_exact(self.metric, &base, &query, &hits, &truth, &what);
+            });
+        }
+    }
+}
+
+/// The adapters of the test run, each by a part of its name. None is a failure of the set-up.
+fn gpus() -> Vec<Device> {
+    let names = std::env::var("NEARFIELD_TEST_ADAPTERS").unwrap_or_else(|_| "llvmpipe,SwiftShader".to_owned());
+    let open = |name: &str| {
+        let options = DeviceOptions { device: Some(name.to_owned()), ..DeviceOptions::default() };
+        Device::open(&options).unwrap_or_else(|e| panic!("{e}\nscripts/setup-drivers sets up software GPUs for tests"))
+    };
+    names.split(',').map(open).collect()
+}
+
+fn check_everywhere(set: &Set, cpu_queries: usize, gpu_queries: usize) {
+    let cpu = Device::cpu();
+    let mut index = Flat::from_matrix(&cpu, set.base.clone(), set.metric, None).unwrap();
+    set.check(&mut index, &cpu, cpu_queries, &[1, 10, 100, 1000]);
+    // A single query takes another path than a batch.
+    set.check(&mut index, &cpu, 1, &[10]);
+    for gpu in gpus() {
+        set.check(&mut index, &gpu, gpu_queries, &[10, 1000]);
+        set.check(&mut index, &gpu, 1, &[1, 100]);
+    }
+}
+
+#[test]
+fn row_a1_the_shipped_sentences_everywhere() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/demo");
+    check_everywhere(&Set::open(&folder, "embeddings.npy", Metric::Cosine), 8, 8);
+}
+
+fn shared(name: &str) -> Option<PathBuf> {
+    let folder = std::env::var_os("NEARFIELD_DATA")?;
+    Some(PathBuf::from(folder).join(name))
+}
+
+#[test]
+fn row_c1_real_sets_with_ground_truth() {
+    for (name, metric) in [("mnist-784-l2", Metric::L2), ("wordnet-minilm-384-angular", Metric::Cosine)] {
+        let Some(folder) = shared(name) else { continue };
+        check_everywhere(&Set::open(&folder, "base.npy", metric), 1000, 24);
+    }
+    if let Some(folder) = shared("sift-photos-128-l2") {
+        // The base is shuffled, so a prefix is a fair sample; its truth is the oracle's.
+        let whole = Set::open(&folder, "base.npy", Metric::L2);
+        let RowsView::U8(all) = whole.base.view() else { panic!("bytes") };
+        let prefix: Vec<u8> = all.slice(0, 100_000).as_slice().to_vec();
+        let base = Matrix::from_vec(prefix, 128).unwrap();
+        check_everywhere(&Set { base, truth: None, ..whole }, 8, 8);
+    }
+}
