@@ -1,57 +1,329 @@
-#![allow(missing_docs)]
-use crate::engine::*;
-use crate::kernels;
-use crate::plan::*;
-use crate::stats::*;
-#[derive(Default)]
+//! The CPU engine: every verb, in vectors of the best level the CPU has, on a pool of threads of its own.
+//!
+//! One file a verb. A verb cuts its work into items, and [`CpuEngine::spread`] lets the calling thread and the pool
+//! take one after another; each worker has [`Scratch`] that lives on from call to call. Results never depend on the
+//! number of threads: keys are computed pair by pair, and ties are broken by position.
+
+mod distance;
+mod normalize;
+mod range;
+mod refine;
+mod search;
+mod select_k;
+pub mod simd;
+#[cfg(test)]
+mod tests;
+
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::engine::{Candidates, Engine, EngineError, Input, Output, Task};
+use crate::kernels::search::screens;
+use crate::plan::{Plan, Step};
+use crate::stats::{Ceilings, SearchStats};
+use crate::types::{DType, Metric, RowsView};
+use distance::Keys;
+use select_k::TopK;
+pub use simd::Level;
+use simd::Token;
+
+/// How a [`CpuEngine`] is made.
+#[derive(Clone, Copy, Debug, Default)]
 pub struct CpuOptions {
+    /// Threads that work at the same time, the caller's among them; as many as the machine offers when absent.
     pub threads: Option<usize>,
-    pub level: Option<()>,
+    /// The vector instructions to use; the best there are when absent, or when the CPU lacks these.
+    pub level: Option<Level>,
 }
-pub struct CpuEngine;
+
+/// Runs plans on the CPU.
+pub struct CpuEngine {
+    token: Token,
+    threads: usize,
+    /// One thread fewer than work, as the caller works too; none for one thread.
+    pool: Option<rayon::ThreadPool>,
+    scratch: Mutex<Vec<Scratch>>,
+    ceilings: OnceLock<Ceilings>,
+}
+
+/// What a worker keeps from call to call, so that a warm search allocates nothing but its answer.
+#[derive(Default)]
+pub(crate) struct Scratch {
+    keys: Keys,
+    lists: Vec<TopK>,
+    thresholds: Vec<f32>,
+    masks: Vec<u64>,
+    positions: Vec<u32>,
+    norms: Vec<f32>,
+    panels: simd::panel::Panels,
+    hits: Vec<Vec<u64>>,
+}
+
+/// What flows from step to step.
+enum Flow<'a> {
+    Start(Input<'a>),
+    Candidates(Candidates),
+    Done(Output),
+}
+
+/// Pairs of component and component that are worth waking another thread for.
+const WORK_PER_THREAD: usize = 1 << 18;
+
 impl CpuEngine {
-    pub fn new(_: CpuOptions) -> Self {
-        CpuEngine
+    /// Never fails: when the system gives fewer threads, fewer work.
+    pub fn new(options: CpuOptions) -> CpuEngine {
+        let wanted = options.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+        let token = options.level.and_then(Token::new).unwrap_or_else(Token::best);
+        let mut helpers = wanted.clamp(1, 1024) - 1;
+        let mut pool = None;
+        while helpers > 0 && pool.is_none() {
+            let name = |i| format!("nearfield-{i}");
+            pool = rayon::ThreadPoolBuilder::new().num_threads(helpers).thread_name(name).build().ok();
+            if pool.is_none() {
+                helpers /= 2;
+            }
+        }
+        CpuEngine { token, threads: helpers + 1, pool, scratch: Mutex::default(), ceilings: OnceLock::new() }
+    }
+
+    /// The vector instructions in use.
+    pub fn level(&self) -> Level {
+        self.token.level()
+    }
+
+    /// How many threads may work on something of this many component pairs.
+    fn workers(&self, work: usize) -> usize {
+        (work / WORK_PER_THREAD).clamp(1, self.threads)
+    }
+
+    fn kept_scratch(&self) -> MutexGuard<'_, Vec<Scratch>> {
+        self.scratch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives the items one after another to whichever of `workers` is free, the calling thread among them. `prepare`
+    /// runs once for each worker before its first item. Gives each worker's scratch, to be put back by
+    /// [`CpuEngine::keep`].
+    fn spread<I: Send>(
+        &self,
+        workers: usize,
+        items: impl Iterator<Item = I> + Send,
+        prepare: impl Fn(&mut Scratch) + Sync,
+        work: impl Fn(&mut Scratch, I) + Sync,
+    ) -> Vec<Scratch> {
+        let mut scratch: Vec<Scratch> = {
+            let mut kept = self.kept_scratch();
+            (0..workers).map(|_| kept.pop().unwrap_or_default()).collect()
+        };
+        let items = Mutex::new(items);
+        let run = |scratch: &mut Scratch| {
+            prepare(scratch);
+            loop {
+                let item = items.lock().unwrap_or_else(PoisonError::into_inner).next();
+                match item {
+                    Some(item) => work(scratch, item),
+                    None => return,
+                }
+            }
+        };
+        match (&self.pool, scratch.split_first_mut()) {
+            (Some(pool), Some((mine, others))) if !others.is_empty() => pool.in_place_scope(|scope| {
+                for other in others {
+                    scope.spawn(|_| run(other));
+                }
+                run(mine);
+            }),
+            _ => scratch.iter_mut().for_each(run),
+        }
+        scratch
+    }
+
+    /// Takes scratch back, unless it has grown out of proportion.
+    fn keep(&self, scratch: Vec<Scratch>) {
+        const MOST: usize = 32 << 20;
+        let mut kept = self.kept_scratch();
+        kept.extend(scratch.into_iter().filter(|s| s.lists.iter().map(TopK::bytes).sum::<usize>() < MOST));
+        kept.truncate(2 * self.threads);
+    }
+
+    fn step<'a>(
+        &self,
+        task: &Task<'a>,
+        step: Step,
+        flow: Flow<'a>,
+        stats: &mut SearchStats,
+    ) -> Result<Flow<'a>, EngineError> {
+        Ok(match (step, flow) {
+            (Step::Normalize { norm }, Flow::Start(_)) => Flow::Done(self.normalize(task, norm)?),
+            (Step::Distance, Flow::Start(_)) => Flow::Done(Output::Matrix(self.distance(task, stats)?)),
+            (Step::Search { screen, keep }, Flow::Start(_)) => {
+                Flow::Candidates(self.search(task, screen, keep, stats)?)
+            }
+            (Step::Range { key }, Flow::Start(_)) => Flow::Done(self.range(task, key, stats)?),
+            (Step::Refine, Flow::Start(Input::Positions { positions, width })) => {
+                if positions.len() != task.queries.rows() * width {
+                    return mismatch(format!(
+                        "{} positions for {} queries x {width}",
+                        positions.len(),
+                        task.queries.rows()
+                    ));
+                }
+                let keys = vec![f32::INFINITY; positions.len()];
+                let candidates = Candidates { width, keys, positions: positions.to_vec(), bound: Vec::new() };
+                Flow::Candidates(self.refine(task, candidates, stats)?)
+            }
+            // After a direct pass the keys are what refining would compute again.
+            (Step::Refine, Flow::Candidates(candidates)) if candidates.bound.is_empty() => Flow::Candidates(candidates),
+            (Step::Refine, Flow::Candidates(candidates)) => Flow::Candidates(self.refine(task, candidates, stats)?),
+            (Step::SelectK { k }, Flow::Candidates(candidates)) => {
+                Flow::Candidates(self.select_k_of(&candidates, task.queries.rows(), k))
+            }
+            (Step::SelectK { k }, Flow::Start(Input::Matrix(keys))) => {
+                Flow::Candidates(self.select_k(keys, None, task.queries.rows(), k)?)
+            }
+            (Step::SelectK { k }, Flow::Done(Output::Matrix(keys))) => {
+                Flow::Candidates(self.select_k(&keys, None, task.queries.rows(), k)?)
+            }
+            (
+                Step::Normalize { .. }
+                | Step::Distance
+                | Step::Search { .. }
+                | Step::Refine
+                | Step::SelectK { .. }
+                | Step::Range { .. },
+                _,
+            ) => return mismatch(format!("`{step}` cannot work on what the step before it gave")),
+        })
     }
 }
+
+fn mismatch<T>(what: String) -> Result<T, EngineError> {
+    Err(EngineError::Mismatch(what))
+}
+
+/// Whether the parts of a task fit together, so that no index below can be out of bounds.
+fn check(task: &Task<'_>) -> Result<(), EngineError> {
+    let (p, rows, queries) = (&task.plan.problem, &task.base.rows, &task.queries);
+    let (n, q) = (rows.rows(), queries.rows());
+    if (p.rows, p.queries, p.dtype) != (n, q, rows.dtype()) {
+        return mismatch(format!(
+            "a plan for {} x {} {} rows, given {q} x {n} {}",
+            p.queries,
+            p.rows,
+            p.dtype,
+            rows.dtype()
+        ));
+    }
+    if n >= u32::MAX as usize {
+        return mismatch(format!("{n} rows; positions are 32 bits"));
+    }
+    if q > 0 && n > 0 && queries.dim() != rows.dim() {
+        return mismatch(format!("queries of {} components against rows of {}", queries.dim(), rows.dim()));
+    }
+    let wanted = if p.dtype == DType::Bits { DType::Bits } else { DType::F32 };
+    if q > 0 && queries.dtype() != wanted {
+        return mismatch(format!("{} queries for {} rows, wanted {wanted}", queries.dtype(), p.dtype));
+    }
+    if q > 0 && !p.metric.supports(p.dtype) {
+        return mismatch(format!("{} is not defined on {} rows", p.metric, p.dtype));
+    }
+    if task.base.norms.is_some_and(|norms| norms.len() != n) {
+        return mismatch(format!("{} norms for {n} rows", task.base.norms.map_or(0, <[f32]>::len)));
+    }
+    let needs_norms = p.metric == Metric::Cosine && q > 0;
+    if needs_norms && (task.base.norms.is_none() || task.query_norms.len() != q) {
+        return mismatch("cosine needs the lengths of rows and queries".to_owned());
+    }
+    if let Some(mask) = task.mask {
+        let words = n.div_ceil(32);
+        let wanted = if q == 0 { 0 } else { (q - 1) * mask.stride + words };
+        if mask.words.len() < wanted || (mask.stride != 0 && mask.stride < words) {
+            return mismatch(format!("a mask of {} words for {q} queries x {n} rows", mask.words.len()));
+        }
+    }
+    Ok(())
+}
+
 impl Engine for CpuEngine {
     fn name(&self) -> String {
-        "cpu".into()
+        let s = if self.threads == 1 { "" } else { "s" };
+        format!("cpu ({}, {} thread{s})", self.level().name(), self.threads)
     }
-    fn wants_screen(&self, _: &Plan) -> bool {
-        false
+
+    fn run(&self, task: &Task<'_>, stats: &mut SearchStats) -> Result<Output, EngineError> {
+        check(task)?;
+        stats.device = self.name();
+        let mut flow = Flow::Start(task.input);
+        for &step in &task.plan.steps {
+            let begin = Instant::now();
+            flow = self.step(task, step, flow, stats)?;
+            stats.add_stage(step.verb(), begin.elapsed(), false);
+            stats.add_kernel(format!("{}/{}", step.verb(), self.level().name()));
+        }
+        match flow {
+            Flow::Start(_) => mismatch("a plan without steps".to_owned()),
+            Flow::Candidates(candidates) => Ok(Output::Candidates(candidates)),
+            Flow::Done(output) => Ok(output),
+        }
     }
+
+    fn wants_screen(&self, plan: &Plan) -> bool {
+        plan.problem.queries >= 8 && plan.problem.dtype != DType::Bits && screens(plan.problem.metric)
+    }
+
     fn ceilings(&self) -> Ceilings {
-        Ceilings { bytes_per_second: 1e10, operations_per_second: 1e11, launch_seconds: 1e-6 }
+        *self.ceilings.get_or_init(|| self.measure())
     }
-    fn run(&self, t: &Task<'_>, _s: &mut SearchStats) -> Result<Output, EngineError> {
-        let p = &t.plan.problem;
-        Ok(match t.plan.steps[0] {
-            Step::Search { keep, .. } => {
-                let r = kernels::search::reference(p.metric, &t.queries, &t.base.rows, t.mask, keep);
-                let mut c = Candidates::empty(p.queries, keep);
-                for (q, row) in r.iter().enumerate() {
-                    for (j, x) in row.iter().enumerate() {
-                        c.keys[q * keep + j] = x.0 as f32;
-                        c.positions[q * keep + j] = x.1;
-                    }
-                }
-                Output::Candidates(c)
-            }
-            Step::Range { key } => {
-                let r = kernels::range::reference(p.metric, &t.queries, &t.base.rows, t.mask, key as f64);
-                let mut o = vec![0];
-                let (mut k, mut ps) = (vec![], vec![]);
-                for row in r {
-                    for x in row {
-                        k.push(x.0 as f32);
-                        ps.push(x.1);
-                    }
-                    o.push(ps.len() as u64);
-                }
-                Output::Range { offsets: o, keys: k, positions: ps }
-            }
-            _ => return Err(EngineError::Mismatch("stub".into())),
-        })
+}
+
+impl CpuEngine {
+    /// Reads a buffer larger than most caches and multiplies in registers, each with all threads; some 40 ms.
+    fn measure(&self) -> Ceilings {
+        const CHUNK: usize = 1 << 18;
+        let mut buffer = vec![0.0f32; 1 << 24];
+        let idle = |_: &mut Scratch| {};
+        let scratch = self.spread(self.threads, buffer.chunks_mut(CHUNK), idle, |_, chunk| chunk.fill(1.0));
+        self.keep(scratch);
+        let fastest = |runs: usize, run: &dyn Fn()| {
+            let time = |_| {
+                let begin = Instant::now();
+                run();
+                begin.elapsed()
+            };
+            (0..runs).map(time).min().unwrap_or_default().max(Duration::from_nanos(1)).as_secs_f64()
+        };
+        let reading = fastest(2, &|| {
+            let scratch = self.spread(self.threads, buffer.chunks(CHUNK), idle, |_, chunk| {
+                std::hint::black_box(simd::probe::sum(self.token, chunk));
+            });
+            self.keep(scratch);
+        });
+        let rounds = 1 << 14;
+        let multiplying = fastest(3, &|| {
+            let scratch = self.spread(self.threads, 0..4 * self.threads, idle, |_, _| {
+                std::hint::black_box(simd::probe::multiply(self.token, rounds));
+            });
+            self.keep(scratch);
+        });
+        let launching = fastest(5, &|| self.keep(self.spread(self.threads, 0..self.threads, idle, |_, _| {})));
+        Ceilings {
+            bytes_per_second: (buffer.len() * 4) as f64 / reading,
+            operations_per_second: (4 * self.threads) as f64 * simd::probe::operations(self.token, rounds)
+                / multiplying,
+            launch_seconds: launching,
+        }
+    }
+}
+
+impl std::fmt::Debug for CpuEngine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("CpuEngine").field(&self.name()).finish()
+    }
+}
+
+/// The queries of a task as f32, if they are.
+fn f32_queries<'a>(task: &Task<'a>) -> Option<crate::types::MatrixView<'a, f32>> {
+    match task.queries {
+        RowsView::F32(queries) => Some(queries),
+        _ => None,
     }
 }

@@ -1,0 +1,54 @@
+//! `refine`: the direct keys of given candidates.
+
+use super::distance::Direct;
+use super::simd::direct::Picks;
+use super::{CpuEngine, Scratch, mismatch};
+use crate::engine::{Candidates, EngineError, Task};
+use crate::stats::SearchStats;
+
+/// Candidates of a query that are refined at a time.
+const CHUNK: usize = 256;
+
+impl CpuEngine {
+    /// Replaces the keys by direct ones, +inf where there is no candidate; everything else stays.
+    pub(super) fn refine(
+        &self,
+        task: &Task<'_>,
+        mut candidates: Candidates,
+        stats: &mut SearchStats,
+    ) -> Result<Candidates, EngineError> {
+        let (n, dim, width) = (task.base.rows.rows(), task.base.rows.dim(), candidates.width.max(1));
+        let Candidates { keys, positions, .. } = &mut candidates;
+        if let Some(&far) = positions.iter().find(|&&p| p != u32::MAX && p as usize >= n) {
+            return mismatch(format!("candidate {far} of {n} rows"));
+        }
+        let direct = Direct::new(self.token, task);
+        let workers = self.workers(positions.len() * dim);
+        let queries = positions.chunks(width).zip(keys.chunks_mut(width)).enumerate();
+        let items = queries.flat_map(|(q, (positions, keys))| {
+            positions.chunks(CHUNK).zip(keys.chunks_mut(CHUNK)).map(move |(positions, keys)| (q, positions, keys))
+        });
+        let scratch = self.spread(
+            workers,
+            items,
+            |_| {},
+            |s: &mut Scratch, (q, positions, keys)| {
+                let Scratch { positions: some, norms: found, .. } = s;
+                some.clear();
+                some.extend(positions.iter().copied().filter(|&p| p != u32::MAX));
+                found.resize(some.len(), 0.0);
+                direct.keys_of(q, Picks::List(some), found);
+                let mut found = found.iter();
+                for (key, &position) in keys.iter_mut().zip(positions) {
+                    let refined = if position == u32::MAX { None } else { found.next() };
+                    *key = refined.copied().unwrap_or(f32::INFINITY);
+                }
+            },
+        );
+        self.keep(scratch);
+        let refined = candidates.positions.iter().filter(|&&p| p != u32::MAX).count();
+        stats.refined += refined as u64;
+        stats.bytes_read += (refined * task.base.rows.dtype().row_bytes(dim)) as u64;
+        Ok(candidates)
+    }
+}

@@ -1,0 +1,164 @@
+//! `search`: the best rows of each query in one pass, direct or behind the f32 screen.
+
+use std::ops::Range;
+
+use super::distance::{Direct, allowed_rows, allows, picks, shared};
+use super::select_k::{each_bit, merge};
+use super::simd::direct::Picks;
+use super::simd::panel::{Bound, MAX_GROUP, Queries, Tiling};
+use super::{CpuEngine, Scratch, f32_queries};
+use crate::engine::{Candidates, EngineError, Mask, Task};
+use crate::kernels::search::{screens, slack};
+use crate::plan::Screen;
+use crate::stats::SearchStats;
+use crate::types::MatrixView;
+use crate::with_rows;
+
+/// Bytes that the lists of all workers may take at a time; more queries are searched in several passes.
+const LISTS: usize = 64 << 20;
+
+impl CpuEngine {
+    /// The `keep` smallest keys, or lower bounds of them, of each query.
+    pub(super) fn search(
+        &self,
+        task: &Task<'_>,
+        screen: Screen,
+        keep: usize,
+        stats: &mut SearchStats,
+    ) -> Result<Candidates, EngineError> {
+        let (n, q, dim) = (task.base.rows.rows(), task.queries.rows(), task.base.rows.dim());
+        let mut out = Candidates::empty(q, keep);
+        let screened = match (screen, task.base.norms, f32_queries(task)) {
+            (Screen::F32, Some(norms), Some(queries))
+                if screens(task.plan.problem.metric) && task.query_norms.len() == q =>
+            {
+                Some((norms, queries))
+            }
+            _ => None,
+        };
+        if n > 0 && q > 0 && keep > 0 {
+            let mask = shared(task.mask, q);
+            let batch = (LISTS / (16 * keep.min(n) * self.threads)).clamp(1, 4096);
+            for first in (0..q).step_by(batch) {
+                let queries = first..q.min(first + batch);
+                let workers = self.workers(n * queries.len() * dim);
+                let chunks = chunks(n, if workers == 1 { 1 } else { 8 * workers });
+                let reset = |s: &mut Scratch| s.reset_lists(queries.len(), keep.min(n));
+                let scratch = match screened {
+                    None => {
+                        let pass = DirectPass { direct: Direct::new(self.token, task), mask, queries: queries.clone() };
+                        self.spread(workers, chunks, reset, |s, rows| pass.chunk(self, s, rows))
+                    }
+                    Some((norms, all)) => {
+                        let pass = ScreenPass::new(self, task, mask, norms, all, queries.clone());
+                        self.spread(workers, chunks, reset, |s, rows| pass.chunk(self, s, rows))
+                    }
+                };
+                merge(self, &scratch, first, queries.len(), &mut out);
+                self.keep(scratch);
+            }
+            let read = allowed_rows(mask, n);
+            stats.bytes_read += (q.div_ceil(batch) * read * task.base.rows.dtype().row_bytes(dim)) as u64;
+            stats.scanned += (read * q) as u64;
+        }
+        if screened.is_some() {
+            // An empty last place has key +inf, which is what the bound then is.
+            out.bound = if keep == 0 {
+                vec![f32::INFINITY; q]
+            } else {
+                out.keys.iter().copied().skip(keep - 1).step_by(keep).collect()
+            };
+        }
+        Ok(out)
+    }
+}
+
+/// Ranges of rows, about `count` of them, of whole panels each.
+fn chunks(rows: usize, count: usize) -> impl Iterator<Item = Range<usize>> {
+    let size = rows.div_ceil(count).next_multiple_of(64);
+    (0..rows).step_by(size).map(move |start| start..rows.min(start + size))
+}
+
+/// The direct pass of a batch.
+struct DirectPass<'a> {
+    direct: Direct<'a>,
+    mask: Option<Mask<'a>>,
+    queries: Range<usize>,
+}
+
+impl DirectPass<'_> {
+    fn chunk(&self, engine: &CpuEngine, s: &mut Scratch, rows: Range<usize>) {
+        let Scratch { keys, lists, masks, .. } = s;
+        self.direct.each_block(rows, self.queries.clone(), self.mask, keys, |q, picks, keys| {
+            lists[q - self.queries.start].offer(engine.token, keys, masks, |i| {
+                let row = picks.at(i);
+                allows(self.mask, q, row).then_some(row as u32)
+            });
+        });
+    }
+}
+
+/// The screen of a batch.
+struct ScreenPass<'a> {
+    task: &'a Task<'a>,
+    mask: Option<Mask<'a>>,
+    bound: Bound,
+    norms: &'a [f32],
+    queries: Range<usize>,
+    tiling: Tiling,
+    packed: Queries,
+}
+
+impl<'a> ScreenPass<'a> {
+    fn new(
+        engine: &CpuEngine,
+        task: &'a Task<'a>,
+        mask: Option<Mask<'a>>,
+        norms: &'a [f32],
+        all: MatrixView<'a, f32>,
+        queries: Range<usize>,
+    ) -> ScreenPass<'a> {
+        let dim = all.dim();
+        let tiling = Tiling::new(engine.token, dim, queries.len());
+        let packed = Queries::pack(tiling, all.slice(queries.start, queries.end));
+        let bound = Bound { metric: task.plan.problem.metric, slack: slack(dim) };
+        ScreenPass { task, mask, bound, norms, queries, tiling, packed }
+    }
+
+    fn chunk(&self, engine: &CpuEngine, s: &mut Scratch, rows: Range<usize>) {
+        let mut allowed = std::mem::take(&mut s.positions);
+        let picks = picks(rows, self.mask, &mut allowed);
+        let block = self.tiling.panel * self.tiling.panels;
+        for start in (0..picks.len()).step_by(block) {
+            self.block(engine, s, picks.part(start, picks.len().min(start + block)));
+        }
+        s.positions = allowed;
+    }
+
+    fn block(&self, engine: &CpuEngine, s: &mut Scratch, picks: Picks<'_>) {
+        let Scratch { lists, thresholds, norms, panels, .. } = s;
+        norms.clear();
+        norms.extend((0..picks.len()).map(|i| self.norms[picks.at(i)]));
+        let query_norms = &self.task.query_norms[self.queries.clone()];
+        let t = &self.tiling;
+        with_rows!(self.task.base.rows, m => panels.multiply(engine.token, &self.packed, m, picks, |panel, group, mut tile| {
+            let rows = panel * t.panel..picks.len().min((panel + 1) * t.panel);
+            let group = group * t.group..self.queries.len().min((group + 1) * t.group);
+            let masks: [u64; MAX_GROUP] = tile.screen(
+                engine.token,
+                self.bound,
+                &query_norms[group.clone()],
+                &norms[rows.clone()],
+                &thresholds[group.clone()],
+            );
+            for (i, q) in group.enumerate() {
+                each_bit(masks[i], |r| {
+                    let row = picks.at(rows.start + r);
+                    if allows(self.mask, self.queries.start + q, row) && lists[q].push(tile.query(i)[r], row as u32) {
+                        thresholds[q] = lists[q].threshold();
+                    }
+                });
+            }
+        }));
+    }
+}

@@ -1,0 +1,395 @@
+//! The direct pass: keys of one or two queries against four rows at a time, vectors along the dimension.
+//!
+//! Each pair has its own accumulators (one or two vectors), so its key does not depend on which rows and queries were
+//! computed beside it, nor on threads. Every 1024 components the accumulators are added to a total, which keeps
+//! rounding small in long rows.
+
+use super::{Kernel, Lane, Simd, Token, math};
+use crate::types::{MatrixView, Metric};
+
+/// Rows by position: a run of them, or a list.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Picks<'a> {
+    /// Rows `start .. start + len`.
+    Run { start: usize, len: usize },
+    /// The rows named.
+    List(&'a [u32]),
+}
+
+impl Picks<'_> {
+    #[inline(always)]
+    pub fn len(&self) -> usize {
+        match self {
+            Picks::Run { len, .. } => *len,
+            Picks::List(list) => list.len(),
+        }
+    }
+
+    /// The position of the i-th row.
+    #[inline(always)]
+    pub fn at(&self, i: usize) -> usize {
+        match self {
+            Picks::Run { start, .. } => start + i,
+            Picks::List(list) => list[i] as usize,
+        }
+    }
+
+    /// The picks `start .. end` of these.
+    pub fn part(&self, start: usize, end: usize) -> Self {
+        match self {
+            Picks::Run { start: first, .. } => Picks::Run { start: first + start, len: end - start },
+            Picks::List(list) => Picks::List(&list[start..end]),
+        }
+    }
+}
+
+/// Writes the direct keys of `Q` queries against the picked rows to `out[query][pick]`. For cosine: of the inner
+/// product, which the caller divides by the lengths. Not for packed bits.
+///
+/// # Panics
+/// When a query is not as long as a row, or `out` not as long as the picks.
+pub(crate) fn keys<T: Lane, const Q: usize>(
+    token: Token,
+    metric: Metric,
+    queries: [&[f32]; Q],
+    rows: MatrixView<'_, T>,
+    picks: Picks<'_>,
+    out: [&mut [f32]; Q],
+) {
+    let block = Block { op: (), queries, rows, picks, out };
+    match metric {
+        Metric::L2 => token.run(block.with(L2)),
+        Metric::InnerProduct | Metric::Cosine => token.run(block.with(Ip)),
+        Metric::L1 => token.run(block.with(L1)),
+        Metric::Linf => token.run(block.with(Linf)),
+        Metric::Lp(1.0) => token.run(block.with(L1)),
+        Metric::Lp(2.0) => token.run(block.with(L2)),
+        Metric::Lp(3.0) => token.run(block.with(Cube)),
+        Metric::Lp(4.0) => token.run(block.with(Fourth)),
+        Metric::Lp(0.5) => token.run(block.with(Root)),
+        Metric::Lp(p) => token.run(block.with(Power(p))),
+        Metric::Canberra => token.run(block.with(Canberra)),
+        Metric::BrayCurtis => token.run(block.with(BrayCurtis)),
+        Metric::JensenShannon => token.run(block.with(JensenShannon)),
+        Metric::Jaccard => token.run(block.with(Jaccard)),
+        // Defined on packed bits only, which have kernels of their own; on numbers, components that differ.
+        Metric::Hamming => token.run(block.with(Differ)),
+    }
+}
+
+struct Block<'a, O, T, const Q: usize> {
+    op: O,
+    queries: [&'a [f32]; Q],
+    rows: MatrixView<'a, T>,
+    picks: Picks<'a>,
+    out: [&'a mut [f32]; Q],
+}
+
+impl<'a, T, const Q: usize> Block<'a, (), T, Q> {
+    fn with<O>(self, op: O) -> Block<'a, O, T, Q> {
+        Block { op, queries: self.queries, rows: self.rows, picks: self.picks, out: self.out }
+    }
+}
+
+/// Rows at a time.
+const R: usize = 4;
+
+/// Components after which the accumulators are folded into the total; a multiple of every level's lanes.
+const FOLD: usize = 1024;
+
+impl<O: Op, T: Lane, const Q: usize> Kernel for Block<'_, O, T, Q> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Block { op, queries, rows, picks, out } = self;
+        let n = picks.len();
+        for q in 0..Q {
+            assert!(queries[q].len() == rows.dim() && out[q].len() == n);
+        }
+        let mut i = 0;
+        while i < n {
+            let mut x = [&[][..]; R];
+            for (r, x) in x.iter_mut().enumerate() {
+                // Past the end the last row stands in; its keys are not written.
+                *x = rows.row(picks.at((i + r).min(n - 1)));
+            }
+            let tile = tile(s, op, queries, x);
+            for q in 0..Q {
+                for r in 0..R.min(n - i) {
+                    out[q][i + r] = op.finish(s, tile[q][r]);
+                }
+            }
+            i += R;
+        }
+    }
+}
+
+/// The accumulators of `Q` queries times `R` rows.
+#[inline(always)]
+fn tile<S: Simd, O: Op, T: Lane, const Q: usize>(s: S, op: O, queries: [&[f32]; Q], x: [&[T]; R]) -> [[Acc<S>; R]; Q] {
+    let dim = queries[0].len();
+    for r in 0..R {
+        assert!(x[r].len() == dim);
+    }
+    let zero = [s.splat(0.0); 2];
+    let mut total = [[zero; R]; Q];
+    let mut start = 0;
+    loop {
+        let end = dim.min(start + FOLD);
+        let mut part = [[zero; R]; Q];
+        let mut d = start;
+        while d + S::LANES <= end {
+            // SAFETY: d + LANES <= dim, which every slice is long.
+            unsafe {
+                let mut v = [s.splat(0.0); R];
+                for r in 0..R {
+                    v[r] = T::load(s, x[r].as_ptr().add(d));
+                }
+                for q in 0..Q {
+                    let w = s.load(queries[q].as_ptr().add(d));
+                    for r in 0..R {
+                        part[q][r] = op.step(s, part[q][r], w, v[r]);
+                    }
+                }
+            }
+            d += S::LANES;
+        }
+        if d < end {
+            // SAFETY: end - d < LANES elements are left in every slice, as end = dim here.
+            unsafe {
+                let mut v = [s.splat(0.0); R];
+                for r in 0..R {
+                    v[r] = s.load_part(x[r].as_ptr().add(d), end - d);
+                }
+                for q in 0..Q {
+                    let w = s.load_part(queries[q].as_ptr().add(d), end - d);
+                    for r in 0..R {
+                        part[q][r] = op.step(s, part[q][r], w, v[r]);
+                    }
+                }
+            }
+        }
+        for q in 0..Q {
+            for r in 0..R {
+                total[q][r] = op.fold(s, total[q][r], part[q][r]);
+            }
+        }
+        start = end;
+        if start >= dim {
+            return total;
+        }
+    }
+}
+
+/// One or two vectors of partial sums.
+type Acc<S> = [<S as Simd>::F; 2];
+
+/// A metric: what a component adds to the partial sums, and what key they make. Zero components of both vectors must
+/// add nothing, as the last vector is filled up with zeros.
+trait Op: Copy {
+    fn step<S: Simd>(self, s: S, acc: Acc<S>, q: S::F, x: S::F) -> Acc<S>;
+
+    #[inline(always)]
+    fn fold<S: Simd>(self, s: S, total: Acc<S>, part: Acc<S>) -> Acc<S> {
+        [s.add(total[0], part[0]), s.add(total[1], part[1])]
+    }
+
+    #[inline(always)]
+    fn finish<S: Simd>(self, s: S, acc: Acc<S>) -> f32 {
+        s.sum(acc[0])
+    }
+}
+
+/// `num / den` for `den >= 0`, and 0 where `den` is 0.
+#[inline(always)]
+fn ratio<S: Simd>(s: S, num: S::F, den: S::F) -> S::F {
+    let zero = s.splat(0.0);
+    s.if_above(den, zero, s.div(num, den), zero)
+}
+
+#[derive(Clone, Copy)]
+struct L2;
+impl Op for L2 {
+    #[inline(always)]
+    fn step<S: Simd>(self, s: S, acc: Acc<S>, q: S::F, x: S::F) -> Acc<S> {
+        let d = s.sub(q, x);
+        [s.fma(d, d, acc[0]), acc[1]]
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Ip;
+impl Op for Ip {
+    #[inline(always)]
+    fn step<S: Simd>(self, s: S, acc: Acc<S>, q: S::F, x: S::F) -> Acc<S> {
+        [s.fma(q, x, acc[0]), acc[1]]
+    }
+    #[inline(always)]
+    fn finish<S: Simd>(self, s: S, acc: Acc<S>) -> f32 {
+        // Not a negation, so that no key is -0.
+        0.0 - s.sum(acc[0])
+    }
+}
+
+#[derive(Clone, Copy)]
+struct L1;
+impl Op for L1 {
+    #[inline(always)]
+    fn step<S: Simd>(self, s: S, acc: Acc<S>, q: S::F, x: S::F) -> Acc<S> {
+        [s.add(acc[0], s.abs(s.sub(q, x))), acc[1]]
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Linf;
+impl Op for Linf {
+    #[inline(always)]
+    fn step<S: Simd>(self, s: S, acc: Acc<S>, q: S::F, x: S::F) -> Acc<S> {
+        [s.max(acc[0], s.abs(s.sub(q, x))), acc[1]]
+    }
+    #[inline(always)]
+    fn fold<S: Simd>(self, s: S, total: Acc<S>, part: Acc<S>) -> Acc<S> {
+        [s.max(total[0], part[0]), total[1]]
+    }
+    #[inline(always)]
+    fn finish<S: Simd>(self, s: S, acc: Acc<S>) -> f32 {
+        s.largest(acc[0])
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Cube;
+impl Op for Cube {
+    #[inline(always)]
+    fn step<S: Simd>(self, s: S, acc: Acc<S>, q: S::F, x: S::F) -> Acc<S> {
+        let d = s.abs(s.sub(q, x));
+        [s.fma(s.mul(d, d), d, acc[0]), acc[1]]
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Fourth;
+impl Op for Fourth {
+    #[inline(always)]
+    fn step<S: Simd>(self, s: S, acc: Acc<S>, q: S::F, x: S::F) -> Acc<S> {
+        let d = s.sub(q, x);
+        let square = s.mul(d, d);
+        [s.fma(square, square, acc[0]), acc[1]]
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Root;
+impl Op for Root {
+    #[inline(always)]
+    fn step<S: Simd>(self, s: S, acc: Acc<S>, q: S::F, x: S::F) -> Acc<S> {
+        [s.add(acc[0], s.sqrt(s.abs(s.sub(q, x)))), acc[1]]
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Power(f32);
+impl Op for Power {
+    #[inline(always)]
+    fn step<S: Simd>(self, s: S, acc: Acc<S>, q: S::F, x: S::F) -> Acc<S> {
+        let d = s.abs(s.sub(q, x));
+        let power = s.map2(d, d, |d, _| math::pow(d, self.0));
+        [s.add(acc[0], power), acc[1]]
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Canberra;
+impl Op for Canberra {
+    #[inline(always)]
+    fn step<S: Simd>(self, s: S, acc: Acc<S>, q: S::F, x: S::F) -> Acc<S> {
+        let term = ratio(s, s.abs(s.sub(q, x)), s.add(s.abs(q), s.abs(x)));
+        [s.add(acc[0], term), acc[1]]
+    }
+}
+
+#[derive(Clone, Copy)]
+struct BrayCurtis;
+impl Op for BrayCurtis {
+    #[inline(always)]
+    fn step<S: Simd>(self, s: S, acc: Acc<S>, q: S::F, x: S::F) -> Acc<S> {
+        [s.add(acc[0], s.abs(s.sub(q, x))), s.add(acc[1], s.abs(s.add(q, x)))]
+    }
+    #[inline(always)]
+    fn finish<S: Simd>(self, s: S, acc: Acc<S>) -> f32 {
+        let (num, den) = (s.sum(acc[0]), s.sum(acc[1]));
+        if num == 0.0 { 0.0 } else { num / den }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Jaccard;
+impl Op for Jaccard {
+    #[inline(always)]
+    fn step<S: Simd>(self, s: S, acc: Acc<S>, q: S::F, x: S::F) -> Acc<S> {
+        [s.add(acc[0], s.min(q, x)), s.add(acc[1], s.max(q, x))]
+    }
+    #[inline(always)]
+    fn finish<S: Simd>(self, s: S, acc: Acc<S>) -> f32 {
+        let (both, either) = (s.sum(acc[0]), s.sum(acc[1]));
+        if either == 0.0 { 0.0 } else { 1.0 - both / either }
+    }
+}
+
+/// With m = (a + b) / 2 and d = (a - b) / (a + b) the component adds m / 2 f(d), where
+/// f(d) = (1 + d) ln(1 + d) + (1 - d) ln(1 - d) = sum over j >= 1 of d^(2j) / (j (2j - 1)):
+/// by the series for |d| <= 1/2, where the logarithms would cancel, and by logarithms beyond.
+#[derive(Clone, Copy)]
+struct JensenShannon;
+impl JensenShannon {
+    #[inline(always)]
+    fn series<S: Simd>(s: S, d: S::F) -> S::F {
+        let z = s.mul(d, d);
+        let mut sum = s.splat(1.0 / (11.0 * 21.0));
+        let mut j = 10.0;
+        while j > 0.0 {
+            sum = s.fma(sum, z, s.splat(1.0 / (j * (2.0 * j - 1.0))));
+            j -= 1.0;
+        }
+        s.mul(sum, z)
+    }
+
+    /// `u ln u + v ln v`.
+    #[inline(always)]
+    fn logarithms<S: Simd>(s: S, u: S::F, v: S::F) -> S::F {
+        s.map2(u, v, |u, v| u * math::ln(u) + v * math::ln(v))
+    }
+}
+impl Op for JensenShannon {
+    #[inline(always)]
+    fn step<S: Simd>(self, s: S, acc: Acc<S>, q: S::F, x: S::F) -> Acc<S> {
+        let half = s.splat(0.5);
+        let (a, b) = (s.mul(half, q), s.mul(half, x));
+        let m = s.add(a, b);
+        let d = s.abs(ratio(s, s.sub(a, b), m));
+        let mut f = Self::series(s, d);
+        let everywhere = (1u32 << S::LANES) - 1;
+        if s.not_above(d, half) != everywhere {
+            // 1 + d and 1 - d, without the rounding of d.
+            let logarithms = Self::logarithms(s, ratio(s, q, m), ratio(s, x, m));
+            f = s.if_above(d, half, logarithms, f);
+        }
+        [s.fma(m, f, acc[0]), acc[1]]
+    }
+    #[inline(always)]
+    fn finish<S: Simd>(self, s: S, acc: Acc<S>) -> f32 {
+        0.5 * s.sum(acc[0])
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Differ;
+impl Op for Differ {
+    #[inline(always)]
+    fn step<S: Simd>(self, s: S, acc: Acc<S>, q: S::F, x: S::F) -> Acc<S> {
+        let d = s.abs(s.sub(q, x));
+        let zero = s.splat(0.0);
+        [s.add(acc[0], s.if_above(d, zero, s.splat(1.0), zero)), acc[1]]
+    }
+}

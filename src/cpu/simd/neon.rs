@@ -1,0 +1,109 @@
+//! NEON, which every 64-bit Arm CPU has.
+
+use std::arch::aarch64::*;
+
+use half::{bf16, f16};
+
+use super::{Kernel, Simd, f16_bits};
+
+/// Exists only where NEON was found.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Neon(());
+
+impl Neon {
+    pub fn new() -> Option<Neon> {
+        std::arch::is_aarch64_feature_detected!("neon").then_some(Neon(()))
+    }
+
+    #[inline]
+    pub fn enter<K: Kernel>(self, kernel: K) -> K::Output {
+        #[target_feature(enable = "neon")]
+        fn inner<K: Kernel>(s: Neon, kernel: K) -> K::Output {
+            kernel.run(s)
+        }
+        // SAFETY: the token proves the feature.
+        unsafe { inner(self, kernel) }
+    }
+}
+
+/// Methods of one instruction or few. The token is the proof that they exist on this CPU.
+macro_rules! methods {
+    ($(fn $name:ident($($arg:ident: $ty:ty),*) -> $out:ty { $body:expr })+) => {$(
+        #[inline(always)]
+        fn $name(self, $($arg: $ty),*) -> $out {
+            // SAFETY: the token proves the feature that these intrinsics need; none of them touches memory.
+            unsafe { $body }
+        }
+    )+};
+}
+
+/// # Safety
+/// Four elements are readable at `p`.
+#[inline(always)]
+unsafe fn gather<T: Copy>(p: *const T, f: impl Fn(T) -> f32) -> float32x4_t {
+    // SAFETY: the caller's promise; the array holds four.
+    unsafe {
+        let four = [f(*p), f(*p.add(1)), f(*p.add(2)), f(*p.add(3))];
+        vld1q_f32(four.as_ptr())
+    }
+}
+
+impl Simd for Neon {
+    type F = float32x4_t;
+    const LANES: usize = 4;
+    const PANEL: usize = 16;
+    const QUERIES: usize = 6;
+
+    methods! {
+        fn splat(x: f32) -> float32x4_t { vdupq_n_f32(x) }
+        fn add(a: float32x4_t, b: float32x4_t) -> float32x4_t { vaddq_f32(a, b) }
+        fn sub(a: float32x4_t, b: float32x4_t) -> float32x4_t { vsubq_f32(a, b) }
+        fn mul(a: float32x4_t, b: float32x4_t) -> float32x4_t { vmulq_f32(a, b) }
+        fn div(a: float32x4_t, b: float32x4_t) -> float32x4_t { vdivq_f32(a, b) }
+        fn max(a: float32x4_t, b: float32x4_t) -> float32x4_t { vmaxq_f32(a, b) }
+        fn min(a: float32x4_t, b: float32x4_t) -> float32x4_t { vminq_f32(a, b) }
+        fn abs(a: float32x4_t) -> float32x4_t { vabsq_f32(a) }
+        fn sqrt(a: float32x4_t) -> float32x4_t { vsqrtq_f32(a) }
+        fn fma(a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t { vfmaq_f32(c, a, b) }
+        fn not_above(a: float32x4_t, b: float32x4_t) -> u32 {{
+            let places: [u32; 4] = [1, 2, 4, 8];
+            vaddvq_u32(vbicq_u32(vld1q_u32(places.as_ptr()), vcgtq_f32(a, b)))
+        }}
+        fn if_above(a: float32x4_t, b: float32x4_t, x: float32x4_t, y: float32x4_t) -> float32x4_t {
+            vbslq_f32(vcgtq_f32(a, b), x, y)
+        }
+        fn sum(a: float32x4_t) -> f32 { vaddvq_f32(a) }
+        fn largest(a: float32x4_t) -> f32 { vmaxvq_f32(a) }
+    }
+
+    #[inline(always)]
+    unsafe fn load(self, p: *const f32) -> float32x4_t {
+        // SAFETY: the token proves the feature, the caller that four f32 are readable.
+        unsafe { vld1q_f32(p) }
+    }
+    #[inline(always)]
+    unsafe fn store(self, p: *mut f32, a: float32x4_t) {
+        // SAFETY: the token proves the feature, the caller that four f32 are writable.
+        unsafe { vst1q_f32(p, a) }
+    }
+    #[inline(always)]
+    unsafe fn load_f16(self, p: *const f16) -> float32x4_t {
+        // SAFETY: the caller's promise.
+        unsafe { gather(p, |x| f32::from_bits(f16_bits(x.to_bits()))) }
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(self, p: *const bf16) -> float32x4_t {
+        // SAFETY: the token proves the feature, the caller that four 16-bit values are readable.
+        unsafe { vreinterpretq_f32_u32(vshll_n_u16::<16>(vld1_u16(p.cast()))) }
+    }
+    #[inline(always)]
+    unsafe fn load_i8(self, p: *const i8) -> float32x4_t {
+        // SAFETY: the caller's promise.
+        unsafe { gather(p, f32::from) }
+    }
+    #[inline(always)]
+    unsafe fn load_u8(self, p: *const u8) -> float32x4_t {
+        // SAFETY: the caller's promise.
+        unsafe { gather(p, f32::from) }
+    }
+}

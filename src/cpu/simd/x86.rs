@@ -1,0 +1,255 @@
+//! AVX2 and AVX-512.
+
+use std::arch::x86_64::*;
+
+use half::{bf16, f16};
+
+use super::{Kernel, Lane, MAX_LANES, Simd};
+use crate::types::DType;
+
+/// Exists only where AVX2, FMA, F16C and POPCNT were found.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Avx2(());
+
+/// Exists only where AVX-512 F, BW, VL and DQ were found, and what AVX2 stands for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Avx512(());
+
+impl Avx2 {
+    pub fn new() -> Option<Avx2> {
+        let found = is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("f16c")
+            && is_x86_feature_detected!("popcnt");
+        found.then_some(Avx2(()))
+    }
+
+    #[inline]
+    pub fn enter<K: Kernel>(self, kernel: K) -> K::Output {
+        #[target_feature(enable = "avx2,fma,f16c,popcnt")]
+        fn inner<K: Kernel>(s: Avx2, kernel: K) -> K::Output {
+            kernel.run(s)
+        }
+        // SAFETY: the token proves the features.
+        unsafe { inner(self, kernel) }
+    }
+}
+
+impl Avx512 {
+    pub fn new() -> Option<Avx512> {
+        let found = Avx2::new().is_some()
+            && is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512dq");
+        found.then_some(Avx512(()))
+    }
+
+    #[inline]
+    pub fn enter<K: Kernel>(self, kernel: K) -> K::Output {
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c,popcnt")]
+        fn inner<K: Kernel>(s: Avx512, kernel: K) -> K::Output {
+            kernel.run(s)
+        }
+        // SAFETY: the token proves the features.
+        unsafe { inner(self, kernel) }
+    }
+}
+
+/// Methods of one instruction or few. The token is the proof that they exist on this CPU.
+macro_rules! methods {
+    ($(fn $name:ident($($arg:ident: $ty:ty),*) -> $out:ty { $body:expr })+) => {$(
+        #[inline(always)]
+        fn $name(self, $($arg: $ty),*) -> $out {
+            // SAFETY: the token proves the features that these intrinsics need; none of them touches memory.
+            unsafe { $body }
+        }
+    )+};
+}
+
+/// Methods that read or write memory under the trait's own conditions.
+macro_rules! memory {
+    ($(fn $name:ident($($arg:ident: $ty:ty),*) -> $out:ty { $body:expr })+) => {$(
+        #[inline(always)]
+        unsafe fn $name(self, $($arg: $ty),*) -> $out {
+            // SAFETY: the token proves the features; the caller that LANES elements may be read or written, and the
+            // intrinsics need no alignment.
+            unsafe { $body }
+        }
+    )+};
+}
+
+impl Simd for Avx2 {
+    type F = __m256;
+    const LANES: usize = 8;
+    const PANEL: usize = 16;
+    const QUERIES: usize = 6;
+
+    methods! {
+        fn splat(x: f32) -> __m256 { _mm256_set1_ps(x) }
+        fn add(a: __m256, b: __m256) -> __m256 { _mm256_add_ps(a, b) }
+        fn sub(a: __m256, b: __m256) -> __m256 { _mm256_sub_ps(a, b) }
+        fn mul(a: __m256, b: __m256) -> __m256 { _mm256_mul_ps(a, b) }
+        fn div(a: __m256, b: __m256) -> __m256 { _mm256_div_ps(a, b) }
+        fn max(a: __m256, b: __m256) -> __m256 { _mm256_max_ps(a, b) }
+        fn min(a: __m256, b: __m256) -> __m256 { _mm256_min_ps(a, b) }
+        fn abs(a: __m256) -> __m256 { _mm256_andnot_ps(_mm256_set1_ps(-0.0), a) }
+        fn sqrt(a: __m256) -> __m256 { _mm256_sqrt_ps(a) }
+        fn fma(a: __m256, b: __m256, c: __m256) -> __m256 { _mm256_fmadd_ps(a, b, c) }
+        fn not_above(a: __m256, b: __m256) -> u32 {
+            _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_NGT_UQ>(a, b)) as u32
+        }
+        fn if_above(a: __m256, b: __m256, x: __m256, y: __m256) -> __m256 {
+            _mm256_blendv_ps(y, x, _mm256_cmp_ps::<_CMP_GT_OQ>(a, b))
+        }
+        fn sum(a: __m256) -> f32 {{
+            let four = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
+            let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
+        }}
+        fn largest(a: __m256) -> f32 {{
+            let four = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
+            let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)))
+        }}
+    }
+
+    memory! {
+        fn load(p: *const f32) -> __m256 { _mm256_loadu_ps(p) }
+        fn store(p: *mut f32, a: __m256) -> () { _mm256_storeu_ps(p, a) }
+        fn load_f16(p: *const f16) -> __m256 { _mm256_cvtph_ps(_mm_loadu_si128(p.cast())) }
+        fn load_bf16(p: *const bf16) -> __m256 {
+            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast()))))
+        }
+        fn load_i8(p: *const i8) -> __m256 { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(p.cast()))) }
+        fn load_u8(p: *const u8) -> __m256 { _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(p.cast()))) }
+    }
+
+    #[inline(always)]
+    unsafe fn transpose<T: Lane>(self, rows: &[*const T; MAX_LANES], to: *mut f32, stride: usize) {
+        // SAFETY: the token proves the features; the caller that eight elements may be read and written at each place.
+        unsafe {
+            let mut a = [_mm256_setzero_ps(); 8];
+            for i in 0..8 {
+                a[i] = T::load(self, rows[i]);
+            }
+            let mut b = a;
+            for i in 0..4 {
+                b[2 * i] = _mm256_unpacklo_ps(a[2 * i], a[2 * i + 1]);
+                b[2 * i + 1] = _mm256_unpackhi_ps(a[2 * i], a[2 * i + 1]);
+            }
+            for i in 0..2 {
+                for h in 0..2 {
+                    let (x, y) = (b[4 * i + h], b[4 * i + h + 2]);
+                    a[4 * i + 2 * h] = _mm256_shuffle_ps::<0x44>(x, y);
+                    a[4 * i + 2 * h + 1] = _mm256_shuffle_ps::<0xee>(x, y);
+                }
+            }
+            for i in 0..4 {
+                _mm256_storeu_ps(to.add(i * stride), _mm256_permute2f128_ps::<0x20>(a[i], a[i + 4]));
+                _mm256_storeu_ps(to.add((i + 4) * stride), _mm256_permute2f128_ps::<0x31>(a[i], a[i + 4]));
+            }
+        }
+    }
+}
+
+impl Simd for Avx512 {
+    type F = __m512;
+    const LANES: usize = 16;
+    const PANEL: usize = 64;
+    const QUERIES: usize = 6;
+
+    methods! {
+        fn splat(x: f32) -> __m512 { _mm512_set1_ps(x) }
+        fn add(a: __m512, b: __m512) -> __m512 { _mm512_add_ps(a, b) }
+        fn sub(a: __m512, b: __m512) -> __m512 { _mm512_sub_ps(a, b) }
+        fn mul(a: __m512, b: __m512) -> __m512 { _mm512_mul_ps(a, b) }
+        fn div(a: __m512, b: __m512) -> __m512 { _mm512_div_ps(a, b) }
+        fn max(a: __m512, b: __m512) -> __m512 { _mm512_max_ps(a, b) }
+        fn min(a: __m512, b: __m512) -> __m512 { _mm512_min_ps(a, b) }
+        fn abs(a: __m512) -> __m512 { _mm512_abs_ps(a) }
+        fn sqrt(a: __m512) -> __m512 { _mm512_sqrt_ps(a) }
+        fn fma(a: __m512, b: __m512, c: __m512) -> __m512 { _mm512_fmadd_ps(a, b, c) }
+        fn not_above(a: __m512, b: __m512) -> u32 { u32::from(_mm512_cmp_ps_mask::<_CMP_NGT_UQ>(a, b)) }
+        fn if_above(a: __m512, b: __m512, x: __m512, y: __m512) -> __m512 {
+            _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(a, b), y, x)
+        }
+        fn sum(a: __m512) -> f32 {{
+            let eight = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps::<1>(a));
+            let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
+            let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
+        }}
+        fn largest(a: __m512) -> f32 {{
+            let eight = _mm256_max_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps::<1>(a));
+            let four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
+            let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)))
+        }}
+    }
+
+    memory! {
+        fn load(p: *const f32) -> __m512 { _mm512_loadu_ps(p) }
+        fn store(p: *mut f32, a: __m512) -> () { _mm512_storeu_ps(p, a) }
+        fn load_f16(p: *const f16) -> __m512 { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast())) }
+        fn load_bf16(p: *const bf16) -> __m512 {
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast()))))
+        }
+        fn load_i8(p: *const i8) -> __m512 { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p.cast()))) }
+        fn load_u8(p: *const u8) -> __m512 { _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast()))) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_part<T: Lane>(self, p: *const T, n: usize) -> __m512 {
+        let mask = ((1u32 << n) - 1) as __mmask16;
+        // SAFETY: the token proves the features; masked lanes are not read, and the caller vouches for the first n.
+        unsafe {
+            match T::DTYPE {
+                DType::F32 => _mm512_maskz_loadu_ps(mask, p.cast()),
+                DType::F16 => _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, p.cast())),
+                DType::Bf16 => {
+                    let wide = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, p.cast()));
+                    _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
+                }
+                DType::I8 => _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(mask, p.cast()))),
+                DType::U8 | DType::Bits => {
+                    _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(mask, p.cast())))
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn transpose<T: Lane>(self, rows: &[*const T; MAX_LANES], to: *mut f32, stride: usize) {
+        // SAFETY: the token proves the features; the caller that 16 elements may be read and written at each place.
+        unsafe {
+            let mut a = [_mm512_setzero_ps(); 16];
+            for i in 0..16 {
+                a[i] = T::load(self, rows[i]);
+            }
+            let mut b = a;
+            for i in 0..8 {
+                b[2 * i] = _mm512_unpacklo_ps(a[2 * i], a[2 * i + 1]);
+                b[2 * i + 1] = _mm512_unpackhi_ps(a[2 * i], a[2 * i + 1]);
+            }
+            // After this, a[4 i + j] holds columns j, j + 4, j + 8, j + 12 of rows 4 i .. 4 i + 4.
+            for i in 0..4 {
+                for h in 0..2 {
+                    let (x, y) = (b[4 * i + h], b[4 * i + h + 2]);
+                    a[4 * i + 2 * h] = _mm512_shuffle_ps::<0x44>(x, y);
+                    a[4 * i + 2 * h + 1] = _mm512_shuffle_ps::<0xee>(x, y);
+                }
+            }
+            for j in 0..4 {
+                let low =
+                    (_mm512_shuffle_f32x4::<0x88>(a[j], a[4 + j]), _mm512_shuffle_f32x4::<0x88>(a[8 + j], a[12 + j]));
+                let high =
+                    (_mm512_shuffle_f32x4::<0xdd>(a[j], a[4 + j]), _mm512_shuffle_f32x4::<0xdd>(a[8 + j], a[12 + j]));
+                _mm512_storeu_ps(to.add(j * stride), _mm512_shuffle_f32x4::<0x88>(low.0, low.1));
+                _mm512_storeu_ps(to.add((j + 4) * stride), _mm512_shuffle_f32x4::<0x88>(high.0, high.1));
+                _mm512_storeu_ps(to.add((j + 8) * stride), _mm512_shuffle_f32x4::<0xdd>(low.0, low.1));
+                _mm512_storeu_ps(to.add((j + 12) * stride), _mm512_shuffle_f32x4::<0xdd>(high.0, high.1));
+            }
+        }
+    }
+}
