@@ -1,11 +1,12 @@
 //! Loaded matrices: rows in memory of their own, or in a mapped file that several share.
 
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 
 use bytemuck::Pod;
 
-use super::Map;
+use super::{LoadError, Map, npy};
 use crate::types::{DType, Element, MatrixView, RowsView, ShapeError};
 
 /// Bytes that stay where they are as long as somebody holds them.
@@ -86,6 +87,14 @@ impl Matrix {
         let end = size_of_val(&data[..]);
         let layout = Layout { offset: 0, dtype: T::DTYPE, rows, dim, stride: dim };
         Ok(Matrix { backing: Arc::new(Elements(data)), layout, end })
+    }
+
+    /// The rows of a `.npy` file that is in memory already, such as one that `include_bytes!` put into a program.
+    ///
+    /// # Errors
+    /// Those of [`read_matrix`](super::read_matrix); the file is called `<bytes>` in them.
+    pub fn from_npy_bytes(bytes: &[u8]) -> Result<Matrix, LoadError> {
+        npy::matrix(Path::new("<bytes>"), Arc::new(Elements(bytes.to_vec())))
     }
 
     /// Rows within `backing`; `None` where they do not fit or are not aligned for their type.

@@ -37,4 +37,4 @@ pub use matrix::{Matrix, NotBytes};
 pub use mmap::Map;
 pub use nf::{NF_VERSION, NfFile, NfWriter, Section};
 pub use read::{FilterFile, IdMatrix, read_filter, read_ids, read_matrix};
-pub use write::{write_npy_f32, write_npy_i64};
+pub use write::{stage_npy_f32, stage_npy_i64, write_npy_f32, write_npy_i64};

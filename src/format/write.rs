@@ -11,7 +11,7 @@ use super::{AtomicFile, SaveError};
 /// # Errors
 /// [`SaveError::Shape`] when the shape does not hold `data`, else those of [`AtomicFile`].
 pub fn write_npy_f32(path: impl AsRef<Path>, data: &[f32], shape: &[usize]) -> Result<(), SaveError> {
-    write(path.as_ref(), "<f4", bytemuck::cast_slice(data), data.len(), shape)
+    stage_npy_f32(path, data, shape)?.commit()
 }
 
 /// Writes `data` as int64 of `shape`, replacing the file at once.
@@ -19,10 +19,27 @@ pub fn write_npy_f32(path: impl AsRef<Path>, data: &[f32], shape: &[usize]) -> R
 /// # Errors
 /// Those of [`write_npy_f32`].
 pub fn write_npy_i64(path: impl AsRef<Path>, data: &[i64], shape: &[usize]) -> Result<(), SaveError> {
-    write(path.as_ref(), "<i8", bytemuck::cast_slice(data), data.len(), shape)
+    stage_npy_i64(path, data, shape)?.commit()
 }
 
-fn write(path: &Path, descr: &str, bytes: &[u8], len: usize, shape: &[usize]) -> Result<(), SaveError> {
+/// As [`write_npy_f32`], up to the last moment: the file appears with [`AtomicFile::commit`], so that several files
+/// can appear together or not at all.
+///
+/// # Errors
+/// Those of [`write_npy_f32`].
+pub fn stage_npy_f32(path: impl AsRef<Path>, data: &[f32], shape: &[usize]) -> Result<AtomicFile, SaveError> {
+    stage(path.as_ref(), "<f4", bytemuck::cast_slice(data), data.len(), shape)
+}
+
+/// As [`stage_npy_f32`], of int64.
+///
+/// # Errors
+/// Those of [`write_npy_f32`].
+pub fn stage_npy_i64(path: impl AsRef<Path>, data: &[i64], shape: &[usize]) -> Result<AtomicFile, SaveError> {
+    stage(path.as_ref(), "<i8", bytemuck::cast_slice(data), data.len(), shape)
+}
+
+fn stage(path: &Path, descr: &str, bytes: &[u8], len: usize, shape: &[usize]) -> Result<AtomicFile, SaveError> {
     let header = header(descr, shape);
     let product = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
     // Version 1.0 counts the header in a u16; 64 dimensions, numpy's own limit, stay far below.
@@ -34,7 +51,7 @@ fn write(path: &Path, descr: &str, bytes: &[u8], len: usize, shape: &[usize]) ->
     for part in parts {
         file.write_all(part).map_err(|e| SaveError::io(path, e))?;
     }
-    file.commit()
+    Ok(file)
 }
 
 /// The dict, with the room that numpy leaves for the first length to grow to 21 digits, then spaces

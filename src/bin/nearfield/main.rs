@@ -1,1 +1,63 @@
-fn main() {}
+//! The program `nearfield`: exact vector search from the command line. One file a command.
+//!
+//! Exit codes: 0 done, 2 wrong usage or input, 1 when the device or the disk failed. Errors are one line on stderr.
+
+mod bench;
+mod build_index;
+mod common;
+mod compare;
+mod data;
+mod demo;
+mod devices;
+mod explain;
+mod fail;
+mod info;
+mod outputs;
+mod range;
+mod report;
+mod search;
+mod ui;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Exact vector search on any GPU, and on the CPU when there is none.
+#[derive(Parser, Debug)]
+#[command(name = "nearfield", version, max_term_width = 100, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    Demo(demo::DemoArgs),
+    Devices(devices::DevicesArgs),
+    Search(search::SearchArgs),
+    Range(range::RangeArgs),
+    Build(build_index::BuildArgs),
+    Info(info::InfoArgs),
+    Explain(explain::ExplainArgs),
+    Bench(bench::BenchArgs),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Demo(args) => demo::run(&args),
+        Command::Devices(args) => devices::run(&args),
+        Command::Search(args) => search::run(&args),
+        Command::Range(args) => range::run(&args),
+        Command::Build(args) => build_index::run(&args),
+        Command::Info(args) => info::run(&args),
+        Command::Explain(args) => explain::run(&args),
+        Command::Bench(args) => bench::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            fail::tell("error", &fail::message(&error));
+            ExitCode::from(fail::exit_code(&error))
+        }
+    }
+}

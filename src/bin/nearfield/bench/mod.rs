@@ -1,0 +1,29 @@
+//! `nearfield bench`: how fast, and how right.
+
+pub mod measure;
+mod quick;
+mod recall;
+mod search;
+
+use anyhow::Result;
+use clap::{Args, Subcommand};
+
+/// Measure searches
+#[derive(Args, Debug)]
+pub struct BenchArgs {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand, Debug)]
+enum What {
+    Quick(quick::QuickArgs),
+    Search(search::BenchSearchArgs),
+}
+
+pub fn run(args: &BenchArgs) -> Result<()> {
+    match &args.what {
+        What::Quick(args) => quick::run(args),
+        What::Search(args) => search::run(args),
+    }
+}

@@ -1,0 +1,52 @@
+//! `nearfield build`: an index file from a file of vectors. (Not named `build.rs`, which cargo takes for a build script.)
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use nearfield::{BuildError, Device, Flat, Index};
+
+use crate::common::{file, in_file};
+use crate::data::{self, HowArgs};
+use crate::{fail, outputs, ui};
+
+/// Build an index file
+#[derive(Args, Debug)]
+pub struct BuildArgs {
+    /// Vectors: .npy, .npz:array, .fvecs, .bvecs, .ivecs, .fbin, .u8bin, .i8bin; stored as the type they have
+    #[arg(long, value_name = "F")]
+    base: PathBuf,
+    /// The rows' ids, int64 [n], 0 or more, each once [default: the row numbers]
+    #[arg(long, value_name = "F")]
+    ids: Option<PathBuf>,
+    #[command(flatten)]
+    how: HowArgs,
+    /// Where the index goes; replaced at once or not at all
+    #[arg(long, value_name = "X.nf")]
+    out: PathBuf,
+}
+
+pub fn run(args: &BuildArgs) -> Result<()> {
+    outputs::check(&[file(&args.out)], &[file(&args.base), args.ids.as_ref()])?;
+    let (metric, rows) = (args.how.metric()?, data::rows(&args.base, &args.how)?);
+    let ids = args.ids.as_ref().map(|path| data::row_ids(path, rows.rows(), &args.base)).transpose()?;
+    let flat = match Flat::from_matrix(&Device::cpu(), rows, metric, ids) {
+        // What is wrong with ids is to be found in their file.
+        Err(e @ (BuildError::DuplicateId { .. } | BuildError::ReservedId { .. })) => {
+            return Err(e).with_context(|| format!("`{}`", args.ids.as_ref().unwrap_or(&args.base).display()));
+        }
+        other => in_file(other, &args.base)?,
+    };
+    flat.save(&args.out)?;
+    let size = std::fs::metadata(&args.out).map_or(0, |m| m.len());
+    fail::print(&format!(
+        "{}: {}, {}, {} rows of {} {}, {}\n",
+        args.out.display(),
+        args.how.index,
+        flat.metric(),
+        ui::count(flat.len() as u64),
+        flat.dim(),
+        flat.dtype(),
+        ui::bytes(size)
+    ))
+}

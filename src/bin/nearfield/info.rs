@@ -1,0 +1,68 @@
+//! `nearfield info`: what an index file says of itself, every byte verified.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+use nearfield::FileInfo;
+use nearfield::format::{NF_VERSION, NfFile};
+use serde_json::json;
+
+use crate::common::file;
+use crate::outputs::{self, Outputs};
+use crate::{fail, ui};
+
+/// Verify an index file and say what is in it
+#[derive(Args, Debug)]
+pub struct InfoArgs {
+    /// The index file
+    #[arg(value_name = "X.nf")]
+    index_file: PathBuf,
+    /// Write the same as JSON
+    #[arg(long, value_name = "OUT.json")]
+    json: Option<PathBuf>,
+}
+
+pub fn run(args: &InfoArgs) -> Result<()> {
+    outputs::check(&[args.json.as_ref()], &[file(&args.index_file)])?;
+    let nf = NfFile::open(&args.index_file)?;
+    let info = FileInfo::read(&nf)?;
+    let end = nf.sections().iter().map(|s| s.offset + s.len).max().unwrap_or(0);
+    let mut text = format!(
+        "{}\n  index     {}, {}\n  rows      {} of {} {}, {}\n  ids       {}\n",
+        args.index_file.display(),
+        info.index,
+        info.metric,
+        ui::count(info.rows as u64),
+        info.dim,
+        info.dtype,
+        ui::bytes(info.dtype.row_bytes(info.dim) as u64 * info.rows as u64),
+        if info.has_ids { "given by its maker" } else { "the row numbers" },
+    );
+    let _ = writeln!(text, "  file      {}, version up to {NF_VERSION}, all checksums are right", ui::bytes(end));
+    for (i, s) in nf.sections().iter().enumerate() {
+        let head = if i == 0 { "sections" } else { "" };
+        let size = ui::bytes(s.len);
+        let _ = writeln!(text, "  {head:<9} {:<6} {size:>10} at byte {:<8} crc32 {:08x}", s.name, s.offset, s.crc32);
+    }
+    let sections: Vec<_> = nf
+        .sections()
+        .iter()
+        .map(|s| json!({"name": s.name, "offset": s.offset, "bytes": s.len, "crc32": format!("{:08x}", s.crc32)}))
+        .collect();
+    let value = json!({
+        "index": info.index,
+        "metric": info.metric.to_string(),
+        "dtype": info.dtype.to_string(),
+        "dim": info.dim,
+        "rows": info.rows,
+        "has_ids": info.has_ids,
+        "bytes": end,
+        "sections": sections,
+    });
+    let mut outputs = Outputs::default();
+    outputs.json(args.json.as_ref(), &value)?;
+    outputs.commit()?;
+    fail::print(&text)
+}

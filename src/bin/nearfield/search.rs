@@ -1,0 +1,153 @@
+//! `nearfield search`: the k nearest rows of each query, into files.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use clap::{ArgGroup, Args};
+use nearfield::format::Matrix;
+use nearfield::{Index, NO_ID, SearchOptions, SearchStats};
+
+use crate::common::{DeviceArgs, ScreenChoice, file, k, note_fallback, screen};
+use crate::data::{self, Allowed, Source, SourceArgs};
+use crate::outputs::{self, Outputs};
+use crate::{fail, report, ui};
+
+/// Find the k nearest rows of each query
+#[derive(Args, Debug)]
+#[command(group = ArgGroup::new("answer").args(["ids", "distances"]).required(true).multiple(true))]
+pub struct SearchArgs {
+    #[command(flatten)]
+    source: SourceArgs,
+    #[command(flatten)]
+    ask: AskArgs,
+    /// Neighbours a query
+    #[arg(short, value_name = "K", value_parser = k)]
+    k: usize,
+    /// The pass in front of the direct one: auto, none or f32; never changes the answer
+    #[arg(long, value_name = "S", value_parser = screen, default_value = "auto")]
+    screen: ScreenChoice,
+    /// Write the ids: int64 [q, k], nearest first, -1 where there is no k-th
+    #[arg(long, value_name = "OUT.npy", help_heading = "Output")]
+    ids: Option<PathBuf>,
+    /// Write the distances (similarities for ip and cosine): float32 [q, k], NaN where there is no k-th
+    #[arg(long, value_name = "OUT.npy", help_heading = "Output")]
+    distances: Option<PathBuf>,
+    #[command(flatten)]
+    device: DeviceArgs,
+}
+
+/// What is asked, the same for `search` and `range`.
+#[derive(Args, Debug)]
+pub struct AskArgs {
+    /// Queries, in a file of the same kinds as the base
+    #[arg(long, value_name = "F")]
+    pub queries: PathBuf,
+    /// Rows that may be returned: int64 ids, or a boolean mask [n] or [q, n]
+    #[arg(long, value_name = "ALLOW.npy")]
+    pub filter: Option<PathBuf>,
+    /// Say on stderr what the search did and how long each stage took
+    #[arg(long, help_heading = "Output")]
+    pub stats: bool,
+    /// Write the same as JSON
+    #[arg(long, value_name = "OUT.json", help_heading = "Output")]
+    pub stats_json: Option<PathBuf>,
+}
+
+/// All that is needed to search, read and checked.
+pub struct Job {
+    pub source: Source,
+    pub queries: Matrix,
+    allowed: Allowed,
+}
+
+impl AskArgs {
+    /// Checks the outputs first, then reads and checks the inputs.
+    pub fn prepare(&self, source: &SourceArgs, device: &DeviceArgs, outputs: &[Option<&PathBuf>]) -> Result<Job> {
+        let inputs = [file(source.path()?), file(&self.queries), self.filter.as_ref()];
+        outputs::check(&[outputs, &[self.stats_json.as_ref()]].concat(), &inputs)?;
+        let source = source.open(&device.open()?)?;
+        let queries = data::queries(&self.queries, &source)?;
+        let allowed = Allowed::read(self.filter.as_ref(), &source, queries.rows())?;
+        Ok(Job { source, queries, allowed })
+    }
+
+    /// Tells what was done, where that is wanted; stages the JSON.
+    pub fn report(&self, outputs: &mut Outputs, stats: &SearchStats, queries: usize, wall: Duration) -> Result<()> {
+        outputs.json(self.stats_json.as_ref(), &report::json(stats, queries, wall))?;
+        if self.stats {
+            let _ = std::io::Write::write_all(&mut std::io::stderr(), report::block(stats, queries, wall).as_bytes());
+        } else {
+            note_fallback(stats);
+        }
+        Ok(())
+    }
+}
+
+impl Job {
+    /// Runs `each` on batches of queries that take about a second, with a bar on a terminal. Gives the stats of all
+    /// and the time taken.
+    pub fn run(
+        &self,
+        screen: ScreenChoice,
+        mut each: impl FnMut(nearfield::RowsView<'_>, &SearchOptions) -> Result<SearchStats>,
+    ) -> Result<(SearchStats, Duration)> {
+        let (started, total) = (Instant::now(), self.queries.rows());
+        let batch = batch_of(self.source.flat.len(), self.source.flat.dim());
+        let bar = ui::progress(total as u64, "searching");
+        let mut stats = SearchStats::default();
+        let mut start = 0;
+        // Once also for no queries at all, so that everything else is checked.
+        while start < total || start == 0 {
+            let end = (start + batch).min(total);
+            let mut options = SearchOptions::default();
+            options.filter = self.allowed.of(start, end);
+            options.screen = screen.0;
+            report::merge(&mut stats, each(self.queries.view().slice(start, end), &options)?);
+            bar.set_position(end as u64);
+            start = end.max(1);
+        }
+        bar.finish_and_clear();
+        Ok((stats, started.elapsed()))
+    }
+}
+
+/// Queries that a CPU answers in about a second; enough at least that a base which has to be streamed to a device is
+/// not streamed too often.
+fn batch_of(rows: usize, dim: usize) -> usize {
+    (20_000_000_000 / rows.saturating_mul(dim).max(1)).clamp(256, 8192)
+}
+
+pub fn run(args: &SearchArgs) -> Result<()> {
+    let job = args.ask.prepare(&args.source, &args.device, &[args.ids.as_ref(), args.distances.as_ref()])?;
+    let (q, k, flat) = (job.queries.rows(), args.k, &job.source.flat);
+    let mut ids: Vec<i64> = reserve(q, k)?;
+    let mut distances: Vec<f32> = reserve(q, k)?;
+    let found_k = k.min(flat.len());
+    let (stats, wall) = job.run(args.screen, |queries, options| {
+        let (found, stats) = flat.search_with(queries, found_k, options)?;
+        for i in 0..found.queries {
+            let row = i * found_k..(i + 1) * found_k;
+            // `NO_ID` becomes the -1 that files have.
+            ids.extend(found.ids[row.clone()].iter().map(|&id| id as i64));
+            ids.extend(std::iter::repeat_n(NO_ID as i64, k - found_k));
+            distances.extend_from_slice(&found.distances[row]);
+            distances.extend(std::iter::repeat_n(f32::NAN, k - found_k));
+        }
+        Ok(stats)
+    })?;
+    let mut outputs = Outputs::default();
+    outputs.npy_i64(args.ids.as_ref(), &ids, &[q, k])?;
+    outputs.npy_f32(args.distances.as_ref(), &distances, &[q, k])?;
+    args.ask.report(&mut outputs, &stats, q, wall)?;
+    outputs.commit()
+}
+
+/// Room for the answers; a `k` beyond all memory is the user's error, not the end of the program.
+fn reserve<T>(q: usize, k: usize) -> Result<Vec<T>> {
+    let mut room = Vec::new();
+    let places = q.checked_mul(k).filter(|&n| room.try_reserve_exact(n).is_ok());
+    places
+        .map(|_| room)
+        .ok_or_else(|| fail::input(format!("k = {k} for {q} queries makes an answer beyond all memory")))
+}
