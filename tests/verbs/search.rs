@@ -250,7 +250,12 @@ fn screen_alone(s: &Subject, case: &Case, keep: usize, mask: Option<Mask<'_>>) -
 fn refined_keys(s: &Subject, case: &Case) -> Result<Vec<f32>, String> {
     let positions: Vec<u32> = (0..case.q()).flat_map(|_| 0..case.n() as u32).collect();
     let input = Input::Positions { positions: &positions, width: case.n() };
-    candidates(case.run(&*s.engine, &[Step::Refine], None, input)).map(|c| c.keys)
+    let refined = candidates(case.run(&*s.engine, &[Step::Refine], None, input))?;
+    let mut keys = vec![f32::NAN; case.q() * case.n()];
+    for (i, (&key, &position)) in refined.keys.iter().zip(&refined.positions).enumerate() {
+        keys[i / case.n() * case.n() + position as usize] = key;
+    }
+    Ok(keys)
 }
 
 /// Whether the screen's candidates are what its contract says: the `keep` smallest lower bounds among allowed rows,
