@@ -104,7 +104,7 @@ impl Device {
             },
         };
         let auto = select == Select::Auto;
-        let gpu_options = GpuOptions { select, memory: options.memory, ..GpuOptions::default() };
+        let gpu_options = GpuOptions { select, memory: options.memory };
         match GpuEngine::open(&gpu_options) {
             Ok(engine) => Ok(Device::routed(engine, Some(gpu_options), auto, options)),
             Err(e) if auto => Ok(Device::on_cpu(options, Some(e.to_string()))),

@@ -129,7 +129,7 @@ fn npy_rows_at_odd_addresses_are_copied() {
         let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
         bytes.extend((header.len() as u16).to_le_bytes());
         bytes.extend(header.as_bytes());
-        let mapped = bytes.len() % 4 == 0;
+        let mapped = bytes.len().is_multiple_of(4);
         bytes.extend([1.5f32, -2.0].map(f32::to_le_bytes).as_flattened());
         let matrix = read_matrix(case.write("a.npy", &bytes)).unwrap();
         assert_eq!((rows(&matrix), matrix.is_mapped()), (vec![vec![1.5, -2.0]], mapped));
@@ -172,6 +172,20 @@ fn npz_damage_is_found() {
                 assert_eq!(rows(&matrix), expected(), "{file} with byte {i} changed");
             }
         }
+    }
+}
+
+#[test]
+fn npz_members_that_claim_too_much_are_refused_before_memory_is_taken() {
+    let case = Case::new();
+    for file in ["one.npz", "deflated.npz"] {
+        let mut bytes = fs::read(fixture(file)).unwrap();
+        // The unpacked length in the first entry of the central directory.
+        let entry = bytes.windows(4).position(|w| w == b"PK\x01\x02").unwrap();
+        bytes[entry + 24..entry + 28].copy_from_slice(&(u32::MAX - 1).to_le_bytes());
+        let path = case.write("a.npz", &bytes);
+        let member = if file == "one.npz" { "only" } else { "base" };
+        says(read_matrix(PathBuf::from(format!("{}:{member}", path.display()))), &["it claims 4294967294 bytes in"]);
     }
 }
 

@@ -1,1 +1,173 @@
+//! The GPU engine: runs a [`Plan`](crate::plan::Plan) through wgpu on Vulkan, Metal or DX12.
+//!
+//! From a step to the device: `lower` turns steps into launches (geometry and parameters come from
+//! [`kernels`](crate::kernels)), `pipelines` compiles what they need, `submit` cuts them into command buffers and reads
+//! results back, `resident` keeps rows in device memory within the budget of `memory`, `context` turns the driver's
+//! errors into ours, `selftest` tries every kernel before it is trusted, `adapters` chooses the device.
 
+mod adapters;
+mod ceilings;
+mod context;
+mod lower;
+mod memory;
+mod pipelines;
+mod resident;
+mod rows;
+mod selftest;
+mod submit;
+mod sync;
+mod trusted;
+
+use std::sync::{OnceLock, PoisonError, RwLock};
+
+pub use adapters::{AdapterReport, Kind, OpenError, Select, adapters, select};
+pub use context::Fault;
+
+use self::context::Context;
+use self::resident::Residents;
+use self::submit::Machine;
+use crate::engine::{Engine, EngineError, Output, Task};
+use crate::kernels;
+use crate::plan::Plan;
+use crate::stats::{Ceilings, SearchStats};
+use crate::types::DType;
+
+/// Which device to open, and how much of it.
+#[derive(Clone, Debug)]
+pub struct GpuOptions {
+    /// Which adapter.
+    pub select: Select,
+    /// Bytes of device memory that may be taken; by default half of what the device has.
+    pub memory: Option<u64>,
+}
+
+/// A GPU that runs plans.
+pub struct GpuEngine {
+    machine: Machine,
+    residents: Residents,
+    info: AdapterReport,
+    /// Runs share it; one that found no memory beside the others waits until it is alone.
+    turn: RwLock<()>,
+    ceilings: OnceLock<Ceilings>,
+}
+
+/// From this many queries on a screen pays on a GPU: below, reading the rows is all the time there is.
+const SCREEN_QUERIES: usize = 16;
+
+impl GpuEngine {
+    /// Opens a device.
+    ///
+    /// # Errors
+    /// [`OpenError`] when there is none that fits, saying what there is.
+    pub fn open(options: &GpuOptions) -> Result<GpuEngine, OpenError> {
+        let (context, info) = Context::open(&options.select)?;
+        Ok(GpuEngine::with(context, info, options.memory))
+    }
+
+    /// Takes an application's own device and queue, with whatever limits and features they have. Its handlers for errors
+    /// and loss stay as they are.
+    ///
+    /// # Errors
+    /// [`OpenError::Unusable`] when the device has less than the default limits of WebGPU.
+    pub fn from_wgpu(device: wgpu::Device, queue: wgpu::Queue, memory: Option<u64>) -> Result<GpuEngine, OpenError> {
+        let context = Context::from_wgpu(device, queue)?;
+        let info = adapters::describe(0, context.info.clone(), &context.limits, context.features, true);
+        Ok(GpuEngine::with(context, info, memory))
+    }
+
+    fn with(context: Context, info: AdapterReport, memory: Option<u64>) -> GpuEngine {
+        GpuEngine {
+            machine: Machine::new(context, memory),
+            residents: Residents::default(),
+            info,
+            turn: RwLock::default(),
+            ceilings: OnceLock::new(),
+        }
+    }
+
+    /// What is known of the adapter.
+    pub fn info(&self) -> &AdapterReport {
+        &self.info
+    }
+
+    /// Whether the device is gone. Every run then fails with [`EngineError::Lost`].
+    pub fn is_lost(&self) -> bool {
+        self.machine.context.is_lost()
+    }
+
+    /// Bytes of device memory that may be taken.
+    pub fn budget(&self) -> u64 {
+        self.machine.memory.limit()
+    }
+
+    /// Bytes of device memory that are taken: rows, and scratch that waits to be used again.
+    pub fn used(&self) -> u64 {
+        self.machine.memory.used()
+    }
+
+    /// The most bytes that were ever taken at once.
+    pub fn peak(&self) -> u64 {
+        self.machine.memory.peak()
+    }
+
+    /// Gives back every byte that no run is using.
+    pub fn trim(&self) {
+        self.residents.clear();
+        self.machine.memory.trim();
+    }
+
+    /// Makes a fault happen, so that tests can see what comes of it.
+    #[doc(hidden)]
+    pub fn inject(&self, fault: Fault) {
+        self.machine.context.inject(fault);
+    }
+
+    fn attempt(&self, task: &Task<'_>, stats: &mut SearchStats) -> Result<Output, EngineError> {
+        let mut own = stats.clone();
+        own.device = self.name();
+        let output = lower::run(&self.machine, &self.residents, task, &mut own)?;
+        *stats = own;
+        Ok(output)
+    }
+}
+
+impl std::fmt::Debug for GpuEngine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("GpuEngine").field(&self.info.name).finish()
+    }
+}
+
+impl Engine for GpuEngine {
+    fn name(&self) -> String {
+        self.info.name.clone()
+    }
+
+    fn run(&self, task: &Task<'_>, stats: &mut SearchStats) -> Result<Output, EngineError> {
+        self.machine.context.check_lost()?;
+        let shared = self.turn.read().unwrap_or_else(PoisonError::into_inner);
+        let mut result = self.attempt(task, stats);
+        drop(shared);
+        if matches!(result, Err(EngineError::OutOfMemory { .. })) {
+            // Other runs may hold what this one needs.
+            let _alone = self.turn.write().unwrap_or_else(PoisonError::into_inner);
+            self.trim();
+            result = self.attempt(task, stats);
+        }
+        self.machine.context.faults.end_of_run();
+        self.machine.pipelines.persist();
+        result
+    }
+
+    fn wants_screen(&self, plan: &Plan) -> bool {
+        let p = &plan.problem;
+        let bytes = p.rows as u64 * (rows::row_bytes(p.dtype, p.dim) + 4);
+        p.queries >= SCREEN_QUERIES
+            && p.dtype != DType::Bits
+            && kernels::search::screens(p.metric)
+            && resident::bytes_fit(self.budget(), bytes, lower::scratch_bytes(self.budget()))
+    }
+
+    fn ceilings(&self) -> Ceilings {
+        *self.ceilings.get_or_init(|| ceilings::measure(&self.machine))
+    }
+}

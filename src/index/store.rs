@@ -28,6 +28,7 @@ pub(crate) struct Store {
     next_id: u64,
     /// Bits of the rows that are still there; absent while all are.
     live: Option<Bitmap>,
+    holes: usize,
     tag: Tag,
 }
 
@@ -57,6 +58,7 @@ impl Store {
             ids: None,
             next_id: 0,
             live: None,
+            holes: 0,
             tag: Tag::new(),
         }
     }
@@ -104,7 +106,7 @@ impl Store {
 
     /// Rows, holes excluded.
     pub fn len(&self) -> usize {
-        self.live.as_ref().map_or(self.slots(), Bitmap::count)
+        self.slots() - self.holes
     }
 
     pub fn live(&self) -> Option<&Bitmap> {
@@ -154,7 +156,9 @@ impl Store {
 
     /// Appends rows under the caller's ids, or under numbers never used before. Gives the ids.
     pub fn add(&mut self, rows: &RowsView<'_>, ids: Option<&[u64]>) -> Result<Vec<u64>, BuildError> {
-        let norms = self.check_rows(rows)?;
+        let converted = self.convert(rows)?;
+        let stored = converted.as_ref().map_or(*rows, RowBuf::view);
+        let norms = self.check_stored(&stored, rows)?;
         let total = self.slots() + rows.rows();
         if total > MAX_ROWS {
             return Err(BuildError::TooManyRows { rows: total, limit: MAX_ROWS });
@@ -169,7 +173,7 @@ impl Store {
         if ids.is_some() {
             self.materialise_ids();
         }
-        self.rows.owned().extend(rows);
+        self.rows.owned().extend(&stored);
         if let Some(live) = &mut self.live {
             live.grow(rows.rows(), true);
         }
@@ -180,12 +184,14 @@ impl Store {
 
     /// Replaces the row with this id.
     pub fn update(&mut self, id: u64, row: &RowsView<'_>) -> Result<(), BuildError> {
-        let norms = self.check_rows(row)?;
+        let converted = self.convert(row)?;
+        let stored = converted.as_ref().map_or(*row, RowBuf::view);
+        let norms = self.check_stored(&stored, row)?;
         let position = self.position(id).ok_or(BuildError::UnknownId { id })? as usize;
         let [norm] = norms[..] else {
             return Err(BuildError::IdCount { rows: norms.len(), ids: 1 });
         };
-        self.rows.owned().replace(position, row);
+        self.rows.owned().replace(position, &stored);
         self.norms[position] = norm;
         self.norms_in_range &= norm_in_range(norm);
         self.tag.bump();
@@ -194,18 +200,22 @@ impl Store {
 
     /// Removes the rows with these ids and gives how many were there.
     pub fn remove(&mut self, ids: &[u64]) -> usize {
+        if ids.is_empty() {
+            return 0;
+        }
         self.materialise_ids();
-        let slots = self.slots();
         let Some(table) = &mut self.ids else { return 0 };
+        let slots = table.by_position.len();
         let live = self.live.get_or_insert_with(|| Bitmap::new(slots, true));
-        let mut removed = 0;
+        let before = self.holes;
         for id in ids {
             if let Some(position) = table.positions.remove(id) {
                 live.set(position as usize, false);
-                removed += 1;
+                self.holes += 1;
             }
         }
-        if (slots - live.count()) * 5 >= slots {
+        let removed = self.holes - before;
+        if self.holes * 5 >= slots {
             self.close_holes();
         }
         removed
@@ -227,6 +237,7 @@ impl Store {
     fn close_holes(&mut self) {
         let runs = self.live_runs();
         let Some(live) = self.live.take() else { return };
+        self.holes = 0;
         let mut packed = RowBuf::new(self.dtype(), self.dim());
         for &(start, end) in &runs {
             packed.extend(&self.view().slice(start, end));
@@ -246,7 +257,8 @@ impl Store {
         self.tag = Tag::new();
     }
 
-    fn check_rows(&self, rows: &RowsView<'_>) -> Result<Vec<f32>, BuildError> {
+    /// The rows as they will be stored, when that is another element type; checks type and dimension.
+    fn convert(&self, rows: &RowsView<'_>) -> Result<Option<RowBuf>, BuildError> {
         let (wanted, found) = (self.dtype(), rows.dtype());
         if !RowBuf::converts(found, wanted) {
             return Err(BuildError::DType { wanted, found });
@@ -254,13 +266,16 @@ impl Store {
         if rows.dim() != self.dim() {
             return Err(BuildError::Dim { wanted: self.dim(), found: rows.dim() });
         }
-        if found == wanted {
-            return check(self.metric, wanted, rows);
-        }
-        // What counts is what will be stored.
-        let mut stored = RowBuf::new(wanted, self.dim());
-        stored.extend(rows);
-        check(self.metric, wanted, &stored.view()).map_err(|e| with_original_value(e, rows))
+        Ok((found != wanted).then(|| {
+            let mut stored = RowBuf::new(wanted, self.dim());
+            stored.extend(rows);
+            stored
+        }))
+    }
+
+    /// The length of each row; what counts is what is stored, what is reported is what was given.
+    fn check_stored(&self, stored: &RowsView<'_>, given: &RowsView<'_>) -> Result<Vec<f32>, BuildError> {
+        check(self.metric, stored.dtype(), stored).map_err(|e| with_original_value(e, given))
     }
 
     fn check_ids(&self, ids: &[u64], rows: usize) -> Result<(), BuildError> {

@@ -11,6 +11,7 @@ pub mod refine;
 pub mod search;
 pub mod select_k;
 pub mod source;
+pub mod tile;
 
 use crate::plan::{Problem, Step};
 use crate::stats::Ceilings;
@@ -94,13 +95,17 @@ pub struct Kernel {
     pub wgsl: &'static str,
     /// Pieces of `shaders/lib/` that the text needs, in order.
     pub libs: &'static [&'static str],
+    /// Pieces that exist twice: without and with subgroup operations.
+    pub pairs: &'static [(&'static str, &'static str)],
     /// Storage buffers in the order of their `@binding(0..)` in `@group(0)`.
     pub bindings: &'static [Binding],
     /// Members of the `Params` struct: name and WGSL type (`u32` or `f32`).
     pub params: &'static [(&'static str, &'static str)],
     /// The variants there are, the plain one first.
     pub variants: &'static [Variant],
-    /// Every override constant with the values it takes in tests of the text (first: the default).
+    /// The workgroup shapes there are: values that override constants take together.
+    pub shapes: &'static [&'static [(&'static str, f64)]],
+    /// Every other override constant with the values it takes (first: the default).
     pub overrides: &'static [(&'static str, &'static [f64])],
 }
 

@@ -4,13 +4,81 @@
 //! zero and its norm is 0. Error: each component within `(dim / 4 + 16) u` relative, u = 2^-24; no overflow or underflow
 //! inside for any finite row (components are scaled by the largest first).
 
-use super::{Cost, Kernel};
+use super::source::{dtype_code, lib, norm_code};
+use super::{Access, Binding, Cost, DeviceCaps, Kernel, Launch, Variant, distance, tile};
 use crate::plan::{Norm, Problem};
-use crate::types::RowsView;
+use crate::types::{DType, RowsView};
+
+crate::params! {
+    /// What `shaders/normalize.wgsl` reads.
+    Params {
+        /// First row of the bound shard.
+        row_begin: u32,
+        /// The row after the last.
+        row_end: u32,
+        /// Units of 16 bytes from row to row.
+        row_stride: u32,
+        /// Components a row.
+        dim: u32,
+    }
+}
+
+/// What one launch normalises.
+#[derive(Clone, Copy, Debug)]
+pub struct Args {
+    /// By which norm.
+    pub norm: Norm,
+    /// Of what the rows are made; anything but bits.
+    pub dtype: DType,
+    /// Components a row.
+    pub dim: usize,
+    /// Rows `row_begin..row_end` of the bound shard.
+    pub row_begin: u32,
+    /// See `row_begin`.
+    pub row_end: u32,
+}
+
+/// Rows of a workgroup of `normalize`.
+const ROWS: u32 = 4;
+
+static NORMALIZE: Kernel = Kernel {
+    verb: "normalize",
+    entry: "normalize",
+    wgsl: include_str!("../../shaders/normalize.wgsl"),
+    libs: &[lib::ROWS],
+    pairs: &[],
+    bindings: &[
+        distance::ROWS,
+        Binding { name: "out", ty: "array<f32>", access: Access::ReadWrite },
+        Binding { name: "norms", ty: "array<f32>", access: Access::ReadWrite },
+    ],
+    params: Params::FIELDS,
+    variants: &[Variant::PLAIN],
+    shapes: &[&[]],
+    overrides: &[("NORM", &[0.0, 1.0, 2.0]), ("DTYPE", &[0.0, 1.0, 2.0, 3.0, 4.0])],
+};
 
 /// The entry points of `shaders/normalize.wgsl`.
 pub fn kernels() -> Vec<&'static Kernel> {
-    Vec::new()
+    vec![&NORMALIZE]
+}
+
+/// One launch: row r divided by its norm at `(r - row_begin) * dim` of the result, without gaps, and the norm at
+/// `r - row_begin`. Buffers: rows, result, norms.
+pub fn record(args: &Args, caps: &DeviceCaps) -> Launch {
+    let params = Params {
+        row_begin: args.row_begin,
+        row_end: args.row_end,
+        row_stride: tile::row_stride(args.dtype, args.dim),
+        dim: args.dim as u32,
+    };
+    Launch {
+        kernel: &NORMALIZE,
+        variant: Variant::PLAIN,
+        constants: vec![("NORM", norm_code(args.norm).into()), ("DTYPE", dtype_code(args.dtype).into())],
+        params: bytemuck::bytes_of(&params).to_vec(),
+        groups: [(args.row_end - args.row_begin).div_ceil(ROWS).min(caps.max_groups), 1, 1],
+    }
 }
 
 /// Rows are read twice (the second time from cache at best, which is what is counted) and written once.

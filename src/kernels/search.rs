@@ -5,14 +5,173 @@
 //! Without a screen the key is the metric's (error: [`metric::tolerance`](super::metric::tolerance)). With
 //! [`Screen::F32`] it is [`lower_bound`], which never exceeds the key that the direct pass computes.
 
-use super::{Cost, Kernel, distance};
+use super::source::{lib, screen_code};
+use super::tile::{self, Shape};
+use super::{Access, Binding, Cost, DeviceCaps, Kernel, Launch, Variant, distance};
 use crate::engine::Mask;
 use crate::plan::{Problem, Screen};
-use crate::types::{Metric, RowsView};
+use crate::types::{DType, Metric, RowsView};
+
+/// The most candidates a query that the fused kernel keeps; beyond, `Distance` and `SelectK` do it.
+pub const MAX_KEEP: u32 = 128;
+
+crate::params! {
+    /// What `shaders/search.wgsl` reads.
+    Params {
+        /// First row of the bound shard that is searched.
+        row_begin: u32,
+        /// The row after the last.
+        row_end: u32,
+        /// First query of the bound ones.
+        q_begin: u32,
+        /// The query after the last.
+        q_end: u32,
+        /// Units of 16 bytes from row to row.
+        row_stride: u32,
+        /// Units of 16 bytes from query to query.
+        query_stride: u32,
+        /// 1 when the mask is to be read.
+        has_mask: u32,
+        /// Words of the mask from query to query; 0 when all share one.
+        mask_stride: u32,
+        /// The bit of the mask that stands for row 0 of the bound shard.
+        mask_row_base: u32,
+        /// The position of row 0 of the bound shard.
+        position_base: u32,
+        /// Places of a part.
+        keep: u32,
+        /// The first part that this launch writes.
+        part_base: u32,
+        /// Parts of a query.
+        parts_total: u32,
+        /// The slack of the screen.
+        slack: f32,
+        /// High part of P in `lp:P`.
+        power: f32,
+        /// Low part of P.
+        power_low: f32,
+    }
+}
+
+/// What one launch searches.
+#[derive(Clone, Copy, Debug)]
+pub struct Args {
+    /// Which distance.
+    pub metric: Metric,
+    /// Of what the rows are made.
+    pub dtype: DType,
+    /// Components a row.
+    pub dim: usize,
+    /// The key itself, or a bound below it.
+    pub screen: Screen,
+    /// Places of a part, at most [`MAX_KEEP`].
+    pub keep: u32,
+    /// Rows `row_begin..row_end` of the bound shard.
+    pub row_begin: u32,
+    /// See `row_begin`.
+    pub row_end: u32,
+    /// Queries `q_begin..q_end` of the bound ones.
+    pub q_begin: u32,
+    /// See `q_begin`.
+    pub q_end: u32,
+    /// The position of row 0 of the bound shard.
+    pub position_base: u32,
+    /// Words of the mask from query to query (0: one for all); no mask when absent.
+    pub mask: Option<u32>,
+    /// The bit of the mask that stands for row 0 of the bound shard.
+    pub mask_row_base: u32,
+    /// The first of the [`parts`] that this launch writes.
+    pub part_base: u32,
+    /// Parts of a query in the result, those of other launches (shards, slices) included.
+    pub parts_total: u32,
+}
+
+/// Queries of a tile times `K`, the most places of a part: what workgroup memory has room for.
+const PLACES: u32 = 1024;
+
+static SEARCH: Kernel = Kernel {
+    verb: "search",
+    entry: "search",
+    wgsl: include_str!("../../shaders/search.wgsl"),
+    libs: &[lib::ROWS, lib::MATH, lib::ORDER, lib::METRIC, lib::TILE],
+    pairs: &[lib::CLAIM],
+    bindings: &[
+        distance::ROWS,
+        distance::QUERIES,
+        distance::ROW_NORMS,
+        distance::QUERY_NORMS,
+        distance::MASK,
+        Binding { name: "out_keys", ty: "array<u32>", access: Access::ReadWrite },
+        Binding { name: "out_positions", ty: "array<u32>", access: Access::ReadWrite },
+    ],
+    params: Params::FIELDS,
+    variants: &[Variant::PLAIN, Variant::SUBGROUPS],
+    shapes: &[
+        &[("TX", 8.0), ("TY", 8.0), ("K", 32.0)],
+        &[("TX", 16.0), ("TY", 4.0), ("K", 64.0)],
+        &[("TX", 32.0), ("TY", 2.0), ("K", 128.0)],
+        &[("TX", 64.0), ("TY", 1.0), ("K", 128.0)],
+    ],
+    overrides: &[("METRIC", distance::METRIC_CODES), ("DTYPE", distance::DTYPE_CODES), ("SCREEN", &[0.0, 1.0])],
+};
+
+/// Few places leave room for many queries a workgroup, which then read a row together.
+fn shape(queries: u32, keep: u32) -> Shape {
+    match PLACES / keep.clamp(1, MAX_KEEP) {
+        _ if queries <= 4 => Shape { tx: 64, ty: 1 },
+        fit if fit >= 32 && queries > 16 => Shape { tx: 8, ty: 8 },
+        fit if fit >= 16 && queries > 8 => Shape { tx: 16, ty: 4 },
+        _ => Shape { tx: 32, ty: 2 },
+    }
+}
+
+/// How many parts a query one launch writes: workgroups that share the rows.
+pub fn parts(args: &Args, caps: &DeviceCaps) -> u32 {
+    let (queries, rows) = (args.q_end - args.q_begin, args.row_end - args.row_begin);
+    shape(queries, args.keep).walkers(rows, queries, 2048, 8, caps)
+}
 
 /// The entry points of `shaders/search.wgsl`.
 pub fn kernels() -> Vec<&'static Kernel> {
-    Vec::new()
+    vec![&SEARCH]
+}
+
+/// One launch: workgroup `w` of the [`parts`] that share rows `row_begin..row_end` writes its `keep` smallest, in no
+/// order, at `(q * parts_total + part_base + w) * keep` of both results, q counted from the first bound query.
+/// Buffers: rows, queries, row norms and query norms (read by cosine and by screens), mask (read when there is one),
+/// keys, positions.
+pub fn record(args: &Args, caps: &DeviceCaps) -> Launch {
+    let queries = args.q_end - args.q_begin;
+    let shape = shape(queries, args.keep);
+    let (power, power_low) = tile::power(args.metric);
+    let params = Params {
+        row_begin: args.row_begin,
+        row_end: args.row_end,
+        q_begin: args.q_begin,
+        q_end: args.q_end,
+        row_stride: tile::row_stride(args.dtype, args.dim),
+        query_stride: tile::query_stride(args.dtype, args.dim),
+        has_mask: args.mask.is_some().into(),
+        mask_stride: args.mask.unwrap_or(0),
+        mask_row_base: args.mask_row_base,
+        position_base: args.position_base,
+        keep: args.keep,
+        part_base: args.part_base,
+        parts_total: args.parts_total,
+        slack: slack(args.dim),
+        power,
+        power_low,
+    };
+    let mut constants = distance::constants(shape, args.metric, args.dtype);
+    constants.push(("SCREEN", screen_code(args.screen).into()));
+    constants.push(("K", (PLACES / shape.queries()).min(MAX_KEEP).into()));
+    Launch {
+        kernel: &SEARCH,
+        variant: Variant { subgroups: caps.subgroups },
+        constants,
+        params: bytemuck::bytes_of(&params).to_vec(),
+        groups: shape.groups(queries, parts(args, caps), caps),
+    }
 }
 
 /// Whether the f32 screen exists for a metric: those that an inner product decides.

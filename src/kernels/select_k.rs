@@ -5,12 +5,119 @@
 //! The same verb merges partial results: their keys and positions lie side by side as one segment.
 //! Method: radix select on sortable keys, eight bits a pass (Alabi et al. 2012, "Fast k-selection algorithms").
 
-use super::{Cost, Kernel};
+use super::source::lib;
+use super::{Access, Binding, Cost, DeviceCaps, Kernel, Launch, Variant};
 use crate::plan::Problem;
+
+crate::params! {
+    /// What `shaders/select_k.wgsl` reads.
+    Params {
+        /// Segments.
+        segments: u32,
+        /// Keys a segment.
+        width: u32,
+        /// Keys from segment to segment.
+        in_stride: u32,
+        /// Places from segment to segment in the result.
+        out_stride: u32,
+        /// Places of a part.
+        k: u32,
+        /// Keys of a part of a segment.
+        part_width: u32,
+        /// Parts of a segment.
+        parts: u32,
+        /// 1 when positions are given; else the place of a key in its segment counts.
+        has_positions: u32,
+        /// What is added to the place of a key when no positions are given.
+        position_base: u32,
+        /// 1 when a key with the bits of `MISSING_KEY` stands for nothing.
+        nan_is_missing: u32,
+    }
+}
+
+/// What one launch selects.
+#[derive(Clone, Copy, Debug)]
+pub struct Args {
+    /// Segments.
+    pub segments: u32,
+    /// Keys a segment.
+    pub width: u32,
+    /// Keys from segment to segment.
+    pub in_stride: u32,
+    /// Places from segment to segment in the result: at least `k` for each part of a segment.
+    pub out_stride: u32,
+    /// How many to keep of each part of a segment.
+    pub k: u32,
+    /// Keys of a part: `width`, or less to let several workgroups share a segment, see [`part_width`].
+    pub part_width: u32,
+    /// Whether positions are given; if not, a key's position is its place in its segment plus `position_base`.
+    pub has_positions: bool,
+    /// See `has_positions`.
+    pub position_base: u32,
+    /// Whether a key with the bits of [`MISSING_KEY`](super::source::MISSING_KEY) stands for nothing and is not returned.
+    pub nan_is_missing: bool,
+}
+
+impl Args {
+    /// Parts of a segment: each writes `k` places.
+    pub fn parts(&self) -> u32 {
+        self.width.div_ceil(self.part_width.max(1))
+    }
+}
+
+/// A good [`Args::part_width`]: parts so that workgroups are at least a few hundred, when a part is much wider than k. A
+/// second launch then selects among the `parts * k` that are left.
+pub fn part_width(segments: u32, width: u32, k: u32) -> u32 {
+    let wanted = 512_u32.div_ceil(segments.max(1));
+    width.div_ceil(wanted).max(k.saturating_mul(8)).max(4096).min(width.max(1))
+}
+
+static SELECT_K: Kernel = Kernel {
+    verb: "select_k",
+    entry: "select_k",
+    wgsl: include_str!("../../shaders/select_k.wgsl"),
+    libs: &[lib::ORDER],
+    pairs: &[lib::CLAIM, lib::TALLY],
+    bindings: &[
+        Binding { name: "keys", ty: "array<u32>", access: Access::Read },
+        Binding { name: "positions", ty: "array<u32>", access: Access::Read },
+        Binding { name: "out_keys", ty: "array<u32>", access: Access::ReadWrite },
+        Binding { name: "out_positions", ty: "array<u32>", access: Access::ReadWrite },
+    ],
+    params: Params::FIELDS,
+    variants: &[Variant::PLAIN, Variant::SUBGROUPS],
+    shapes: &[&[]],
+    overrides: &[],
+};
 
 /// The entry points of `shaders/select_k.wgsl`.
 pub fn kernels() -> Vec<&'static Kernel> {
-    Vec::new()
+    vec![&SELECT_K]
+}
+
+/// One launch: the k smallest of part i of segment s, in no order, at `s * out_stride + i * k` of both results; keys +inf
+/// and positions `u32::MAX` where there are fewer. A given position of `u32::MAX` stands for nothing. NaN sorts last.
+/// Buffers: keys as bits of f32, positions (read when they are given), keys, positions.
+pub fn record(args: &Args, caps: &DeviceCaps) -> Launch {
+    let params = Params {
+        segments: args.segments,
+        width: args.width,
+        in_stride: args.in_stride,
+        out_stride: args.out_stride,
+        k: args.k,
+        part_width: args.part_width.max(1),
+        parts: args.parts(),
+        has_positions: args.has_positions.into(),
+        position_base: args.position_base,
+        nan_is_missing: args.nan_is_missing.into(),
+    };
+    Launch {
+        kernel: &SELECT_K,
+        variant: Variant { subgroups: caps.subgroups },
+        constants: Vec::new(),
+        params: bytemuck::bytes_of(&params).to_vec(),
+        groups: [args.parts().min(caps.max_groups), args.segments.min(caps.max_groups), 1],
+    }
 }
 
 /// Four passes over the keys at most; two are counted, as the first digits decide almost everything.

@@ -1,0 +1,41 @@
+
+// ---- lib/rows: rows as they are stored ------------------------------------------------------------------------------
+// A row is `row_stride` vectors of four words, zeros behind its last component.
+
+
+// Components 4 j .. 4 j + 3 of a row as the bits of f32; for packed bits, its words 4 j .. 4 j + 3.
+// Zeros behind the last component, but j must lie within the row's stride.
+fn row4(row: u32, j: u32) -> vec4<u32> {
+    if (DTYPE == F32 || DTYPE == BITS) {
+        return rows[row * p.row_stride + j];
+    }
+    if (DTYPE == F16 || DTYPE == BF16) {
+        let eight = rows[row * p.row_stride + (j >> 1u)];
+        let four = select(eight.xy, eight.zw, (j & 1u) != 0u);
+        if (DTYPE == BF16) {
+            return vec4<u32>(four.x << 16u, four.x & 0xffff0000u, four.y << 16u, four.y & 0xffff0000u);
+        }
+        return vec4<u32>(halves(four.x), halves(four.y));
+    }
+    let sixteen = rows[row * p.row_stride + (j >> 2u)];
+    let two = select(sixteen.xy, sixteen.zw, (j & 2u) != 0u);
+    let word = select(two.x, two.y, (j & 1u) != 0u);
+    if (DTYPE == U8) {
+        let bytes = (vec4<u32>(word) >> vec4<u32>(0u, 8u, 16u, 24u)) & vec4<u32>(255u);
+        return bitcast<vec4<u32>>(vec4<f32>(bytes));
+    }
+    let bytes = bitcast<vec4<i32>>(vec4<u32>(word) << vec4<u32>(24u, 16u, 8u, 0u)) >> vec4<u32>(24u);
+    return bitcast<vec4<u32>>(vec4<f32>(bytes));
+}
+
+// Two f16 as the bits of f32. Devices may take a denormal f16 for zero, so these are converted by hand.
+fn halves(word: u32) -> vec2<u32> {
+    if ((word & 0x7c00u) != 0u && (word & 0x7c000000u) != 0u) {
+        return bitcast<vec2<u32>>(unpack2x16float(word));
+    }
+    let half = vec2<u32>(word & 0xffffu, word >> 16u);
+    let magnitude = half & vec2<u32>(0x7fffu);
+    let normal = (magnitude << vec2<u32>(13u)) + vec2<u32>(112u << 23u);
+    let denormal = bitcast<vec2<u32>>(vec2<f32>(magnitude) * 0x1p-24f);
+    return select(normal, denormal, magnitude < vec2<u32>(0x0400u)) | ((half & vec2<u32>(0x8000u)) << vec2<u32>(16u));
+}

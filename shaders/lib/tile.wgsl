@@ -1,0 +1,123 @@
+
+// ---- lib/tile: the keys of 4 TY queries with 4 TX rows --------------------------------------------------------------
+// Thread (x, y) of TX x TY holds 4 x 4 keys: queries 4 y .. 4 y + 3 of the tile, rows 4 x .. 4 x + 3. Queries and rows
+// pass through workgroup memory TD components at a time, turned so that one vector holds a component of four rows.
+// Each block of TD components is summed on its own and then added: at most TD + dim / TD additions in a row.
+
+const TD = 8u;
+
+var<workgroup> query_tile: array<vec4<u32>, TY * TD>;
+var<workgroup> row_tile: array<vec4<u32>, TX * TD>;
+
+// Bits of the keys of a thread's four queries, each with its four rows.
+struct Keys {
+    a: vec4<u32>,
+    b: vec4<u32>,
+    c: vec4<u32>,
+    d: vec4<u32>,
+}
+
+// Whether the mask lets row r be returned for query q.
+fn allowed(q: u32, r: u32) -> bool {
+    if (p.has_mask == 0u) {
+        return true;
+    }
+    let bit = p.mask_row_base + r;
+    return ((mask[q * p.mask_stride + (bit >> 5u)] >> (bit & 31u)) & 1u) != 0u;
+}
+
+// Components 4 j .. 4 j + TD - 1 of the tile's queries and rows; neighbours in memory go to neighbouring threads.
+// Places behind the last query or row repeat it.
+fn load_tiles(q0: u32, r0: u32, j: u32, thread: u32) {
+    for (var i = thread; i < TX * TD; i += TX * TY) {
+        let row = i / (TD / 4u);
+        let piece = i % (TD / 4u);
+        var v = vec4<u32>(0u);
+        if (j + piece < p.query_stride) {
+            v = row4(min(r0 + row, p.row_end - 1u), j + piece);
+        }
+        let at = piece * 4u * TX + (row >> 2u);
+        row_tile[at][row & 3u] = v.x;
+        row_tile[at + TX][row & 3u] = v.y;
+        row_tile[at + 2u * TX][row & 3u] = v.z;
+        row_tile[at + 3u * TX][row & 3u] = v.w;
+    }
+    for (var i = thread; i < TY * TD; i += TX * TY) {
+        let query = i / (TD / 4u);
+        let piece = i % (TD / 4u);
+        var v = vec4<u32>(0u);
+        if (j + piece < p.query_stride) {
+            v = queries[min(q0 + query, p.q_end - 1u) * p.query_stride + j + piece];
+        }
+        let at = piece * 4u * TY + (query >> 2u);
+        query_tile[at][query & 3u] = v.x;
+        query_tile[at + TY][query & 3u] = v.y;
+        query_tile[at + 2u * TY][query & 3u] = v.z;
+        query_tile[at + 3u * TY][query & 3u] = v.w;
+    }
+}
+
+// The keys of this thread in the tile of queries from q0 and rows from r0. All threads of the workgroup call it together
+// (two barriers for each TD components).
+fn tile_keys(q0: u32, r0: u32, local: vec2<u32>, slack: f32) -> Keys {
+    let thread = local.y * TX + local.x;
+    var a = vec4<f32>(0.0);
+    var b = vec4<f32>(0.0);
+    var c = vec4<f32>(0.0);
+    var d = vec4<f32>(0.0);
+    var a2 = vec4<f32>(0.0);
+    var b2 = vec4<f32>(0.0);
+    var c2 = vec4<f32>(0.0);
+    var d2 = vec4<f32>(0.0);
+    for (var j = 0u; j < p.query_stride; j += TD / 4u) {
+        workgroupBarrier();
+        load_tiles(q0, r0, j, thread);
+        workgroupBarrier();
+        var at = vec4<f32>(0.0);
+        var bt = vec4<f32>(0.0);
+        var ct = vec4<f32>(0.0);
+        var dt = vec4<f32>(0.0);
+        var at2 = vec4<f32>(0.0);
+        var bt2 = vec4<f32>(0.0);
+        var ct2 = vec4<f32>(0.0);
+        var dt2 = vec4<f32>(0.0);
+        for (var i = 0u; i < TD; i++) {
+            let q = query_tile[i * TY + local.y];
+            let r = row_tile[i * TX + local.x];
+            at = add_first(at, q.xxxx, r);
+            bt = add_first(bt, q.yyyy, r);
+            ct = add_first(ct, q.zzzz, r);
+            dt = add_first(dt, q.wwww, r);
+            if (two_sums()) {
+                at2 = add_second(at2, q.xxxx, r);
+                bt2 = add_second(bt2, q.yyyy, r);
+                ct2 = add_second(ct2, q.zzzz, r);
+                dt2 = add_second(dt2, q.wwww, r);
+            }
+        }
+        a = join(a, at);
+        b = join(b, bt);
+        c = join(c, ct);
+        d = join(d, dt);
+        if (two_sums()) {
+            a2 += at2;
+            b2 += bt2;
+            c2 += ct2;
+            d2 += dt2;
+        }
+    }
+    var query_norm = vec4<f32>(0.0);
+    var row_norm = vec4<f32>(0.0);
+    if (METRIC == COSINE || SCREEN == SCREEN_F32) {
+        let q = min(vec4<u32>(q0 + local.y * 4u) + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(p.q_end - 1u));
+        let r = min(vec4<u32>(r0 + local.x * 4u) + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(p.row_end - 1u));
+        query_norm = vec4<f32>(query_norms[q.x], query_norms[q.y], query_norms[q.z], query_norms[q.w]);
+        row_norm = vec4<f32>(row_norms[r.x], row_norms[r.y], row_norms[r.z], row_norms[r.w]);
+    }
+    return Keys(
+        keys_of(a, a2, query_norm.x, row_norm, slack),
+        keys_of(b, b2, query_norm.y, row_norm, slack),
+        keys_of(c, c2, query_norm.z, row_norm, slack),
+        keys_of(d, d2, query_norm.w, row_norm, slack),
+    );
+}

@@ -1,0 +1,106 @@
+//! What the device can do at best, measured once: copies, a compute-bound kernel, and a launch that does nothing.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::lower;
+use super::resident::Residents;
+use super::submit::{Bind, Machine, Recorder};
+use crate::engine::{Base, EngineError, Input, Task};
+use crate::kernels::distance;
+use crate::plan::{Plan, Problem, Screen, Step};
+use crate::stats::{Ceilings, SearchStats};
+use crate::types::{DType, MatrixView, Metric, RowsView};
+
+/// Figures of a slow device, for when measuring fails.
+const GUESS: Ceilings = Ceilings { bytes_per_second: 1e10, operations_per_second: 1e10, launch_seconds: 1e-4 };
+
+pub(super) fn measure(machine: &Machine) -> Ceilings {
+    Ceilings {
+        bytes_per_second: bandwidth(machine).unwrap_or(GUESS.bytes_per_second),
+        operations_per_second: operations(machine).unwrap_or(GUESS.operations_per_second),
+        launch_seconds: launch(machine).unwrap_or(GUESS.launch_seconds),
+    }
+}
+
+/// Bytes a second by copies between two buffers, each byte counted once read and once written.
+fn bandwidth(machine: &Machine) -> Result<f64, EngineError> {
+    let size = (machine.memory.free() / 4).min(64 << 20) / 4096 * 4096;
+    let mut stats = SearchStats::default();
+    let mut rec = Recorder::new(machine, &mut stats);
+    let (from, to) = (rec.scratch(size)?, rec.scratch(size)?);
+    let mut best = 0.0f64;
+    let mut copies = 1;
+    // Longer until it takes a few milliseconds; the first time touches the pages.
+    for _ in 0..6 {
+        rec.finish()?;
+        let began = Instant::now();
+        for _ in 0..copies {
+            rec.copy(Bind::first(&from, size), Bind::first(&to, size));
+        }
+        rec.finish()?;
+        let seconds = began.elapsed().as_secs_f64();
+        best = best.max(2.0 * size as f64 * f64::from(copies) / seconds);
+        if seconds > 0.02 {
+            break;
+        }
+        copies *= 4;
+    }
+    if best > 0.0 { Ok(best) } else { Ok(GUESS.bytes_per_second) }
+}
+
+/// Operations a second by the fused search of many queries, which reads little.
+fn operations(machine: &Machine) -> Result<f64, EngineError> {
+    const DIM: usize = 128;
+    let values: Vec<f32> = (0..4096 * DIM).map(|i| ((i * 7919) % 255) as f32 / 128.0 - 1.0).collect();
+    let residents = Residents::default();
+    let mut best = 0.0f64;
+    let (mut queries, mut rows) = (32, 1024);
+    for _ in 0..5 {
+        let view = |rows: usize| MatrixView::new(&values[..rows * DIM], DIM).map(RowsView::F32);
+        let (Ok(base), Ok(batch)) = (view(rows), view(queries)) else { break };
+        let problem = Problem { metric: Metric::L2, dtype: DType::F32, dim: DIM, rows, queries };
+        let plan = Plan::one(problem, Step::Search { screen: Screen::None, keep: 10 });
+        let task = Task {
+            plan: &plan,
+            base: Base { rows: base, norms: None, tag: None },
+            queries: batch,
+            query_norms: &[],
+            mask: None,
+            input: Input::None,
+        };
+        // The first run compiles and learns.
+        let mut seconds = f64::INFINITY;
+        for _ in 0..2 {
+            let mut stats = SearchStats::default();
+            let began = Instant::now();
+            lower::run(machine, &residents, &task, &mut stats)?;
+            let wall = began.elapsed().as_secs_f64();
+            let stage = stats.stages.iter().find(|s| s.name == "search" && s.on_device);
+            seconds = stage.map_or(wall, |s| s.time.as_secs_f64()).max(1e-9).min(seconds);
+        }
+        best = best.max(distance::cost(&problem).operations / seconds);
+        if seconds > 5e-3 {
+            break;
+        }
+        (queries, rows) = (queries * 4, (rows * 2).min(4096));
+        queries = queries.min(4096);
+    }
+    Ok(best.max(1e6))
+}
+
+/// Seconds from recording the smallest launch to its end.
+fn launch(machine: &Machine) -> Result<f64, EngineError> {
+    let mut stats = SearchStats::default();
+    let mut rec = Recorder::new(machine, &mut stats);
+    let buffer: Arc<_> = rec.scratch(1024)?;
+    let mut times = Vec::new();
+    for _ in 0..9 {
+        let began = Instant::now();
+        rec.clear(Bind::first(&buffer, 1024));
+        rec.read(&[Bind::first(&buffer, 16)])?;
+        times.push(began.elapsed().as_secs_f64());
+    }
+    times.sort_by(f64::total_cmp);
+    Ok(times.get(times.len() / 2).copied().unwrap_or(GUESS.launch_seconds))
+}

@@ -1,0 +1,207 @@
+//! A device, what it can do, and how its errors come back.
+//!
+//! wgpu reports errors in four ways, and all of them end as an [`EngineError`] here: error scopes around every
+//! allocation and submission, a callback when the device is lost, the result of a poll, and (on a device of our own)
+//! a handler for what no scope caught. On an application's device its own handlers are left alone.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use super::adapters::{self, AdapterReport, Kind, OPTIONAL, OpenError, Select};
+use super::sync::lock;
+use crate::engine::EngineError;
+use crate::kernels::DeviceCaps;
+
+/// A fault to be injected, so that the ways out of it can be tested.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Fault {
+    /// Every allocation of the next run fails.
+    OutOfMemory,
+    /// The device is destroyed now.
+    Lost,
+    /// Every kernel of this verb gives wrong answers from now on, in every variant.
+    Wrong(&'static str),
+    /// Only the variant with subgroup operations does.
+    WrongSubgroups(&'static str),
+}
+
+/// Faults that wait to happen.
+#[derive(Debug, Default)]
+pub(super) struct Faults {
+    out_of_memory: AtomicBool,
+    wrong: Mutex<Vec<Fault>>,
+}
+
+impl Faults {
+    /// Whether the allocation that is about to be made shall fail.
+    pub(super) fn out_of_memory(&self) -> bool {
+        self.out_of_memory.load(Ordering::Relaxed)
+    }
+
+    /// A run has ended: the next one has memory again.
+    pub(super) fn end_of_run(&self) {
+        self.out_of_memory.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether this verb shall give wrong answers in this variant.
+    pub(super) fn spoils(&self, verb: &str, subgroups: bool) -> bool {
+        lock(&self.wrong).iter().any(|fault| match fault {
+            Fault::Wrong(v) => *v == verb,
+            Fault::WrongSubgroups(v) => *v == verb && subgroups,
+            _ => false,
+        })
+    }
+}
+
+/// Where a message about a lost device waits to be seen.
+type LostCell = Arc<Mutex<Option<String>>>;
+
+/// The device and the facts that the rest of the engine decides by.
+pub(super) struct Context {
+    pub(super) device: wgpu::Device,
+    pub(super) queue: wgpu::Queue,
+    pub(super) info: wgpu::AdapterInfo,
+    pub(super) features: wgpu::Features,
+    pub(super) limits: wgpu::Limits,
+    /// What kernels may count on.
+    pub(super) caps: DeviceCaps,
+    /// Nanoseconds a tick, where kernels can be timed by the device.
+    pub(super) tick: Option<f64>,
+    pub(super) faults: Faults,
+    lost: LostCell,
+}
+
+impl Context {
+    /// Opens an adapter with its real limits and the optional features that it has.
+    pub(super) fn open(wanted: &Select) -> Result<(Context, AdapterReport), OpenError> {
+        let found = adapters::enumerate();
+        let reports: Vec<AdapterReport> = found.iter().enumerate().map(|(i, a)| adapters::report(i, a)).collect();
+        let index = adapters::select(&reports, wanted)?;
+        let (Some(adapter), Some(report)) = (found.get(index), reports.get(index)) else {
+            return Err(OpenError::NoAdapter { reason: "the adapter went away".to_owned() });
+        };
+        let mut features = OPTIONAL.iter().fold(wgpu::Features::empty(), |all, &(_, f)| all | f);
+        if matches!(report.kind, Kind::Integrated | Kind::Software) {
+            // On a discrete GPU a mappable buffer may lie in host memory.
+            features |= wgpu::Features::MAPPABLE_PRIMARY_BUFFERS;
+        }
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("nearfield"),
+            required_features: features & adapter.features(),
+            required_limits: adapter.limits(),
+            experimental_features: wgpu::ExperimentalFeatures::disabled(),
+            memory_hints: wgpu::MemoryHints::Performance,
+            trace: wgpu::Trace::Off,
+        };
+        let (device, queue) = pollster::block_on(adapter.request_device(&descriptor))
+            .map_err(|e| OpenError::Refused { name: report.name.clone(), reason: e.to_string() })?;
+        let lost = LostCell::default();
+        let seen = lost.clone();
+        device.set_device_lost_callback(move |reason, message| {
+            *lock(&seen) = Some(format!("{reason:?}: {message}"));
+        });
+        // Scopes catch what this crate does wrong; what they do not catch must not be a panic.
+        device.on_uncaptured_error(Arc::new(|_| {}));
+        Ok((Context::with(device, queue, lost), report.clone()))
+    }
+
+    /// Takes an application's device as it is.
+    pub(super) fn from_wgpu(device: wgpu::Device, queue: wgpu::Queue) -> Result<Context, OpenError> {
+        let context = Context::with(device, queue, LostCell::default());
+        match adapters::lacking(&context.limits, true) {
+            Some(reason) => Err(OpenError::Unusable { name: context.info.name.clone(), reason }),
+            None => Ok(context),
+        }
+    }
+
+    fn with(device: wgpu::Device, queue: wgpu::Queue, lost: LostCell) -> Context {
+        let (features, limits, info) = (device.features(), device.limits(), device.adapter_info());
+        let caps = DeviceCaps {
+            subgroups: features.contains(wgpu::Features::SUBGROUP),
+            max_invocations: limits
+                .max_compute_invocations_per_workgroup
+                .min(limits.max_compute_workgroup_size_x)
+                .min(limits.max_compute_workgroup_size_y),
+            workgroup_memory: limits.max_compute_workgroup_storage_size,
+            max_groups: limits.max_compute_workgroups_per_dimension,
+        };
+        let tick = features
+            .contains(wgpu::Features::TIMESTAMP_QUERY)
+            .then(|| f64::from(queue.get_timestamp_period()))
+            .filter(|&tick| tick > 0.0);
+        Context { device, queue, info, features, limits, caps, tick, faults: Faults::default(), lost }
+    }
+
+    /// What sort of device this is.
+    pub(super) fn kind(&self) -> Kind {
+        Kind::from(self.info.device_type)
+    }
+
+    /// Whether kernel parameters of so many bytes can travel as immediates.
+    pub(super) fn immediates(&self, bytes: usize) -> bool {
+        self.features.contains(wgpu::Features::IMMEDIATES) && bytes <= self.limits.max_immediate_size as usize
+    }
+
+    /// Whether buffers for kernels may be mapped (memory shared with the CPU).
+    pub(super) fn mappable(&self) -> bool {
+        self.features.contains(wgpu::Features::MAPPABLE_PRIMARY_BUFFERS)
+            && matches!(self.kind(), Kind::Integrated | Kind::Software)
+    }
+
+    /// An error if the device is known to be lost.
+    pub(super) fn check_lost(&self) -> Result<(), EngineError> {
+        match &*lock(&self.lost) {
+            Some(message) => Err(EngineError::Lost(message.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether the device is known to be lost.
+    pub(super) fn is_lost(&self) -> bool {
+        lock(&self.lost).is_some()
+    }
+
+    /// Notes that the device is gone and gives the error that says so.
+    pub(super) fn note_lost(&self, message: &str) -> EngineError {
+        let mut cell = lock(&self.lost);
+        EngineError::Lost(cell.get_or_insert_with(|| message.to_owned()).clone())
+    }
+
+    /// Runs calls into wgpu and gives what they reported. Out-of-memory comes back with `wanted` bytes.
+    pub(super) fn scoped<T>(&self, wanted: u64, calls: impl FnOnce() -> T) -> Result<T, EngineError> {
+        self.check_lost()?;
+        let internal = self.device.push_error_scope(wgpu::ErrorFilter::Internal);
+        let validation = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let memory = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let value = calls();
+        // Popped in the reverse order of pushing, each of them in any case.
+        let errors = [memory, validation, internal].map(|scope| pollster::block_on(scope.pop()));
+        self.check_lost()?;
+        match errors.into_iter().flatten().next() {
+            None => Ok(value),
+            Some(wgpu::Error::OutOfMemory { .. }) => Err(EngineError::OutOfMemory { wanted, free: 0, limit: 0 }),
+            Some(error) => Err(EngineError::Driver(error.to_string())),
+        }
+    }
+
+    /// Waits for a submission, or for all of them.
+    pub(super) fn wait(&self, submission: Option<wgpu::SubmissionIndex>) -> Result<(), EngineError> {
+        let waited = self.device.poll(wgpu::PollType::Wait { submission_index: submission, timeout: None });
+        self.check_lost()?;
+        waited.map(|_| ()).map_err(|e| EngineError::Driver(e.to_string()))
+    }
+
+    /// Makes a fault happen, now or at the next chance.
+    pub(super) fn inject(&self, fault: Fault) {
+        match fault {
+            Fault::OutOfMemory => self.faults.out_of_memory.store(true, Ordering::Relaxed),
+            Fault::Lost => {
+                self.device.destroy();
+                let _ = self.device.poll(wgpu::PollType::Poll);
+                self.note_lost("destroyed by a test");
+            }
+            wrong => lock(&self.faults.wrong).push(wrong),
+        }
+    }
+}

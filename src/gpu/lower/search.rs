@@ -1,0 +1,386 @@
+//! `search` and `refine`: candidates by the fused kernel, or, where more are kept than it can hold, by distances and
+//! selection in turn; their direct keys; the last sort.
+
+use rayon::prelude::*;
+
+use super::best::Best;
+use super::matrix;
+use super::select::{self, Selection};
+use super::{Block, Job, ROW_STEP, block_queries};
+use crate::engine::{Candidates, EngineError, Input};
+use crate::gpu::resident::Shard;
+use crate::gpu::selftest::Case;
+use crate::gpu::submit::Bind;
+use crate::kernels::{refine, search};
+use crate::plan::Screen;
+
+/// The `k` best rows of each query. With a screen `keep` candidates are kept, and refined if `k` is less.
+pub(super) fn run(job: &mut Job<'_>, screen: Screen, keep: usize, k: usize) -> Result<Candidates, EngineError> {
+    let refined = matches!(job.task.plan.steps.get(1), Some(crate::plan::Step::Refine));
+    let fused = keep <= search::MAX_KEEP as usize;
+    // The direct pass needs no candidates beyond the answer, and no second look at rows that cross the bus each time.
+    let (screen, keep) = match screen {
+        Screen::F32 if fused && !(refined && job.streamed()) => (screen, keep),
+        _ => (Screen::None, k),
+    };
+    let screened = screen != Screen::None;
+    let mut out = Candidates::empty(job.queries(), if refined || !screened { k } else { keep });
+    if screened {
+        out.bound = vec![f32::INFINITY; job.queries()];
+    }
+    let kept = keep.min(job.rows());
+    let fused = kept <= search::MAX_KEEP as usize;
+    let places = select::list_places(kept);
+    if !fused && Best::bytes(1, places, 2) > job.scratch / 2 {
+        matrix::search_on_host(job, &mut out)?;
+        return Ok(out);
+    }
+    let count = queries_of_a_block(job, screen, kept, fused)?;
+    let mut first = 0;
+    while first < job.queries() {
+        let queries = count.min(job.queries() - first);
+        job.ensure(Case::Select)?;
+        match fused {
+            true => job.ensure(Case::Search { screen, keep: kept, queries })?,
+            false => job.ensure(Case::Distance { queries })?,
+        }
+        if screened && refined {
+            job.ensure(Case::Refine)?;
+        }
+        let block = job.block(first, queries)?;
+        let (keys, positions) = match fused {
+            true => fused_block(job, &block, screen, kept)?,
+            false => matrix_block(job, &block, kept)?,
+        };
+        job.count_pass(queries);
+        let mut sources = vec![keys, positions.clone()];
+        if screened && refined {
+            sources.push(refine_block(job, &block, positions, kept)?);
+        }
+        let mut read = job.rec.read(&sources)?.into_iter();
+        let (Some(mut keys), Some(positions)) = (read.next(), read.next()) else { break };
+        job.spoil("search", &mut keys);
+        if screened {
+            write_bounds(&mut out.bound[first..first + queries], &keys, &positions, kept, keep);
+        }
+        if let Some(mut direct) = read.next() {
+            job.spoil("refine", &mut direct);
+            job.rec.stats.refined += positions.iter().filter(|&&p| p != u32::MAX).count() as u64;
+            keys = direct;
+        }
+        sort_into(&mut out, first, &keys, &positions, kept);
+        first += queries;
+    }
+    Ok(out)
+}
+
+/// Arguments of the fused kernel for some rows of a shard; the lists are not placed yet.
+pub(super) fn arguments(
+    job: &Job<'_>,
+    shard: &Shard,
+    block: &Block,
+    screen: Screen,
+    keep: usize,
+    rows: (usize, usize),
+) -> search::Args {
+    search::Args {
+        metric: job.metric(),
+        dtype: job.dtype(),
+        dim: job.dim(),
+        screen,
+        keep: keep as u32,
+        row_begin: rows.0 as u32,
+        row_end: rows.1 as u32,
+        q_begin: 0,
+        q_end: block.count,
+        position_base: shard.first as u32,
+        mask: block.mask.as_ref().map(|m| m.1),
+        mask_row_base: shard.first as u32,
+        part_base: 0,
+        parts_total: 1,
+    }
+}
+
+/// Lists a query that one launch over `rows` rows writes.
+fn parts(job: &Job<'_>, screen: Screen, keep: usize, queries: usize, rows: usize) -> u32 {
+    let args = search::Args {
+        metric: job.metric(),
+        dtype: job.dtype(),
+        dim: job.dim(),
+        screen,
+        keep: keep as u32,
+        row_begin: 0,
+        row_end: rows as u32,
+        q_begin: 0,
+        q_end: queries as u32,
+        position_base: 0,
+        mask: None,
+        mask_row_base: 0,
+        part_base: 0,
+        parts_total: 1,
+    };
+    search::parts(&args, &job.caps("search"))
+}
+
+/// How many queries a block of a search has: what its lists, keys and queries leave room for.
+fn queries_of_a_block(job: &Job<'_>, screen: Screen, keep: usize, fused: bool) -> Result<usize, EngineError> {
+    let each = job.query_bytes() + keep as u64 * 12 * 2;
+    Ok(block_queries(job.queries(), job.scratch, |q| {
+        let lists = match fused {
+            true => Best::bytes(q as u64, keep as u64, u64::from(parts(job, screen, keep, q, job.rows())) + 2),
+            false => Best::bytes(q as u64, select::list_places(keep), 2) + matrix::tile_bytes(job.scratch),
+        };
+        // A list of each query is also what one round of merging takes.
+        lists + q as u64 * each
+    }))
+}
+
+/// Candidates of a block by the fused kernel: keys and positions `[queries, keep]`, in no order.
+fn fused_block(job: &mut Job<'_>, block: &Block, screen: Screen, keep: usize) -> Result<(Bind, Bind), EngineError> {
+    let queries = block.count as usize;
+    let work = job.row_work(queries);
+    let most = parts(job, screen, keep, queries, job.rows()).max(1);
+    let mut best: Option<Best> = None;
+    job.visit(|job, shard| {
+        let mut row = 0;
+        while row < shard.rows {
+            let caps = job.caps("search");
+            let mut args = arguments(job, shard, block, screen, keep, (row, shard.rows));
+            let pipeline = job.pipeline(&search::record(&args, &caps))?;
+            let fit = job.rec.fit(&pipeline, work, ROW_STEP)? / ROW_STEP * ROW_STEP;
+            let rows = fit.min(shard.rows - row);
+            args.row_end = (row + rows) as u32;
+            let lists = search::parts(&args, &caps);
+            let whole = rows == job.rows();
+            let best = match &mut best {
+                Some(best) => best,
+                none => none.insert(Best::new(job, block.count, keep as u32, if whole { lists } else { most + 2 })?),
+            };
+            args.part_base = best.reserve(job, lists)?;
+            args.parts_total = best.capacity();
+            let mut binds = job.inputs(shard, block, true);
+            binds.extend(best.lists());
+            job.rec.launch("search", &pipeline, search::record(&args, &caps), binds, work * rows as f64);
+            row += rows;
+        }
+        Ok(())
+    })?;
+    match best {
+        Some(best) => best.finish(job, keep as u32),
+        None => Err(EngineError::Mismatch("a base without rows".to_owned())),
+    }
+}
+
+/// Candidates of a block by distances and selection in turn, for any `keep`.
+fn matrix_block(job: &mut Job<'_>, block: &Block, keep: usize) -> Result<(Bind, Bind), EngineError> {
+    let places = select::list_places(keep) as u32;
+    let mut best = Best::new(job, block.count, places, 2)?;
+    let masked = block.mask.is_some();
+    matrix::tiles(job, block, |job, tile| {
+        let list = best.reserve(job, 1)?;
+        let selection = Selection {
+            stage: "select_k",
+            segments: block.count,
+            width: tile.rows,
+            in_stride: tile.rows,
+            out_stride: best.stride(),
+            k: places,
+            position_base: tile.first as u32,
+            nan_is_missing: masked,
+        };
+        select::record(job, &selection, (tile.keys, None), best.lists_from(list))
+    })?;
+    best.finish(job, keep as u32)
+}
+
+/// The direct keys of candidates `[queries, width]`.
+fn refine_block(job: &mut Job<'_>, block: &Block, positions: Bind, width: usize) -> Result<Bind, EngineError> {
+    let bytes = u64::from(block.count) * width as u64 * 4;
+    let out = job.rec.scratch(bytes)?;
+    let keys = Bind::first(&out, bytes);
+    let target = keys.clone();
+    let work = job.row_work(1) * width as f64;
+    let caps = job.caps("refine");
+    job.visit(|job, shard| {
+        let mut query = 0;
+        while query < block.count {
+            let mut args = refine::Args {
+                metric: job.metric(),
+                dtype: job.dtype(),
+                dim: job.dim(),
+                q_begin: query,
+                q_end: block.count,
+                width: width as u32,
+                position_base: shard.first as u32,
+                rows: shard.rows as u32,
+                first: shard.first == 0,
+            };
+            let pipeline = job.pipeline(&refine::record(&args, &caps))?;
+            let queries = job.rec.fit(&pipeline, work, 1)?.min((block.count - query) as usize) as u32;
+            args.q_end = query + queries;
+            let mut binds = job.inputs(shard, block, false);
+            binds.extend([positions.clone(), target.clone()]);
+            job.rec.launch("refine", &pipeline, refine::record(&args, &caps), binds, work * f64::from(queries));
+            query += queries;
+        }
+        Ok(())
+    })?;
+    Ok(keys)
+}
+
+/// The direct keys of the positions that the task gives, sorted.
+pub(super) fn refine_given(job: &mut Job<'_>) -> Result<Candidates, EngineError> {
+    let Input::Positions { positions, width } = job.task.input else {
+        return Err(EngineError::Mismatch("no positions".to_owned()));
+    };
+    job.ensure(Case::Refine)?;
+    let mut out = Candidates::empty(job.queries(), width);
+    // A row of candidates that is too wide for the scratch goes in pieces.
+    let piece = width.min((job.scratch / 32) as usize).max(1);
+    let each = job.query_bytes() + piece as u64 * 16;
+    let count = block_queries(job.queries(), job.scratch, |q| q as u64 * each);
+    let mut first = 0;
+    while first < job.queries() {
+        let queries = count.min(job.queries() - first);
+        let block = job.block(first, queries)?;
+        let mut keys = vec![0u32; queries * width];
+        let mut column = 0;
+        while column < width {
+            let piece = piece.min(width - column);
+            let packed: Vec<u32> = (first..first + queries)
+                .flat_map(|q| positions[q * width + column..q * width + column + piece].iter().copied())
+                .collect();
+            let given = job.rec.upload(bytemuck::cast_slice(&packed))?;
+            let found = refine_block(job, &block, Bind::first(&given, packed.len() as u64 * 4), piece)?;
+            let mut read = job.rec.read(&[found])?.pop().unwrap_or_default();
+            job.spoil("refine", &mut read);
+            for (target, source) in keys.chunks_mut(width).zip(read.chunks(piece)) {
+                target[column..column + piece].copy_from_slice(source);
+            }
+            column += piece;
+        }
+        let given = &positions[first * width..(first + queries) * width];
+        job.rec.stats.refined += given.iter().filter(|&&p| p != u32::MAX).count() as u64;
+        sort_into(&mut out, first, &keys, given, width);
+        first += queries;
+    }
+    Ok(out)
+}
+
+/// A number that orders as (key, position) does; NaN after every key, places that are not filled after everything.
+pub(super) fn rank(key: u32, position: u32) -> u64 {
+    if position == u32::MAX {
+        return u64::MAX;
+    }
+    let magnitude = key & 0x7fff_ffff;
+    let sortable = match () {
+        () if magnitude > 0x7f80_0000 => 0xffff_fffe,
+        // -0 and 0 are the same key.
+        () if magnitude == 0 => 0x8000_0000,
+        () if key >> 31 == 1 => !key,
+        () => key | 0x8000_0000,
+    };
+    u64::from(sortable) << 32 | u64::from(position)
+}
+
+/// The key and the position of a rank.
+pub(super) fn unrank(rank: u64) -> (f32, u32) {
+    let (sortable, position) = ((rank >> 32) as u32, rank as u32);
+    match sortable {
+        u32::MAX => (f32::INFINITY, u32::MAX),
+        0xffff_fffe => (f32::NAN, position),
+        s if s >> 31 == 1 => (f32::from_bits(s & 0x7fff_ffff), position),
+        s => (f32::from_bits(!s), position),
+    }
+}
+
+/// Sorts the `width` candidates of each query and writes the best into the places from query `first` on.
+pub(super) fn sort_into(out: &mut Candidates, first: usize, keys: &[u32], positions: &[u32], width: usize) {
+    let places = out.width;
+    let targets =
+        out.keys[first * places..].par_chunks_mut(places).zip(out.positions[first * places..].par_chunks_mut(places));
+    let sources = keys.par_chunks(width.max(1)).zip(positions.par_chunks(width.max(1)));
+    targets.zip(sources).with_min_len(16).for_each(|((out_keys, out_positions), (keys, positions))| {
+        let mut ranks: Vec<u64> = keys.iter().zip(positions).map(|(&k, &p)| rank(k, p)).collect();
+        write_sorted(&mut ranks, out_keys, out_positions);
+    });
+}
+
+/// Selects on the host among keys `[queries, width]`; a key counts where `allowed` says so.
+pub(super) fn select_on_host(
+    out: &mut Candidates,
+    first: usize,
+    keys: &[f32],
+    width: usize,
+    allowed: Option<&(dyn Fn(usize, usize) -> bool + Sync)>,
+) {
+    let places = out.width;
+    let targets =
+        out.keys[first * places..].par_chunks_mut(places).zip(out.positions[first * places..].par_chunks_mut(places));
+    targets.zip(keys.par_chunks(width.max(1))).enumerate().for_each(|(q, ((out_keys, out_positions), keys))| {
+        let pairs = keys.iter().enumerate().filter(|&(i, _)| allowed.is_none_or(|allowed| allowed(first + q, i)));
+        let mut ranks: Vec<u64> = pairs.map(|(i, key)| rank(key.to_bits(), i as u32)).collect();
+        write_sorted(&mut ranks, out_keys, out_positions);
+    });
+}
+
+fn write_sorted(ranks: &mut [u64], keys: &mut [f32], positions: &mut [u32]) {
+    let places = keys.len().min(ranks.len());
+    if places > 0 && places < ranks.len() / 4 {
+        ranks.select_nth_unstable(places - 1);
+    }
+    let Some(best) = (if places < ranks.len() / 4 { ranks.get_mut(..places) } else { Some(ranks) }) else { return };
+    best.sort_unstable();
+    for ((key, position), &rank) in keys.iter_mut().zip(positions).zip(best.iter()) {
+        (*key, *position) = unrank(rank);
+    }
+}
+
+/// For each query the largest screen key kept, or +inf when places were left empty: then nothing was left out.
+fn write_bounds(bounds: &mut [f32], keys: &[u32], positions: &[u32], width: usize, keep: usize) {
+    for ((bound, keys), positions) in
+        bounds.iter_mut().zip(keys.chunks(width.max(1))).zip(positions.chunks(width.max(1)))
+    {
+        let last = keys.iter().zip(positions).map(|(&k, &p)| rank(k, p)).max().unwrap_or(u64::MAX);
+        *bound = if width < keep || last == u64::MAX { f32::INFINITY } else { unrank(last).0 };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranks_order_keys_then_positions_nan_then_nothing() {
+        let ordered = [
+            (f32::NEG_INFINITY, 7),
+            (-2.0, 1),
+            (-1.0, 9),
+            (0.0, 3),
+            (-0.0, 4),
+            (0.0, 5),
+            (1.0, 0),
+            (1.0, 1),
+            (f32::INFINITY, 2),
+            (f32::NAN, 0),
+            (f32::INFINITY, u32::MAX),
+        ];
+        let ranks: Vec<u64> = ordered.iter().map(|&(k, p)| rank(k.to_bits(), p)).collect();
+        assert!(ranks.windows(2).all(|w| w[0] < w[1]), "{ranks:x?}");
+        for (&(key, position), &rank) in ordered.iter().zip(&ranks) {
+            let (k, p) = unrank(rank);
+            assert!(k == key || k.is_nan() && key.is_nan(), "{key} {k}");
+            assert_eq!(p, position);
+        }
+    }
+
+    #[test]
+    fn bounds_are_infinite_where_places_are_free() {
+        let mut bounds = [0.0; 2];
+        let keys = [1.0f32, 3.0, 2.0, f32::INFINITY].map(f32::to_bits);
+        write_bounds(&mut bounds, &keys, &[4, 5, 6, u32::MAX], 2, 2);
+        assert_eq!(bounds, [3.0, f32::INFINITY]);
+        write_bounds(&mut bounds[..1], &keys[..2], &[4, 5], 2, 3);
+        assert_eq!(bounds[0], f32::INFINITY, "all rows were kept");
+    }
+}

@@ -1,0 +1,327 @@
+//! Copies of bases in device memory, so that the rows of an index cross the bus once.
+//!
+//! A base lies in shards of at most one storage binding and 2 GiB. Appended rows go into the free end of the last shard
+//! and then into new shards, each half as large as all before it, so that there are few. What is not searched for the
+//! longest goes first when another base needs the room. A base that can never fit is streamed (see `stream`).
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, Weak};
+use std::time::{Duration, Instant};
+
+use super::memory::{Buffer, Hold, ROWS};
+use super::rows;
+use super::submit::Machine;
+use super::sync::lock;
+use crate::engine::{Base, EngineError, Tag};
+use crate::stats::SearchStats;
+use crate::types::{DType, RowsView};
+
+/// Rows of a base in one buffer.
+#[derive(Clone, Debug)]
+pub(super) struct Shard {
+    /// Position of its first row in the base.
+    pub(super) first: usize,
+    /// Rows that it holds.
+    pub(super) rows: usize,
+    /// Rows that it has room for.
+    capacity: usize,
+    pub(super) data: Arc<Buffer>,
+    /// Lengths of the rows, where the base has them.
+    pub(super) norms: Option<Arc<Buffer>>,
+}
+
+impl Shard {
+    /// Rows that are on the device for the moment.
+    pub(super) fn chunk(first: usize, rows: usize, data: Arc<Buffer>, norms: Option<Arc<Buffer>>) -> Shard {
+        Shard { first, rows, capacity: rows, data, norms }
+    }
+}
+
+/// A base in device memory.
+struct Resident {
+    id: Weak<u64>,
+    epoch: u64,
+    dtype: DType,
+    dim: usize,
+    rows: usize,
+    shards: Vec<Shard>,
+    last_used: u64,
+}
+
+impl Resident {
+    fn new(tag: Option<&Tag>, view: &RowsView<'_>) -> Resident {
+        Resident {
+            id: tag.map(|t| Arc::downgrade(t.id())).unwrap_or_default(),
+            epoch: tag.map_or(0, Tag::epoch),
+            dtype: view.dtype(),
+            dim: view.dim(),
+            rows: 0,
+            shards: Vec::new(),
+            last_used: 0,
+        }
+    }
+
+    fn is_copy_of(&self, tag: &Tag, view: &RowsView<'_>) -> bool {
+        self.names(tag)
+            && self.epoch == tag.epoch()
+            && (self.dtype, self.dim) == (view.dtype(), view.dim())
+            && self.rows <= view.rows()
+    }
+
+    fn names(&self, tag: &Tag) -> bool {
+        std::ptr::eq(self.id.as_ptr(), Arc::as_ptr(tag.id()))
+    }
+}
+
+#[derive(Default)]
+struct Store {
+    bases: Vec<Resident>,
+    clock: u64,
+}
+
+/// All bases in device memory.
+#[derive(Default)]
+pub(super) struct Residents {
+    store: Mutex<Store>,
+}
+
+/// Bytes that a row takes on the device, its length included.
+pub(super) fn bytes_per_row(view: &RowsView<'_>, norms: bool) -> u64 {
+    rows::row_bytes(view.dtype(), view.dim()) + if norms { 4 } else { 0 }
+}
+
+/// Bytes of a whole base on the device.
+fn base_bytes(base: &Base<'_>) -> u64 {
+    bytes_per_row(&base.rows, base.norms.is_some()).saturating_mul(base.rows.rows() as u64)
+}
+
+/// Whether a base of so many bytes fits a budget beside scratch and what is staged for its upload.
+pub(super) fn bytes_fit(limit: u64, bytes: u64, scratch: u64) -> bool {
+    bytes.saturating_add(scratch).saturating_add(2 * staging_bytes(limit)) <= limit
+}
+
+impl Residents {
+    /// The shards of a base, uploaded as far as they are not there yet; `None` when the base does not fit the budget
+    /// beside `scratch` bytes.
+    pub(super) fn place(
+        &self,
+        machine: &Machine,
+        base: &Base<'_>,
+        scratch: u64,
+        stats: &mut SearchStats,
+    ) -> Result<Option<Vec<Shard>>, EngineError> {
+        let limit = machine.memory.limit();
+        if !bytes_fit(limit, base_bytes(base), scratch) {
+            return Ok(None);
+        }
+        let wanted = base_bytes(base);
+        let staging = staging_bytes(limit);
+        let mut store = lock(&self.store);
+        store.bases.retain(|b| b.id.strong_count() > 0);
+        store.clock += 1;
+        let now = store.clock;
+        let Some(tag) = base.tag else {
+            let mut once = Resident::new(None, &base.rows);
+            store.make_room(machine, wanted + scratch + 2 * staging, None);
+            drop(store);
+            once.append(machine, base, stats)?;
+            return Ok(Some(once.shards));
+        };
+        store.bases.retain(|b| !b.names(tag) || b.is_copy_of(tag, &base.rows));
+        if !store.bases.iter().any(|b| b.names(tag)) {
+            store.bases.push(Resident::new(Some(tag), &base.rows));
+        }
+        let there = store.bases.iter().find(|b| b.names(tag)).map_or(0, |b| b.rows);
+        let missing = bytes_per_row(&base.rows, base.norms.is_some()) * (base.rows.rows() - there) as u64;
+        if missing > 0 {
+            store.make_room(machine, missing + scratch + 2 * staging, Some(tag));
+        }
+        let Some(resident) = store.bases.iter_mut().find(|b| b.names(tag)) else { return Ok(None) };
+        resident.last_used = now;
+        if let Err(error) = resident.append(machine, base, stats) {
+            store.bases.retain(|b| !b.names(tag));
+            return Err(error);
+        }
+        Ok(Some(resident.shards.clone()))
+    }
+
+    /// Drops bases, the longest unused first, until so many bytes are free.
+    pub(super) fn make_room(&self, machine: &Machine, bytes: u64) {
+        lock(&self.store).make_room(machine, bytes, None);
+    }
+
+    /// Gives up every base that no search is using.
+    pub(super) fn clear(&self) {
+        lock(&self.store).bases.clear();
+    }
+}
+
+impl Store {
+    /// Drops bases, the longest unused first, until so many bytes are free or only `keep` is left.
+    fn make_room(&mut self, machine: &Machine, bytes: u64, keep: Option<&Tag>) {
+        while machine.memory.free() < bytes {
+            let others = self.bases.iter().enumerate().filter(|(_, b)| !keep.is_some_and(|tag| b.names(tag)));
+            let Some((oldest, _)) = others.min_by_key(|(_, b)| b.last_used) else { return };
+            self.bases.remove(oldest);
+        }
+    }
+}
+
+impl Resident {
+    /// Uploads the rows that are not here yet, and the lengths where they have become known.
+    fn append(&mut self, machine: &Machine, base: &Base<'_>, stats: &mut SearchStats) -> Result<(), EngineError> {
+        let mut upload = Upload::new(machine, staging_bytes(machine.memory.limit()));
+        if let Some(norms) = base.norms {
+            for shard in self.shards.iter_mut().filter(|s| s.norms.is_none()) {
+                let bytes = 4 * shard.capacity as u64;
+                let buffer = Arc::new(machine.memory.buffer(&machine.context, "nearfield.norms", bytes, ROWS)?);
+                upload.write(&buffer, 0, bytemuck::cast_slice(slice(norms, shard.first, shard.rows)?))?;
+                shard.norms = Some(buffer);
+            }
+        }
+        let total = base.rows.rows();
+        while self.rows < total {
+            let room = self.shards.last().map_or(0, |s| s.capacity - s.rows);
+            if room == 0 {
+                self.grow(machine, base, total)?;
+                continue;
+            }
+            let Some(shard) = self.shards.last_mut() else { break };
+            let count = room.min(total - self.rows);
+            upload.rows(&shard.data, shard.rows, &base.rows, self.rows, count)?;
+            if let (Some(norms), Some(buffer)) = (base.norms, &shard.norms) {
+                let bytes = bytemuck::cast_slice(slice(norms, self.rows, count)?);
+                upload.write(buffer, 4 * shard.rows as u64, bytes)?;
+            }
+            shard.rows += count;
+            self.rows += count;
+            stats.chunks_uploaded += 1;
+        }
+        upload.finish(stats)
+    }
+
+    /// Adds a shard with room for the rows that are missing; when it is not the first, for some more to come.
+    fn grow(&mut self, machine: &Machine, base: &Base<'_>, total: usize) -> Result<(), EngineError> {
+        let most = max_shard_rows(machine, &base.rows);
+        let missing = total - self.rows;
+        let each = bytes_per_row(&base.rows, base.norms.is_some());
+        let spare = (machine.memory.free() / 2 / each) as usize;
+        let capacity = missing.max((self.rows / 2).min(spare)).min(most).max(1);
+        let stride = rows::row_bytes(self.dtype, self.dim);
+        let data = machine.memory.buffer(&machine.context, "nearfield.rows", capacity as u64 * stride, ROWS)?;
+        let norms = match base.norms {
+            Some(_) => {
+                Some(Arc::new(machine.memory.buffer(&machine.context, "nearfield.norms", capacity as u64 * 4, ROWS)?))
+            }
+            None => None,
+        };
+        self.shards.push(Shard { first: self.rows, rows: 0, capacity, data: Arc::new(data), norms });
+        Ok(())
+    }
+}
+
+fn slice<T>(all: &[T], start: usize, count: usize) -> Result<&[T], EngineError> {
+    all.get(start..start + count)
+        .ok_or_else(|| EngineError::Mismatch(format!("{} norms, at least {} wanted", all.len(), start + count)))
+}
+
+/// Rows that one shard may hold: one binding, one buffer, and byte offsets that an i32 can count.
+pub(super) fn max_shard_rows(machine: &Machine, view: &RowsView<'_>) -> usize {
+    let limits = &machine.context.limits;
+    let bytes = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size).min((2 << 30) - 4);
+    ((bytes / rows::row_bytes(view.dtype(), view.dim())) as usize).max(1)
+}
+
+/// Bytes that are staged at a time for an upload: two of these are under way.
+fn staging_bytes(limit: u64) -> u64 {
+    (limit / 32).clamp(4096, 16 << 20) / 16 * 16
+}
+
+/// An upload in pieces, so that the driver never stages a whole base at once: one piece is on its way while the next is
+/// filled.
+pub(super) struct Upload<'a> {
+    machine: &'a Machine,
+    /// Most bytes of a piece.
+    piece: u64,
+    staged: u64,
+    hold: Option<Hold>,
+    under_way: VecDeque<(wgpu::SubmissionIndex, Hold)>,
+    spent: Duration,
+}
+
+impl<'a> Upload<'a> {
+    pub(super) fn new(machine: &'a Machine, piece: u64) -> Upload<'a> {
+        Upload { machine, piece, staged: 0, hold: None, under_way: VecDeque::new(), spent: Duration::ZERO }
+    }
+
+    /// Writes `count` rows from `start` on to place `at` of a shard.
+    pub(super) fn rows(
+        &mut self,
+        target: &Buffer,
+        at: usize,
+        view: &RowsView<'_>,
+        start: usize,
+        count: usize,
+    ) -> Result<(), EngineError> {
+        let stride = rows::row_bytes(view.dtype(), view.dim());
+        let step = ((self.piece / stride) as usize).max(1);
+        let mut done = 0;
+        while done < count {
+            let next = (done + step).min(count);
+            let packed = rows::pack(view, start + done, start + next);
+            self.write(target, (at + done) as u64 * stride, &packed)?;
+            done = next;
+        }
+        Ok(())
+    }
+
+    /// Writes whole words.
+    pub(super) fn write(&mut self, target: &Buffer, at: u64, bytes: &[u8]) -> Result<(), EngineError> {
+        let mut at = at;
+        for piece in bytes.chunks(self.piece as usize) {
+            if self.staged + piece.len() as u64 > self.piece {
+                self.send()?;
+            }
+            let began = Instant::now();
+            if self.hold.is_none() {
+                self.hold = Some(self.machine.memory.hold(self.piece)?);
+            }
+            let context = &self.machine.context;
+            context.scoped(piece.len() as u64, || context.queue.write_buffer(target.raw(), at, piece))?;
+            at += piece.len() as u64;
+            self.staged += piece.len() as u64;
+            self.spent += began.elapsed();
+        }
+        Ok(())
+    }
+
+    /// Starts the transfer of what is staged, and waits until there is room for the next piece.
+    pub(super) fn send(&mut self) -> Result<(), EngineError> {
+        let Some(hold) = self.hold.take() else { return Ok(()) };
+        let began = Instant::now();
+        let context = &self.machine.context;
+        let submission = context.scoped(0, || context.queue.submit([]))?;
+        self.staged = 0;
+        self.under_way.push_back((submission, hold));
+        if self.under_way.len() > 1
+            && let Some((oldest, _hold)) = self.under_way.pop_front()
+        {
+            context.wait(Some(oldest))?;
+        }
+        self.spent += began.elapsed();
+        Ok(())
+    }
+
+    /// Starts the rest of the transfer and waits for all of it.
+    pub(super) fn finish(mut self, stats: &mut SearchStats) -> Result<(), EngineError> {
+        self.send()?;
+        let began = Instant::now();
+        while let Some((submission, _hold)) = self.under_way.pop_front() {
+            self.machine.context.wait(Some(submission))?;
+        }
+        if self.spent > Duration::ZERO {
+            stats.add_stage("upload", self.spent + began.elapsed(), false);
+        }
+        Ok(())
+    }
+}
