@@ -1,1 +1,9 @@
-fn main() {}
+//! The program as its users see it: what it writes, what it says, how it ends.
+
+#![allow(missing_docs)]
+
+mod answers;
+mod bad_input;
+mod bench;
+mod sandbox;
+mod shows;

@@ -27,7 +27,7 @@ pub struct SourceArgs {
 #[derive(Args, Clone, Debug)]
 pub struct HowArgs {
     /// l2, ip, cosine, l1, linf, lp:P, canberra, bray-curtis, jensen-shannon, jaccard or hamming
-    #[arg(long, value_name = "M", value_parser = metric, required_unless_present = "index_file")]
+    #[arg(long, value_name = "M", value_parser = metric)]
     pub metric: Option<Metric>,
     /// The structure of the index
     #[arg(long, value_name = "SPEC", value_parser = spec, default_value = "Flat")]
@@ -38,9 +38,10 @@ pub struct HowArgs {
 }
 
 impl HowArgs {
-    /// The metric; clap sees to it that it is there.
+    /// The metric, which a file of vectors needs and an index file has.
     pub fn metric(&self) -> Result<Metric> {
-        self.metric.ok_or_else(|| fail::input("--metric is missing"))
+        self.metric
+            .ok_or_else(|| fail::input(format!("--metric <M> is missing; there are {}", Metric::NAMES.join(", "))))
     }
 
     fn bits(&self) -> bool {

@@ -43,9 +43,9 @@ impl Sentences {
         let lower: Vec<String> = self.texts.iter().map(|t| t.to_lowercase()).collect();
         let head = |t: &String| t.split(':').next() == Some(&wanted);
         let whole = |t: &String| t.split(|c: char| !c.is_alphanumeric()).any(|word| word == wanted);
-        let place = lower.iter().position(head).or_else(|| lower.iter().position(whole));
-        let anywhere = || lower.iter().position(|t| !wanted.is_empty() && t.contains(&wanted));
-        place.or_else(anywhere).ok_or_else(|| {
+        let find = |fits: &dyn Fn(&String) -> bool| lower.iter().position(fits).filter(|_| !wanted.is_empty());
+        let place = find(&head).or_else(|| find(&whole)).or_else(|| find(&|t| t.contains(&wanted)));
+        place.ok_or_else(|| {
             let words = self.texts.iter().filter_map(|t| t.split(':').next());
             let hint = nearest(&wanted, words).map(|w| format!("; did you mean `{w}`?"));
             let hint = hint.unwrap_or_else(|| "; try a common word, such as `music` or `river`".to_owned());

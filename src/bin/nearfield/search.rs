@@ -16,6 +16,10 @@ use crate::{fail, report, ui};
 /// Find the k nearest rows of each query
 #[derive(Args, Debug)]
 #[command(group = ArgGroup::new("answer").args(["ids", "distances"]).required(true).multiple(true))]
+#[command(
+    override_usage = "nearfield search --base <F> --metric <M> --queries <F> -k <K> --ids <OUT> --distances <OUT>
+       nearfield search --index-file <X.nf> --queries <F> -k <K> --ids <OUT> --distances <OUT>"
+)]
 pub struct SearchArgs {
     #[command(flatten)]
     source: SourceArgs,
