@@ -81,14 +81,14 @@ pub fn row_b4_every_metric(s: &Subject) {
 }
 
 pub fn row_b4_every_dtype(s: &Subject) {
-    let few = [(DType::F16, Metric::L2), (DType::U8, Metric::L2)];
+    let few = [DType::F16, DType::Bf16, DType::I8, DType::U8].map(|dtype| (dtype, Metric::L2));
     let all = [DType::F16, DType::Bf16, DType::I8, DType::U8].map(|dtype| METRICS.map(|m| (dtype, m)));
     for &(dtype, metric) in if s.full { all.as_flattened() } else { &few[..] } {
         for dim in [1, 7, 37, 96] {
             right(s, &Case::random(metric, dtype, (5, 130, dim), Values::Signed), Want::k(10));
         }
     }
-    for &dtype in if s.full { &[DType::F16, DType::Bf16, DType::I8, DType::U8][..] } else { &[DType::F16, DType::U8] } {
+    for dtype in [DType::F16, DType::Bf16, DType::I8, DType::U8] {
         right(s, &Case::random(Metric::L2, dtype, (5, 130, 9), Values::Whole), Want::exact(16));
     }
     for &metric in if s.full { &[Metric::Hamming, Metric::Jaccard][..] } else { &[Metric::Hamming] } {
