@@ -4,7 +4,6 @@
 // on four components at once; components come as bits, because packed bits do. METRIC, DTYPE and SCREEN are constants
 // when the driver compiles, so that one branch of each function is left.
 
-
 fn two_sums() -> bool {
     return METRIC == BRAY_CURTIS || METRIC == JACCARD;
 }

@@ -150,8 +150,10 @@ pub fn values(count: usize, seed: u64) -> Vec<f32> {
     (0..count).map(|_| next()).collect()
 }
 
-/// The devices to test on: the CPU, and a software GPU where the environment names one.
-pub fn devices() -> Vec<&'static str> {
-    let named = std::env::var("NEARFIELD_TEST_ADAPTERS").unwrap_or_default();
-    if named.contains("llvmpipe") && cfg!(feature = "gpu") { vec!["cpu", "llvmpipe"] } else { vec!["cpu"] }
+/// The devices to test on: the CPU, and the first adapter of `NEARFIELD_TEST_ADAPTERS`. That it is not there is a
+/// failure.
+pub fn devices() -> Vec<String> {
+    let named = std::env::var("NEARFIELD_TEST_ADAPTERS").unwrap_or_else(|_| "llvmpipe,SwiftShader".to_owned());
+    let first = named.split(',').map(str::trim).find(|name| !name.is_empty()).unwrap_or("gpu").to_owned();
+    if cfg!(feature = "gpu") { vec!["cpu".to_owned(), first] } else { vec!["cpu".to_owned()] }
 }

@@ -38,7 +38,9 @@ fn why_cpu(device: &Device) -> Result<String> {
     let mut index = Flat::new(device, 1, Metric::L2)?;
     index.add(&[[0.0f32]])?;
     let (_, stats) = index.search_with(RowsView::from(&[[0.0f32]]), 1, &SearchOptions::default())?;
-    Ok(stats.fallback.unwrap_or_else(|| "this build has no GPU engine (feature `gpu`)".to_owned()))
+    let why = stats.fallback.unwrap_or_else(|| "this build has no GPU engine (feature `gpu`)".to_owned());
+    // The callers say themselves that there is none.
+    Ok(why.strip_prefix("no GPU: ").unwrap_or(&why).to_owned())
 }
 
 /// The device for JSON: name, kind (`cpu`, or what sort of GPU) and what else is known.

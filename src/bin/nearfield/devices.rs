@@ -141,18 +141,14 @@ mod gpu {
             head(text, &format!("gpu:{}", r.index), &r.name, &format!("{}, {}, {}", r.backend, r.kind, r.driver));
             said(text, &self.choice);
             let (has, lacks): (Vec<_>, Vec<_>) = r.features.iter().partition(|(_, there)| *there);
-            let names = |list: &[&(&str, bool)]| list.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+            let names = |list: &[&(&'static str, bool)]| list.iter().map(|(name, _)| (*name).to_owned()).collect();
             let (low, high) = r.subgroup_sizes;
-            let size = if low == high { format!("{low}") } else { format!("{low} to {high}") };
-            let limits: Vec<String> = r.limits.iter().map(|(name, value)| limit(name, *value)).collect();
-            let lines = [
-                ("limits", limits.join(", ")),
-                ("has", names(&has)),
-                ("lacks", names(&lacks)),
-                ("subgroups", format!("of {size}")),
-            ];
-            for (name, line) in lines.iter().filter(|(_, line)| !line.is_empty()) {
-                let _ = writeln!(text, "        {name:<10}{}", ui::wrap(line, ui::width(), 18, 18));
+            let size = if low == high { format!("of {low}") } else { format!("of {low} to {high}") };
+            let limits = r.limits.iter().map(|(name, value)| limit(name, *value)).collect();
+            let lines: [(&str, Vec<String>); 4] =
+                [("limits", limits), ("has", names(&has)), ("lacks", names(&lacks)), ("subgroups", vec![size])];
+            for (name, items) in lines.iter().filter(|(_, items)| !items.is_empty()) {
+                let _ = writeln!(text, "        {name:<10}{}", ui::wrap_list(items, ui::width(), 18, 18));
             }
             self.json()
         }

@@ -56,6 +56,14 @@ pub fn wrap(text: &str, columns: usize, used: usize, indent: usize) -> String {
     out
 }
 
+/// `items` with commas between, in lines as [`wrap`] makes them; no item is broken.
+pub fn wrap_list(items: &[impl AsRef<str>], columns: usize, used: usize, indent: usize) -> String {
+    // A blank that does not break.
+    const HARD: &str = "\u{a0}";
+    let items: Vec<String> = items.iter().map(|item| item.as_ref().replace(' ', HARD)).collect();
+    wrap(&items.join(", "), columns, used, indent).replace(HARD, " ")
+}
+
 /// 1234567 as `1,234,567`.
 pub fn count(n: u64) -> String {
     let digits = n.to_string();

@@ -55,7 +55,7 @@ pub fn run(args: &QuickArgs) -> Result<()> {
     let mut head = format!("CPU: {}\n", cpu.name());
     head += &match (&gpu, &without) {
         (Some(gpu), _) => format!("GPU: {}\n", gpu.name()),
-        (None, why) => ui::wrap(&format!("GPU: none. {}.\n", why.as_deref().unwrap_or_default()), ui::width(), 0, 5),
+        (None, why) => ui::wrap(&format!("GPU: none; {}.\n", why.as_deref().unwrap_or_default()), ui::width(), 0, 5),
     };
     fail::print(&format!("{head}\n"))?;
     let bar = ui::progress(3 * BATCHES.len() as u64 * (1 + u64::from(gpu.is_some())), "measuring");
