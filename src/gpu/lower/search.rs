@@ -241,7 +241,7 @@ fn refine_block(job: &mut Job<'_>, block: &Block, positions: Bind, width: usize)
     Ok(keys)
 }
 
-/// The direct keys of the positions that the task gives, sorted.
+/// The direct keys of the positions that the task gives, in their places.
 pub(super) fn refine_given(job: &mut Job<'_>) -> Result<Candidates, EngineError> {
     let Input::Positions { positions, width } = job.task.input else {
         return Err(EngineError::Mismatch("no positions".to_owned()));
@@ -274,7 +274,11 @@ pub(super) fn refine_given(job: &mut Job<'_>) -> Result<Candidates, EngineError>
         }
         let given = &positions[first * width..(first + queries) * width];
         job.rec.stats.refined += given.iter().filter(|&&p| p != u32::MAX).count() as u64;
-        sort_into(&mut out, first, &keys, given, width);
+        for (place, (&key, &position)) in (first * width..).zip(keys.iter().zip(given)) {
+            if position != u32::MAX {
+                (out.keys[place], out.positions[place]) = (f32::from_bits(key), position);
+            }
+        }
         first += queries;
     }
     Ok(out)
@@ -288,8 +292,6 @@ pub(super) fn rank(key: u32, position: u32) -> u64 {
     let magnitude = key & 0x7fff_ffff;
     let sortable = match () {
         () if magnitude > 0x7f80_0000 => 0xffff_fffe,
-        // -0 and 0 are the same key.
-        () if magnitude == 0 => 0x8000_0000,
         () if key >> 31 == 1 => !key,
         () => key | 0x8000_0000,
     };
@@ -369,8 +371,8 @@ mod tests {
             (f32::NEG_INFINITY, 7),
             (-2.0, 1),
             (-1.0, 9),
-            (0.0, 3),
             (-0.0, 4),
+            (0.0, 3),
             (0.0, 5),
             (1.0, 0),
             (1.0, 1),
@@ -382,7 +384,7 @@ mod tests {
         assert!(ranks.windows(2).all(|w| w[0] < w[1]), "{ranks:x?}");
         for (&(key, position), &rank) in ordered.iter().zip(&ranks) {
             let (k, p) = unrank(rank);
-            assert!(k == key || k.is_nan() && key.is_nan(), "{key} {k}");
+            assert!(k.to_bits() == key.to_bits() || k.is_nan() && key.is_nan(), "{key} {k}");
             assert_eq!(p, position);
         }
     }
