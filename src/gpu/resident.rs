@@ -30,12 +30,29 @@ pub(super) struct Shard {
     pub(super) data: Arc<Buffer>,
     /// Lengths of the rows, where the base has them.
     pub(super) norms: Option<Arc<Buffer>>,
+    /// Rows whose lengths are there.
+    normed: usize,
 }
 
 impl Shard {
     /// Rows that are on the device for the moment.
     pub(super) fn chunk(first: usize, rows: usize, data: Arc<Buffer>, norms: Option<Arc<Buffer>>) -> Shard {
-        Shard { first, rows, capacity: rows, filled: 0, data, norms }
+        Shard { first, rows, capacity: rows, filled: 0, data, norms, normed: rows }
+    }
+
+    /// Writes the lengths of the rows that have none yet; they may come in a later run than the rows.
+    fn write_norms(&mut self, machine: &Machine, upload: &mut Upload<'_>, norms: &[f32]) -> Result<(), EngineError> {
+        let buffer = match &self.norms {
+            Some(buffer) => buffer.clone(),
+            None => {
+                let bytes = 4 * self.capacity as u64;
+                Arc::new(machine.memory.buffer(&machine.context, "nearfield.norms", bytes, ROWS)?)
+            }
+        };
+        let missing = slice(norms, self.first + self.normed, self.rows - self.normed)?;
+        upload.write(&buffer, 4 * self.normed as u64, bytemuck::cast_slice(missing))?;
+        (self.norms, self.normed) = (Some(buffer), self.rows);
+        Ok(())
     }
 }
 
@@ -173,14 +190,6 @@ impl Resident {
     /// Uploads the rows that are not here yet, and the lengths where they have become known.
     fn append(&mut self, machine: &Machine, base: &Base<'_>, stats: &mut SearchStats) -> Result<(), EngineError> {
         let mut upload = Upload::new(machine, staging_bytes(machine.memory.limit()));
-        if let Some(norms) = base.norms {
-            for shard in self.shards.iter_mut().filter(|s| s.norms.is_none()) {
-                let bytes = 4 * shard.capacity as u64;
-                let buffer = Arc::new(machine.memory.buffer(&machine.context, "nearfield.norms", bytes, ROWS)?);
-                upload.write(&buffer, 0, bytemuck::cast_slice(slice(norms, shard.first, shard.rows)?))?;
-                shard.norms = Some(buffer);
-            }
-        }
         let total = base.rows.rows();
         while self.rows < total {
             let room = self.shards.last().map_or(0, |s| s.capacity - s.rows);
@@ -195,13 +204,14 @@ impl Resident {
             if shard.filled < shard.rows + count {
                 upload.rows(&shard.data, shard.rows, &base.rows, self.rows, count)?;
             }
-            if let (Some(norms), Some(buffer)) = (base.norms, &shard.norms) {
-                let bytes = bytemuck::cast_slice(slice(norms, self.rows, count)?);
-                upload.write(buffer, 4 * shard.rows as u64, bytes)?;
-            }
             shard.rows += count;
             self.rows += count;
             stats.chunks_uploaded += 1;
+        }
+        if let Some(norms) = base.norms {
+            for shard in self.shards.iter_mut().filter(|s| s.normed < s.rows) {
+                shard.write_norms(machine, &mut upload, norms)?;
+            }
         }
         upload.finish(stats)
     }
@@ -222,13 +232,15 @@ impl Resident {
                 fill(&mut view, &base.rows, self.rows, filled);
             })?,
         };
-        let norms = match base.norms {
-            Some(_) => {
-                Some(Arc::new(machine.memory.buffer(&machine.context, "nearfield.norms", capacity as u64 * 4, ROWS)?))
-            }
-            None => None,
-        };
-        self.shards.push(Shard { first: self.rows, rows: 0, capacity, filled, data: Arc::new(data), norms });
+        self.shards.push(Shard {
+            first: self.rows,
+            rows: 0,
+            capacity,
+            filled,
+            data: Arc::new(data),
+            norms: None,
+            normed: 0,
+        });
         Ok(())
     }
 }
