@@ -231,7 +231,7 @@ fn many_queries_are_answered_in_their_order() {
 }
 
 #[test]
-fn row_a3_a_quarter_of_the_base_as_device_memory_gives_the_same_ids() {
+fn row_a4_a_quarter_of_the_base_as_device_memory_gives_the_same_ids() {
     let sandbox = Sandbox::new();
     let (rows, dim) = (20_000, 64);
     sandbox.f32("b.npy", &[rows, dim], &values(rows * dim, 5));
