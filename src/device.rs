@@ -76,7 +76,7 @@ impl Device {
     #[cfg(feature = "gpu")]
     pub fn from_wgpu(device: wgpu::Device, queue: wgpu::Queue) -> Result<Device, DeviceError> {
         let engine = GpuEngine::from_wgpu(device, queue, None).map_err(open_error)?;
-        Ok(Device::routed(engine, None, false, &DeviceOptions::default()))
+        Ok(Device::routed(Arc::new(engine), None, false, &DeviceOptions::default()))
     }
 
     /// The device in words, e.g. `cpu (avx512, 8 threads)` or the adapter's name.
@@ -106,16 +106,23 @@ impl Device {
         let auto = select == Select::Auto;
         let gpu_options = GpuOptions { select, memory: options.memory };
         match GpuEngine::open(&gpu_options) {
-            Ok(engine) => Ok(Device::routed(engine, Some(gpu_options), auto, options)),
+            Ok(engine) => Ok(Device::routed(Arc::new(engine), Some(gpu_options), auto, options)),
             Err(e) if auto => Ok(Device::on_cpu(options, Some(e.to_string()))),
             Err(e) => Err(open_error(e)),
         }
     }
 
+    /// What `auto` makes of an engine, so that tests can do to it what befalls real devices.
     #[cfg(feature = "gpu")]
-    fn routed(engine: GpuEngine, reopen: Option<GpuOptions>, auto: bool, options: &DeviceOptions) -> Device {
+    #[doc(hidden)]
+    pub fn auto_over(engine: Arc<GpuEngine>, reopen: GpuOptions) -> Device {
+        Device::routed(engine, Some(reopen), true, &DeviceOptions::default())
+    }
+
+    #[cfg(feature = "gpu")]
+    fn routed(engine: Arc<GpuEngine>, reopen: Option<GpuOptions>, auto: bool, options: &DeviceOptions) -> Device {
         let cpu = auto.then(|| CpuEngine::new(CpuOptions { threads: options.threads, level: None }));
-        let gpu = Mutex::new(Slot { engine: Arc::new(engine), lost: None });
+        let gpu = Mutex::new(Slot { engine, lost: None });
         Device { engine: Arc::new(Router { cpu, gpu, reopen }) }
     }
 }

@@ -38,8 +38,10 @@ mod index;
 pub mod kernels;
 #[doc(hidden)]
 pub mod plan;
-mod stats;
-mod types;
+#[doc(hidden)]
+pub mod stats;
+#[doc(hidden)]
+pub mod types;
 mod verbs;
 
 pub use device::{DEVICE_VARIABLE, DeviceOptions};

@@ -357,6 +357,26 @@ fn masks_hold_for_one_and_for_each_query() {
 }
 
 #[test]
+fn scratch_stays_within_64_mib_whatever_the_batch() {
+    // The fastest of the software drivers, where there is a choice: some of this is large.
+    let engine = engines(None).into_iter().max_by_key(|e| e.name().contains("llvmpipe")).unwrap();
+    let check = |rows: usize, queries: usize, dim: usize, step: Step| {
+        let data = Data::new(rows, queries, dim);
+        let plan = Plan::one(data.problem(Metric::L2), step);
+        engine.run(&data.task(&plan, None), &mut SearchStats::default()).unwrap();
+        let used = engine.used();
+        engine.trim();
+        assert!(used <= 64 << 20, "{plan} of {rows} x {queries} x {dim}: {used} bytes");
+    };
+    check(50, 100_000, 4, Step::Search { screen: Screen::None, keep: 40 });
+    check(300, 9_000, 4, Step::Search { screen: Screen::None, keep: 200 });
+    check(300_000, 2, 4, Step::Search { screen: Screen::None, keep: 200_000 });
+    check(300_000, 20, 4, Step::Distance);
+    check(300_000, 16, 4, Step::Range { key: 100.0 });
+    check(120_000, 1, 64, Step::Normalize { norm: Norm::L2 });
+}
+
+#[test]
 fn ceilings_are_measured() {
     for engine in engines(None) {
         let ceilings = engine.ceilings();

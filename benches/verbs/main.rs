@@ -112,9 +112,16 @@ impl Workload {
     }
 }
 
-/// The CPU, and the GPU that `NEARFIELD_DEVICE` names.
+/// The CPU, and the GPU whose name `NEARFIELD_DEVICE` is a part of.
 fn engines() -> Vec<Arc<dyn Engine>> {
-    vec![Arc::new(CpuEngine::new(CpuOptions::default()))]
+    let mut engines: Vec<Arc<dyn Engine>> = vec![Arc::new(CpuEngine::new(CpuOptions::default()))];
+    #[cfg(feature = "gpu")]
+    if let Ok(name) = std::env::var("NEARFIELD_DEVICE") {
+        use nearfield::gpu::{GpuEngine, GpuOptions, Select};
+        let options = GpuOptions { select: Select::Name(name), memory: None };
+        engines.push(Arc::new(GpuEngine::open(&options).unwrap_or_else(|e| panic!("NEARFIELD_DEVICE: {e}"))));
+    }
+    engines
 }
 
 criterion_group!(verbs, distance::bench, normalize::bench, search::bench, select_k::bench, refine::bench, range::bench);

@@ -77,6 +77,9 @@ impl<'a> Direct<'a> {
         let Keys { keys, converted, .. } = buffers;
         keys.resize(2 * n, 0.0);
         let convert = queries.len() >= CONVERT && !matches!(self.rows.dtype(), DType::F32 | DType::Bits);
+        if queries.len() > 1 && self.rows.dtype() == DType::F32 {
+            with_rows!(self.rows, m => convert::touch(self.token, m, picks));
+        }
         let (rows, from) = if convert {
             converted.resize(n * dim, 0.0);
             with_rows!(self.rows, m => convert::rows(self.token, m, picks, converted));

@@ -50,6 +50,24 @@ pub fn cost(problem: &Problem, step: &Step, width: usize) -> Cost {
     }
 }
 
+/// Bits that say which rows may be returned: row r of query q is allowed when bit r % 32 of
+/// `words[q * stride + r / 32]` is set.
+#[derive(Clone, Copy, Debug)]
+pub struct Mask<'a> {
+    /// The bits of all queries, or of one that stands for all.
+    pub words: &'a [u32],
+    /// Words from query to query; 0 when all queries share one bitmap.
+    pub stride: usize,
+}
+
+impl Mask<'_> {
+    /// Whether row `row` may be returned for query `query`.
+    #[inline]
+    pub fn allows(&self, query: usize, row: usize) -> bool {
+        self.words[query * self.stride + row / 32] >> (row % 32) & 1 == 1
+    }
+}
+
 /// Whether a kernel only reads a buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {

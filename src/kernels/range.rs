@@ -6,8 +6,7 @@
 
 use super::source::lib;
 use super::tile::{self, Shape};
-use super::{Access, Binding, Cost, DeviceCaps, Kernel, Launch, Variant, distance};
-use crate::engine::Mask;
+use super::{Access, Binding, Cost, DeviceCaps, Kernel, Launch, Mask, Variant, distance};
 use crate::plan::Problem;
 use crate::types::{DType, Metric, RowsView};
 

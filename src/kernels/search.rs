@@ -7,8 +7,7 @@
 
 use super::source::{lib, screen_code};
 use super::tile::{self, Shape};
-use super::{Access, Binding, Cost, DeviceCaps, Kernel, Launch, Variant, distance};
-use crate::engine::Mask;
+use super::{Access, Binding, Cost, DeviceCaps, Kernel, Launch, Mask, Variant, distance};
 use crate::plan::{Problem, Screen};
 use crate::types::{DType, Metric, RowsView};
 

@@ -79,3 +79,68 @@ fn demanded(level: Level) -> bool {
     };
     levels[..=named].contains(&level)
 }
+
+/// A GPU through each adapter named in `NEARFIELD_TEST_ADAPTERS`.
+#[cfg(feature = "gpu")]
+mod gpu {
+    use nearfield::gpu::{GpuEngine, GpuOptions, Select, adapters};
+
+    use super::*;
+
+    /// Parts of adapter names; by default the two software drivers of `scripts/setup-drivers`.
+    pub fn names() -> Vec<String> {
+        let names = std::env::var("NEARFIELD_TEST_ADAPTERS").unwrap_or_else(|_| "llvmpipe,SwiftShader".to_owned());
+        names.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
+    }
+
+    fn absent(name: &str, why: &dyn std::fmt::Display) -> ! {
+        panic!(
+            "no adapter `{name}` for the tests ({why}). Run scripts/setup-drivers, then source target/drivers/both.env, or \
+             name an adapter of this machine in NEARFIELD_TEST_ADAPTERS"
+        )
+    }
+
+    /// As the engine opens it: all features and limits that it can use.
+    pub fn open(name: &str) -> Arc<GpuEngine> {
+        let options = GpuOptions { select: Select::Name(name.to_owned()), memory: None };
+        GpuEngine::open(&options).map(Arc::new).unwrap_or_else(|e| absent(name, &e))
+    }
+
+    /// As an application may hand it over: no features (so no subgroups, no immediates) and the default limits.
+    pub fn open_plain(name: &str) -> Arc<GpuEngine> {
+        let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+        descriptor.backends = wgpu::Backends::PRIMARY;
+        let found = pollster::block_on(wgpu::Instance::new(descriptor).enumerate_adapters(wgpu::Backends::PRIMARY));
+        let wanted = name.to_lowercase();
+        let adapter = found.iter().find(|a| a.get_info().name.to_lowercase().contains(&wanted));
+        let there = || adapters().into_iter().map(|a| a.name).collect::<Vec<_>>().join(", ");
+        let adapter = adapter.unwrap_or_else(|| absent(name, &format!("there are: {}", there())));
+        let device = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor::default()));
+        let (device, queue) = device.unwrap_or_else(|e| absent(name, &e));
+        GpuEngine::from_wgpu(device, queue, None).map(Arc::new).unwrap_or_else(|e| absent(name, &e))
+    }
+}
+
+/// The GPU at a place of the list of adapters; a place past its end is left out, and said so.
+#[cfg(feature = "gpu")]
+pub fn gpu(place: usize) -> Option<Subject> {
+    static ENGINES: [OnceLock<Option<Subject>>; 2] = [const { OnceLock::new() }; 2];
+    ENGINES[place].get_or_init(|| subject(gpu::names().get(place), place, gpu::open)).clone()
+}
+
+/// The last of the listed GPUs without any optional feature.
+#[cfg(feature = "gpu")]
+pub fn gpu_plain() -> Option<Subject> {
+    static ENGINE: OnceLock<Option<Subject>> = OnceLock::new();
+    ENGINE.get_or_init(|| subject(gpu::names().last(), 0, gpu::open_plain)).clone()
+}
+
+#[cfg(feature = "gpu")]
+fn subject(name: Option<&String>, place: usize, open: fn(&str) -> Arc<nearfield::gpu::GpuEngine>) -> Option<Subject> {
+    let Some(name) = name else {
+        assert!(place > 0, "NEARFIELD_TEST_ADAPTERS names no adapter: unset it, or name one");
+        say_loudly(&format!("NOT TESTED: gpu_{place}; NEARFIELD_TEST_ADAPTERS names only {:?}", gpu::names()));
+        return None;
+    };
+    Some(Subject { engine: open(name), full: std::env::var_os("NEARFIELD_TEST_FULL").is_some() })
+}

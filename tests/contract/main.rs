@@ -71,3 +71,9 @@ contract_tests!(cpu_avx2, crate::engines::cpu(nearfield::cpu::Level::Avx2));
 contract_tests!(cpu_avx512, crate::engines::cpu(nearfield::cpu::Level::Avx512));
 #[cfg(target_arch = "aarch64")]
 contract_tests!(cpu_neon, crate::engines::cpu(nearfield::cpu::Level::Neon));
+#[cfg(feature = "gpu")]
+contract_tests!(gpu_0, crate::engines::gpu(0));
+#[cfg(feature = "gpu")]
+contract_tests!(gpu_1, crate::engines::gpu(1));
+#[cfg(feature = "gpu")]
+contract_tests!(gpu_plain, crate::engines::gpu_plain());

@@ -215,7 +215,7 @@ pub fn row_b4_b5_b13_any_shape(s: &Subject) {
     let (metrics, dtypes, cases, rows) = if s.full {
         (METRICS.to_vec(), DType::ALL.to_vec(), 300, 700)
     } else {
-        (vec![Metric::L2], vec![DType::F32], 60, 200)
+        (SCREENED.to_vec(), vec![DType::F32], 100, 300)
     };
     let cases = asked.unwrap_or(cases);
     let config = Config { cases, failure_persistence: None, max_shrink_iters: 200, ..Config::default() };

@@ -81,14 +81,14 @@ pub fn row_b4_every_metric(s: &Subject) {
 }
 
 pub fn row_b4_every_dtype(s: &Subject) {
-    let few = [(DType::F16, Metric::L2), (DType::U8, Metric::L2)];
+    let few = [DType::F16, DType::Bf16, DType::I8, DType::U8].map(|dtype| (dtype, Metric::L2));
     let all = [DType::F16, DType::Bf16, DType::I8, DType::U8].map(|dtype| METRICS.map(|m| (dtype, m)));
     for &(dtype, metric) in if s.full { all.as_flattened() } else { &few[..] } {
         for dim in [1, 7, 37, 96] {
             right(s, &Case::random(metric, dtype, (5, 130, dim), Values::Signed), Want::k(10));
         }
     }
-    for &dtype in if s.full { &[DType::F16, DType::Bf16, DType::I8, DType::U8][..] } else { &[DType::F16, DType::U8] } {
+    for dtype in [DType::F16, DType::Bf16, DType::I8, DType::U8] {
         right(s, &Case::random(Metric::L2, dtype, (5, 130, 9), Values::Whole), Want::exact(16));
     }
     for &metric in if s.full { &[Metric::Hamming, Metric::Jaccard][..] } else { &[Metric::Hamming] } {
@@ -250,7 +250,12 @@ fn screen_alone(s: &Subject, case: &Case, keep: usize, mask: Option<Mask<'_>>) -
 fn refined_keys(s: &Subject, case: &Case) -> Result<Vec<f32>, String> {
     let positions: Vec<u32> = (0..case.q()).flat_map(|_| 0..case.n() as u32).collect();
     let input = Input::Positions { positions: &positions, width: case.n() };
-    candidates(case.run(&*s.engine, &[Step::Refine], None, input)).map(|c| c.keys)
+    let refined = candidates(case.run(&*s.engine, &[Step::Refine], None, input))?;
+    let mut keys = vec![f32::NAN; case.q() * case.n()];
+    for (i, (&key, &position)) in refined.keys.iter().zip(&refined.positions).enumerate() {
+        keys[i / case.n() * case.n() + position as usize] = key;
+    }
+    Ok(keys)
 }
 
 /// Whether the screen's candidates are what its contract says: the `keep` smallest lower bounds among allowed rows,

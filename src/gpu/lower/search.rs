@@ -48,7 +48,7 @@ pub(super) fn run(job: &mut Job<'_>, screen: Screen, keep: usize, k: usize) -> R
             job.ensure(Case::Refine)?;
         }
         let block = job.block(first, queries)?;
-        let (keys, positions) = match fused {
+        let (keys, positions, width) = match fused {
             true => fused_block(job, &block, screen, kept)?,
             false => matrix_block(job, &block, kept)?,
         };
@@ -68,7 +68,7 @@ pub(super) fn run(job: &mut Job<'_>, screen: Screen, keep: usize, k: usize) -> R
             job.rec.stats.refined += positions.iter().filter(|&&p| p != u32::MAX).count() as u64;
             keys = direct;
         }
-        sort_into(&mut out, first, &keys, &positions, kept);
+        sort_into(&mut out, first, &keys, &positions, width);
         first += queries;
     }
     Ok(out)
@@ -135,8 +135,14 @@ fn queries_of_a_block(job: &Job<'_>, screen: Screen, keep: usize, fused: bool) -
     }))
 }
 
-/// Candidates of a block by the fused kernel: keys and positions `[queries, keep]`, in no order.
-fn fused_block(job: &mut Job<'_>, block: &Block, screen: Screen, keep: usize) -> Result<(Bind, Bind), EngineError> {
+/// Candidates of a block by the fused kernel: keys and positions `[queries, width]` in no order, and the width: `keep`
+/// after a screen, else maybe more.
+fn fused_block(
+    job: &mut Job<'_>,
+    block: &Block,
+    screen: Screen,
+    keep: usize,
+) -> Result<(Bind, Bind, usize), EngineError> {
     let queries = block.count as usize;
     let work = job.row_work(queries);
     let most = parts(job, screen, keep, queries, job.rows()).max(1);
@@ -166,31 +172,38 @@ fn fused_block(job: &mut Job<'_>, block: &Block, screen: Screen, keep: usize) ->
         Ok(())
     })?;
     match best {
-        Some(best) => best.finish(job, keep as u32),
+        Some(best) => match best.unmerged().filter(|_| screen == Screen::None) {
+            Some(lists) => Ok(lists),
+            None => best.finish(job, keep as u32).map(|(keys, positions)| (keys, positions, keep)),
+        },
         None => Err(EngineError::Mismatch("a base without rows".to_owned())),
     }
 }
 
-/// Candidates of a block by distances and selection in turn, for any `keep`.
-fn matrix_block(job: &mut Job<'_>, block: &Block, keep: usize) -> Result<(Bind, Bind), EngineError> {
-    let places = select::list_places(keep) as u32;
-    let mut best = Best::new(job, block.count, places, 2)?;
+/// Candidates of a block by distances and selection in turn, for any `keep`: keys and positions, and `keep`.
+fn matrix_block(job: &mut Job<'_>, block: &Block, keep: usize) -> Result<(Bind, Bind, usize), EngineError> {
     let masked = block.mask.is_some();
+    let mut best: Option<Best> = None;
     matrix::tiles(job, block, |job, tile| {
-        let list = best.reserve(job, 1)?;
+        let best = match &mut best {
+            Some(best) => best,
+            none => none.insert(Best::of_tiles(job, block.count, keep, tile.rows as usize == job.rows())?),
+        };
         let selection = Selection {
             stage: "select_k",
             segments: block.count,
             width: tile.rows,
             in_stride: tile.rows,
             out_stride: best.stride(),
-            k: places,
+            k: best.keep(),
             position_base: tile.first as u32,
             nan_is_missing: masked,
         };
+        let list = best.reserve(job, 1)?;
         select::record(job, &selection, (tile.keys, None), best.lists_from(list))
     })?;
-    best.finish(job, keep as u32)
+    let best = best.ok_or_else(|| EngineError::Mismatch("a base without rows".to_owned()))?;
+    best.finish(job, keep as u32).map(|(keys, positions)| (keys, positions, keep))
 }
 
 /// The direct keys of candidates `[queries, width]`.

@@ -1,0 +1,138 @@
+//! Which device answers, and what happens when it can't: by name, by rule, on an application's device, within a budget,
+//! after a loss. On the adapters of `NEARFIELD_TEST_ADAPTERS`; none is a failure of the set-up.
+#![cfg(feature = "gpu")]
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nearfield::gpu::{Fault, GpuEngine, GpuOptions, Select};
+use nearfield::{
+    Device, DeviceError, DeviceOptions, Flat, Index, MatrixView, Metric, Neighbors, SearchError, SearchOptions,
+    SearchStats, wgpu,
+};
+
+const DIM: usize = 16;
+
+fn open(name: &str, memory: Option<u64>) -> Result<Device, DeviceError> {
+    Device::open(&DeviceOptions { device: Some(name.to_owned()), memory, threads: None })
+}
+
+fn adapter_names() -> Vec<String> {
+    let names = std::env::var("NEARFIELD_TEST_ADAPTERS").unwrap_or_else(|_| "llvmpipe,SwiftShader".to_owned());
+    names.split(',').map(str::to_owned).collect()
+}
+
+/// Eighths from -1 to 1: every sum is exact, so that every device must give the same ids, ties and all.
+fn values(n: usize, seed: u64) -> Vec<f32> {
+    let mut state = seed;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((state >> 33) % 17) as f32 / 8.0 - 1.0
+    };
+    (0..n).map(|_| next()).collect()
+}
+
+fn flat(device: &Device, rows: usize) -> Flat {
+    let mut index = Flat::new(device, DIM, Metric::L2).unwrap();
+    index.add(MatrixView::new(&values(rows * DIM, 1), DIM).unwrap()).unwrap();
+    index
+}
+
+fn search(index: &Flat) -> (Neighbors, SearchStats) {
+    let queries = values(8 * DIM, 2);
+    index.search_with(MatrixView::new(&queries, DIM).unwrap().into(), 10, &SearchOptions::default()).unwrap()
+}
+
+#[test]
+fn row_a2_devices_are_chosen_by_name_and_by_rule() {
+    assert!(open("cpu", None).unwrap().name().starts_with("cpu ("));
+    for name in adapter_names() {
+        let opened = open(&name.to_uppercase(), None).unwrap_or_else(|e| panic!("{e}\nscripts/setup-drivers helps"));
+        assert!(opened.name().contains(&name), "{} for {name}", opened.name());
+    }
+    for wrong in ["gpu:99", "gpu:x", "a card that nobody made"] {
+        let error = open(wrong, None).unwrap_err().to_string();
+        assert!(error.contains(wrong) && error.contains("auto, cpu, gpu"), "{error}");
+        assert!(error.contains(&adapter_names()[0]), "it lists what there is: {error}");
+    }
+    // Here all adapters are software: `gpu` takes one all the same, `auto` never does and says why.
+    if nearfield::adapters().iter().all(|a| a.kind == nearfield::gpu::Kind::Software) {
+        assert!(!open("gpu", None).unwrap().name().starts_with("cpu"));
+        let auto = open("auto", None).unwrap();
+        assert!(auto.name().starts_with("cpu"), "{}", auto.name());
+        let (_, stats) = search(&flat(&auto, 100));
+        let reason = stats.fallback.expect("the answer says why no GPU gave it");
+        assert!(reason.contains("software"), "{reason}");
+    }
+}
+
+#[test]
+fn row_a3_an_applications_own_device_answers() {
+    let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+    descriptor.backends = wgpu::Backends::VULKAN;
+    let instance = wgpu::Instance::new(descriptor);
+    let adapters = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::VULKAN));
+    let wanted = &adapter_names()[0];
+    let adapter = adapters.iter().find(|a| a.get_info().name.contains(wanted.as_str())).expect("the test adapter");
+    // The defaults of WebGPU: no feature, 128 MiB bindings, 8 storage buffers.
+    let (device, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor::default())).unwrap();
+    let shared = Device::from_wgpu(device.clone(), queue).unwrap();
+    let (found, stats) = search(&flat(&shared, 1000));
+    assert_eq!(found.ids, search(&flat(&Device::cpu(), 1000)).0.ids);
+    assert!(stats.fallback.is_none() && stats.device.contains(wanted.as_str()), "{stats:?}");
+
+    // The application closes its device: an error, no panic.
+    let index = flat(&shared, 1000);
+    device.destroy();
+    let queries = values(DIM, 3);
+    let error = index.search(MatrixView::new(&queries, DIM).unwrap(), 1).unwrap_err();
+    assert!(matches!(error, SearchError::Engine(_)), "{error}");
+}
+
+#[test]
+fn row_a4_a_small_budget_changes_no_answer() {
+    let rows = 4000;
+    let want = search(&flat(&Device::cpu(), rows)).0.ids;
+    for name in adapter_names() {
+        // A quarter of the rows, and what a search needs beside them.
+        let budget = (rows * DIM * 4 / 4) as u64;
+        let device = open(&name, Some(budget.max(256 << 10))).unwrap();
+        let big = flat(&device, 40 * rows);
+        let (found, stats) = search(&big);
+        assert_eq!(found.ids, search(&flat(&Device::cpu(), 40 * rows)).0.ids, "{name}");
+        assert!(stats.chunks_uploaded > 1, "the base is larger than the budget: {stats:?}");
+        assert_eq!(search(&flat(&device, rows)).0.ids, want, "{name}");
+    }
+}
+
+#[test]
+fn row_a4_after_a_loss_the_next_query_is_answered() {
+    for name in adapter_names() {
+        let options = GpuOptions { select: Select::Name(name.clone()), memory: None };
+        let engine = Arc::new(GpuEngine::open(&options).unwrap());
+        let device = Device::auto_over(engine.clone(), options);
+        let index = flat(&device, 2000);
+        let (want, stats) = search(&index);
+        assert_eq!(stats.fallback, None);
+        let answered_by_cpu = |why: &str| {
+            let started = Instant::now();
+            let (found, stats) = search(&index);
+            assert_eq!(found.ids, want.ids);
+            let reason = stats.fallback.expect("the CPU answered and says so");
+            assert!(reason.contains(why) && reason.contains("the CPU answered"), "{reason}");
+            assert!(stats.device.starts_with("cpu"), "{}", stats.device);
+            started.elapsed()
+        };
+
+        engine.inject(Fault::OutOfMemory);
+        assert!(answered_by_cpu("out of device memory") < Duration::from_secs(1));
+        assert_eq!(search(&index).1.fallback, None, "the next query has its memory again");
+
+        engine.inject(Fault::Lost);
+        assert!(answered_by_cpu("lost") < Duration::from_secs(1));
+        answered_by_cpu("lost");
+        std::thread::sleep(Duration::from_millis(1100));
+        let (found, stats) = search(&index);
+        assert_eq!((found.ids, stats.fallback), (want.ids, None), "the device came back by itself");
+    }
+}
