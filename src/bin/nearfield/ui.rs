@@ -72,6 +72,7 @@ pub fn wrap(text: &str, columns: usize, used: usize, indent: usize) -> String {
 }
 
 /// `items` with commas between, in lines as [`wrap`] makes them; no item is broken.
+#[cfg(feature = "gpu")]
 pub fn wrap_list(items: &[impl AsRef<str>], columns: usize, used: usize, indent: usize) -> String {
     // A blank that does not break.
     const HARD: &str = "\u{a0}";
