@@ -37,13 +37,13 @@ impl fmt::Display for Explanation {
         let c = &self.ceilings;
         let (gb, gop) = (c.bytes_per_second / 1e9, c.operations_per_second / 1e9);
         writeln!(f, "measured ceilings: {gb:.1} GB/s, {gop:.0} GFLOP/s, {:.0} us a launch", c.launch_seconds * 1e6)?;
-        writeln!(f, "{:<32} {:>12} {:>12} {:>12}  bound by", "step", "bytes", "operations", "predicted")?;
+        writeln!(f, "{:<29} {:>12} {:>12} {:>12}  bound by", "step", "bytes", "operations", "predicted")?;
         for (step, cost) in self.plan.steps.iter().zip(&self.costs) {
             let bytes = cost.bytes_read + cost.bytes_written;
             let memory_bound = bytes / c.bytes_per_second > cost.operations / c.operations_per_second;
             writeln!(
                 f,
-                "{:<32} {:>12} {:>12} {:>12}  {}",
+                "{:<29} {:>12} {:>12} {:>12}  {}",
                 step.to_string(),
                 scaled(bytes, "B"),
                 scaled(cost.operations, "op"),
@@ -51,7 +51,7 @@ impl fmt::Display for Explanation {
                 if memory_bound { "memory" } else { "arithmetic" },
             )?;
         }
-        write!(f, "{:<58} {:>12}", "at best", scaled(self.seconds(), "s"))
+        write!(f, "{:<55} {:>12}", "at best", scaled(self.seconds(), "s"))
     }
 }
 

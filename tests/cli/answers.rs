@@ -203,3 +203,45 @@ fn stats_are_told_and_written() {
     let json = sandbox.read_json("s.json");
     assert_eq!((json["queries"].as_u64(), json["scanned"].as_u64()), (Some(5), Some(5 * N as u64)));
 }
+
+/// More queries than are searched at a time.
+#[test]
+fn many_queries_are_answered_in_their_order() {
+    const MANY: usize = 9000;
+    let sandbox = Sandbox::new();
+    sandbox.f32("b.npy", &[20, 1], &(0..20).map(|i| i as f32).collect::<Vec<_>>());
+    // Query q lies just past row q % 20, and may have every third row, another third than the query before.
+    sandbox.f32("q.npy", &[MANY, 1], &(0..MANY).map(|q| (q % 20) as f32 + 0.125).collect::<Vec<_>>());
+    sandbox.bools("m.npy", &[MANY, 20], &(0..MANY * 20).map(|i| (i / 20 + i % 20) % 3 == 0).collect::<Vec<_>>());
+    sandbox.run("search --base b.npy --queries q.npy --metric l1 -k 2 --filter m.npy --ids i.npy").ok();
+    let (shape, ids) = sandbox.read_i64("i.npy");
+    assert_eq!(shape, [MANY, 2]);
+    for (q, found) in ids.chunks(2).enumerate() {
+        let mut wanted: Vec<i64> = (0..20).filter(|row| (q as i64 + row) % 3 == 0).collect();
+        wanted.sort_by_key(|row| (8 * row - (8 * (q as i64 % 20) + 1)).abs());
+        assert_eq!(found, &wanted[..2], "query {q}");
+    }
+    sandbox.run("range --base b.npy --queries q.npy --metric l1 --radius 0.9 --offsets o.npy --ids i.npy").ok();
+    let (offsets, ids) = (sandbox.read_i64("o.npy").1, sandbox.read_i64("i.npy").1);
+    assert_eq!(offsets.len(), MANY + 1);
+    for q in 0..MANY {
+        let row = (q % 20) as i64;
+        let wanted: &[i64] = if row < 19 { &[row, row + 1] } else { &[row] };
+        assert_eq!(&ids[offsets[q] as usize..offsets[q + 1] as usize], wanted, "query {q}");
+    }
+}
+
+#[test]
+fn row_a4_a_quarter_of_the_base_as_device_memory_gives_the_same_ids() {
+    let sandbox = Sandbox::new();
+    let (rows, dim) = (20_000, 64);
+    sandbox.f32("b.npy", &[rows, dim], &values(rows * dim, 5));
+    sandbox.f32("q.npy", &[3, dim], &values(3 * dim, 6));
+    sandbox.run("search --base b.npy --queries q.npy --metric l2 -k 10 --ids cpu.npy").ok();
+    for device in devices() {
+        let line = "search --base b.npy --queries q.npy --metric l2 -k 10 --ids i.npy --stats --device-memory 1250KiB";
+        let said = sandbox.run_with(line, &["--device", &device]).ok();
+        assert_eq!(sandbox.read_i64("i.npy"), sandbox.read_i64("cpu.npy"), "{device}");
+        assert!(device == "cpu" || said.err.contains("parts of the base"), "{}", said.err);
+    }
+}

@@ -36,7 +36,7 @@ fn refused(sandbox: &Sandbox, line: &str, parts: &[&str]) {
 }
 
 #[test]
-fn files_that_cannot_be_read() {
+fn row_e3_files_that_cannot_be_read() {
     let sandbox = sandbox();
     let cases: [(&str, &[&str]); 6] = [
         ("nowhere.npy", &["`nowhere.npy`", "No such file"]),
@@ -54,7 +54,7 @@ fn files_that_cannot_be_read() {
 }
 
 #[test]
-fn values_that_no_metric_takes() {
+fn row_e7_values_that_no_metric_takes() {
     let sandbox = sandbox();
     let cases: [(&str, &str, &[&str]); 4] = [
         ("l2", "nan.npy", &["`nan.npy`", "row 7, component 1 is NaN", "finite"]),
@@ -122,7 +122,7 @@ fn words_that_are_not_known() {
 }
 
 #[test]
-fn a_wrong_device_variable_is_named() {
+fn row_a2_a_wrong_device_variable_is_named() {
     let sandbox = sandbox();
     let done = std::process::Command::new(env!("CARGO_BIN_EXE_nearfield"))
         .args(SEARCH.split(' '))
@@ -192,7 +192,7 @@ fn outputs_that_cannot_be_written() {
 }
 
 #[test]
-fn index_files_that_are_damaged_or_newer() {
+fn row_e3_index_files_that_are_damaged_or_newer() {
     let sandbox = sandbox();
     sandbox.run("build --base b.npy --metric l2 --out x.nf").ok();
     let whole = std::fs::read(sandbox.path("x.nf")).unwrap();

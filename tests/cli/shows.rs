@@ -83,3 +83,13 @@ fn help_names_every_command_and_fits_the_terminal() {
     }
     assert!(sandbox.run("--version").ok().out.starts_with("nearfield 0."));
 }
+
+/// `nearfield ... | head` must not end in a panic.
+#[cfg(unix)]
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    let line = format!("set -o pipefail; {} devices --help | true; {0} demo | true", env!("CARGO_BIN_EXE_nearfield"));
+    let done = std::process::Command::new("bash").args(["-c", &line]).env("NEARFIELD_DEVICE", "cpu").output().unwrap();
+    let said = String::from_utf8(done.stderr).unwrap();
+    assert!(done.status.success() && said.is_empty(), "{:?} {said}", done.status);
+}

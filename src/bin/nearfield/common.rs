@@ -82,7 +82,7 @@ pub fn nearest<'a>(wanted: &str, names: impl IntoIterator<Item = &'a str>) -> Op
     names
         .into_iter()
         .map(|name| (likeness(name), name))
-        .filter(|(like, _)| *like > 0.7)
+        .filter(|(like, _)| *like > 0.65)
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, name)| name)
 }

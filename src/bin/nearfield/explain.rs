@@ -14,8 +14,8 @@ use crate::fail;
 
 /// Print the plan of a search: bytes, operations and predicted time of each step
 #[derive(Args, Debug)]
-#[command(override_usage = "nearfield explain --base <F> --metric <M> (--queries <F> | --batch <B>) -k <K>
-       nearfield explain --index-file <X.nf> (--queries <F> | --batch <B>) -k <K>")]
+#[command(override_usage = "nearfield explain (--base <F> --metric <M> | --index-file <X.nf>)
+                         (--queries <F> | --batch <B>) -k <K>")]
 pub struct ExplainArgs {
     #[command(flatten)]
     source: SourceArgs,

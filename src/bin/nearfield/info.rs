@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 use nearfield::FileInfo;
-use nearfield::format::{NF_VERSION, NfFile};
+use nearfield::format::NfFile;
 use serde_json::json;
 
 use crate::common::file;
@@ -40,7 +40,7 @@ pub fn run(args: &InfoArgs) -> Result<()> {
         ui::bytes(info.dtype.row_bytes(info.dim) as u64 * info.rows as u64),
         if info.has_ids { "given by its maker" } else { "the row numbers" },
     );
-    let _ = writeln!(text, "  file      {}, version up to {NF_VERSION}, all checksums are right", ui::bytes(end));
+    let _ = writeln!(text, "  file      {}, all checksums are right", ui::bytes(end));
     for (i, s) in nf.sections().iter().enumerate() {
         let head = if i == 0 { "sections" } else { "" };
         let size = ui::bytes(s.len);

@@ -75,3 +75,36 @@ impl Outputs {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_file_goes_when_the_second_fails() {
+        let folder = tempfile::tempdir().unwrap();
+        let (first, second) = (folder.path().join("a.npy"), folder.path().join("b.npy"));
+        let mut outputs = Outputs::default();
+        outputs.npy_i64(Some(&first), &[1, 2], &[2]).unwrap();
+        outputs.npy_f32(Some(&second), &[0.5], &[1]).unwrap();
+        assert!(!first.exists() && !second.exists(), "nothing is there before all is");
+        // Something gets in the way of the second.
+        std::fs::create_dir(&second).unwrap();
+        let error = outputs.commit().unwrap_err();
+        assert!(error.to_string().contains("b.npy") && fail::exit_code(&error) == 1, "{error}");
+        assert!(!first.exists());
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "only what was in the way is left");
+    }
+
+    #[test]
+    fn files_appear_together() {
+        let folder = tempfile::tempdir().unwrap();
+        let (first, second) = (folder.path().join("a.npy"), folder.path().join("b.json"));
+        let mut outputs = Outputs::default();
+        outputs.npy_i64(Some(&first), &[1, 2], &[2]).unwrap();
+        outputs.json(Some(&second), &[1.5]).unwrap();
+        outputs.npy_f32(None, &[], &[0]).unwrap();
+        outputs.commit().unwrap();
+        assert!(first.exists() && std::fs::read_to_string(&second).unwrap().contains("1.5"));
+    }
+}

@@ -14,11 +14,9 @@ use crate::search::AskArgs;
 /// Find all rows within a radius of each query
 #[derive(Args, Debug)]
 #[command(group = ArgGroup::new("answer").args(["offsets", "ids", "distances"]).required(true).multiple(true))]
-#[command(
-    override_usage = "nearfield range --base <F> --metric <M> --queries <F> --radius <R> --offsets <OUT> --ids <OUT> \
-    --distances <OUT>
-       nearfield range --index-file <X.nf> --queries <F> --radius <R> --offsets <OUT> --ids <OUT> --distances <OUT>"
-)]
+#[command(override_usage = "nearfield range (--base <F> --metric <M> | --index-file <X.nf>)
+                       --queries <F> --radius <R>
+                       --offsets <OUT> --ids <OUT> --distances <OUT>")]
 pub struct RangeArgs {
     #[command(flatten)]
     source: SourceArgs,

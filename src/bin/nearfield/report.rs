@@ -1,11 +1,12 @@
 //! `--stats`: what a search did, as a block for people and as JSON for programs.
 
+use std::io::stderr;
 use std::time::Duration;
 
 use nearfield::SearchStats;
 use serde_json::{Value, json};
 
-use crate::ui::{bytes, count, rate, time};
+use crate::ui::{bytes, count, rate, time, width_of, wrap};
 
 /// Adds what one batch did to what those before it did.
 pub fn merge(total: &mut SearchStats, part: SearchStats) {
@@ -47,7 +48,8 @@ pub fn block(stats: &SearchStats, queries: usize, wall: Duration) -> String {
     if let Some(reason) = &stats.fallback {
         lines.push(("fallback", reason.clone()));
     }
-    lines.iter().filter(|(_, text)| !text.is_empty()).map(|(head, text)| format!("{head:<9} {text}\n")).collect()
+    let line = |(head, text): &(&str, String)| format!("{head:<9} {}\n", wrap(text, width_of(&stderr()), 10, 10));
+    lines.iter().filter(|(_, text)| !text.is_empty()).map(line).collect()
 }
 
 /// The same as JSON.

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use clap::{ArgGroup, Args};
 use nearfield::format::Matrix;
-use nearfield::{Index, NO_ID, SearchOptions, SearchStats};
+use nearfield::{Flat, Index, NO_ID, SearchOptions, SearchStats};
 
 use crate::common::{DeviceArgs, ScreenChoice, file, k, note_fallback, screen};
+use crate::compare::is_cpu;
 use crate::data::{self, Allowed, Source, SourceArgs};
 use crate::outputs::{self, Outputs};
 use crate::{fail, report, ui};
@@ -16,10 +17,8 @@ use crate::{fail, report, ui};
 /// Find the k nearest rows of each query
 #[derive(Args, Debug)]
 #[command(group = ArgGroup::new("answer").args(["ids", "distances"]).required(true).multiple(true))]
-#[command(
-    override_usage = "nearfield search --base <F> --metric <M> --queries <F> -k <K> --ids <OUT> --distances <OUT>
-       nearfield search --index-file <X.nf> --queries <F> -k <K> --ids <OUT> --distances <OUT>"
-)]
+#[command(override_usage = "nearfield search (--base <F> --metric <M> | --index-file <X.nf>)
+                        --queries <F> -k <K> --ids <OUT> --distances <OUT>")]
 pub struct SearchArgs {
     #[command(flatten)]
     source: SourceArgs,
@@ -97,7 +96,7 @@ impl Job {
         mut each: impl FnMut(nearfield::RowsView<'_>, &SearchOptions) -> Result<SearchStats>,
     ) -> Result<(SearchStats, Duration)> {
         let (started, total) = (Instant::now(), self.queries.rows());
-        let batch = batch_of(self.source.flat.len(), self.source.flat.dim());
+        let batch = batch_of(&self.source.flat);
         let bar = ui::progress(total as u64, "searching");
         let mut stats = SearchStats::default();
         let mut start = 0;
@@ -116,10 +115,11 @@ impl Job {
     }
 }
 
-/// Queries that a CPU answers in about a second; enough at least that a base which has to be streamed to a device is
-/// not streamed too often.
-fn batch_of(rows: usize, dim: usize) -> usize {
-    (20_000_000_000 / rows.saturating_mul(dim).max(1)).clamp(256, 8192)
+/// Queries that take about a second. A GPU gets more at a time, because a base that does not fit its memory has to be
+/// streamed for each batch.
+fn batch_of(flat: &Flat) -> usize {
+    let (work, least) = if is_cpu(flat.device()) { (2e10, 128.0) } else { (1e12, 1024.0) };
+    (work / (flat.len() as f64 * flat.dim() as f64)).clamp(least, 8192.0) as usize
 }
 
 pub fn run(args: &SearchArgs) -> Result<()> {

@@ -6,10 +6,25 @@ use std::time::Duration;
 use comfy_table::{CellAlignment, Table, presets};
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// Columns to write for: those of the terminal, 100 where there is none.
+/// Columns to write for on stdout.
 pub fn width() -> usize {
-    let terminal = terminal_size::terminal_size_of(stdout()).map(|(w, _)| usize::from(w.0));
-    terminal.unwrap_or(100).clamp(40, 140)
+    width_of(&stdout())
+}
+
+/// Columns to write for: those of the terminal, 100 where there is none.
+#[cfg(unix)]
+pub fn width_of(stream: &impl std::os::fd::AsFd) -> usize {
+    columns(terminal_size::terminal_size_of(stream))
+}
+
+/// Columns to write for: those of the terminal, 100 where there is none.
+#[cfg(not(unix))]
+pub fn width_of(_: &impl std::io::Write) -> usize {
+    columns(terminal_size::terminal_size())
+}
+
+fn columns(terminal: Option<(terminal_size::Width, terminal_size::Height)>) -> usize {
+    terminal.map_or(100, |(width, _)| usize::from(width.0)).clamp(40, 140)
 }
 
 fn colours() -> bool {
@@ -57,6 +72,7 @@ pub fn wrap(text: &str, columns: usize, used: usize, indent: usize) -> String {
 }
 
 /// `items` with commas between, in lines as [`wrap`] makes them; no item is broken.
+#[cfg(feature = "gpu")]
 pub fn wrap_list(items: &[impl AsRef<str>], columns: usize, used: usize, indent: usize) -> String {
     // A blank that does not break.
     const HARD: &str = "\u{a0}";
