@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::simd::{Token, bits, convert, direct, direct::Picks};
-use super::{CpuEngine, Scratch};
+use super::{CpuEngine, Scratch, room};
 use crate::engine::{EngineError, Mask, Task};
 use crate::stats::SearchStats;
 use crate::types::{DType, MatrixView, Metric, RowsView};
@@ -213,6 +213,7 @@ impl CpuEngine {
     /// The matrix of all keys.
     pub(super) fn distance(&self, task: &Task<'_>, stats: &mut SearchStats) -> Result<Vec<f32>, EngineError> {
         let (n, q, dim) = (task.base.rows.rows(), task.queries.rows(), task.base.rows.dim());
+        room(q, n, 4)?;
         let mut matrix = vec![0.0; n * q];
         if n == 0 || q == 0 {
             return Ok(matrix);
