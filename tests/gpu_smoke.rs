@@ -306,7 +306,7 @@ fn an_applications_device_with_default_limits_and_no_features() {
         device.destroy();
         let plan = Plan::search(data.problem(Metric::Cosine), 10, Screen::None);
         let result = search(&engine, &data.task(&plan, None));
-        assert!(matches!(result, Err(EngineError::Lost(_) | EngineError::Driver(_))), "{result:?}");
+        assert!(matches!(result, Err(EngineError::Lost(_))), "{result:?}");
     }
 }
 
@@ -318,17 +318,18 @@ fn many_threads_share_an_engine() {
         let engine = engines(memory).into_iter().next().unwrap();
         let tag = Tag::new();
         let wanted = data.reference(Metric::L2, None, 6);
+        let one = || {
+            let plan = Plan::search(data.problem(Metric::L2), 6, Screen::None);
+            let (found, _) = search(&engine, &data.task(&plan, Some(&tag))).unwrap();
+            assert_nearest(&found, &wanted, "threads");
+        };
         std::thread::scope(|scope| {
             for _ in 0..4 {
-                scope.spawn(|| {
-                    for _ in 0..5 {
-                        let plan = Plan::search(data.problem(Metric::L2), 6, Screen::None);
-                        let (found, _) = search(&engine, &data.task(&plan, Some(&tag))).unwrap();
-                        assert_nearest(&found, &wanted, "threads");
-                    }
-                });
+                scope.spawn(|| (0..3).for_each(|_| one()));
             }
         });
+        // A pool whose threads take up other work while they wait.
+        rayon::scope(|scope| (0..12).for_each(|_| scope.spawn(|_| one())));
         assert!(engine.peak() <= engine.budget());
     }
 }
