@@ -119,11 +119,11 @@ fn searches_of_every_shape_give_the_nearest_rows() {
 
 #[test]
 fn a_budget_of_a_quarter_of_the_base_changes_no_answer() {
-    let data = Data::new(8000, 9, 64);
+    let data = Data::new(5000, 5, 64);
     let bytes = (data.rows.len() * 4) as u64;
     for (small, large) in engines(Some(bytes / 4)).into_iter().zip(engines(None)) {
         let tag = Tag::new();
-        for (screen, k) in [(Screen::None, 7), (Screen::F32, 7), (Screen::None, 200), (Screen::None, 8000)] {
+        for (screen, k) in [(Screen::None, 7), (Screen::F32, 7), (Screen::None, 200), (Screen::None, 5000)] {
             let plan = Plan::search(data.problem(Metric::L2), k, screen);
             let (streamed, stats) = search(&small, &data.task(&plan, Some(&tag))).unwrap();
             let (resident, _) = search(&large, &data.task(&plan, Some(&tag))).unwrap();
@@ -140,7 +140,7 @@ fn a_budget_of_a_quarter_of_the_base_changes_no_answer() {
             assert!(small.peak() <= small.budget(), "{} of {}", small.peak(), small.budget());
         }
         let width = 50;
-        let positions: Vec<u32> = (0..9 * width as u32).map(|i| i * 37 % 8000).collect();
+        let positions: Vec<u32> = (0..5 * width as u32).map(|i| i * 37 % 5000).collect();
         let plan = Plan::one(data.problem(Metric::L2), Step::Refine);
         let mut task = data.task(&plan, Some(&tag));
         task.input = Input::Positions { positions: &positions, width };
@@ -306,7 +306,7 @@ fn an_applications_device_with_default_limits_and_no_features() {
         device.destroy();
         let plan = Plan::search(data.problem(Metric::Cosine), 10, Screen::None);
         let result = search(&engine, &data.task(&plan, None));
-        assert!(matches!(result, Err(EngineError::Lost(_) | EngineError::Driver(_))), "{result:?}");
+        assert!(matches!(result, Err(EngineError::Lost(_))), "{result:?}");
     }
 }
 
@@ -318,38 +318,42 @@ fn many_threads_share_an_engine() {
         let engine = engines(memory).into_iter().next().unwrap();
         let tag = Tag::new();
         let wanted = data.reference(Metric::L2, None, 6);
+        let one = || {
+            let plan = Plan::search(data.problem(Metric::L2), 6, Screen::None);
+            let (found, _) = search(&engine, &data.task(&plan, Some(&tag))).unwrap();
+            assert_nearest(&found, &wanted, "threads");
+        };
         std::thread::scope(|scope| {
             for _ in 0..4 {
-                scope.spawn(|| {
-                    for _ in 0..5 {
-                        let plan = Plan::search(data.problem(Metric::L2), 6, Screen::None);
-                        let (found, _) = search(&engine, &data.task(&plan, Some(&tag))).unwrap();
-                        assert_nearest(&found, &wanted, "threads");
-                    }
-                });
+                scope.spawn(|| (0..3).for_each(|_| one()));
             }
         });
+        // A pool whose threads take up other work while they wait.
+        rayon::scope(|scope| (0..12).for_each(|_| scope.spawn(|_| one())));
         assert!(engine.peak() <= engine.budget());
     }
 }
 
 #[test]
-fn masks_hold_for_one_and_for_each_query() {
-    let data = Data::new(1500, 6, 20);
+fn masks_hold_for_one_and_for_each_query_in_one_block_or_several() {
     let words = 1500usize.div_ceil(32);
-    let each: Vec<u32> = (0..6 * words as u32).map(|i| i.wrapping_mul(2_654_435_761) ^ i << 13).collect();
-    for engine in engines(None) {
-        for mask in [Mask { words: &each[..words], stride: 0 }, Mask { words: &each, stride: words }] {
-            for k in [5, 200, 1500] {
-                let plan = Plan::search(data.problem(Metric::L2), k, Screen::None);
-                let mut task = data.task(&plan, None);
-                task.mask = Some(mask);
-                let (found, _) = search(&engine, &task).unwrap();
-                let wanted = data.reference(Metric::L2, Some(mask), k);
-                assert_nearest(&found, &wanted, &format!("{} {plan}", engine.name()));
-                for (q, wanted) in wanted.iter().enumerate() {
-                    let filled = found.positions[q * k..(q + 1) * k].iter().filter(|&&p| p != u32::MAX).count();
-                    assert_eq!(filled, wanted.len());
+    for (queries, memory) in [(6, None), (60, Some(240 << 10))] {
+        let data = Data::new(1500, queries, 20);
+        let each: Vec<u32> = (0..(queries * words) as u32).map(|i| i.wrapping_mul(2_654_435_761) ^ i << 13).collect();
+        for engine in engines(memory) {
+            for mask in [Mask { words: &each[..words], stride: 0 }, Mask { words: &each, stride: words }] {
+                for k in [5, 200, 1500] {
+                    let plan = Plan::search(data.problem(Metric::L2), k, Screen::None);
+                    let mut task = data.task(&plan, None);
+                    task.mask = Some(mask);
+                    let (found, _) = search(&engine, &task).unwrap();
+                    let wanted = data.reference(Metric::L2, Some(mask), k);
+                    assert_nearest(&found, &wanted, &format!("{} {plan}", engine.name()));
+                    for (q, wanted) in wanted.iter().enumerate() {
+                        let filled = found.positions[q * k..(q + 1) * k].iter().filter(|&&p| p != u32::MAX).count();
+                        assert_eq!(filled, wanted.len());
+                    }
+                    assert!(engine.peak() <= engine.budget());
                 }
             }
         }
