@@ -225,7 +225,7 @@ impl Data {
             state ^= state >> 17;
             state ^= state << 5;
             let unit = state as f32 / u32::MAX as f32;
-            let value = if state % 11 == 0 { 0.0 } else { unit };
+            let value = if state.is_multiple_of(11) { 0.0 } else { unit };
             if positive { value } else { value * 2.0 - 1.0 }
         };
         let mut bytes = Vec::new();
