@@ -178,10 +178,10 @@ impl CpuEngine {
                 Flow::Candidates(self.select_k_of(&candidates, task.queries.rows(), k)?)
             }
             (Step::SelectK { k }, Flow::Start(Input::Matrix(keys))) => {
-                Flow::Candidates(self.select_k(keys, None, task.queries.rows(), k)?)
+                Flow::Candidates(self.select_k(keys, task.queries.rows(), k)?)
             }
             (Step::SelectK { k }, Flow::Done(Output::Matrix(keys))) => {
-                Flow::Candidates(self.select_k(&keys, None, task.queries.rows(), k)?)
+                Flow::Candidates(self.select_k(&keys, task.queries.rows(), k)?)
             }
             (
                 Step::Normalize { .. }

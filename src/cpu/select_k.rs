@@ -157,13 +157,7 @@ impl CpuEngine {
     }
 
     /// The k smallest of each of `queries` rows of a matrix.
-    pub(super) fn select_k(
-        &self,
-        keys: &[f32],
-        positions: Option<&[u32]>,
-        queries: usize,
-        k: usize,
-    ) -> Result<Candidates, EngineError> {
+    pub(super) fn select_k(&self, keys: &[f32], queries: usize, k: usize) -> Result<Candidates, EngineError> {
         if queries == 0 {
             return Ok(Candidates::empty(0, k));
         }
@@ -173,7 +167,7 @@ impl CpuEngine {
         let width = keys.len() / queries;
         let mut out = places(queries, k)?;
         if queries >= self.threads || width <= CHUNK || k >= width / 4 {
-            self.select_segments(keys, positions, width, &mut out);
+            self.select_segments(keys, None, width, &mut out);
         } else if k > 0 {
             self.select_columns(keys, width, queries, &mut out);
         }

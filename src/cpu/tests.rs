@@ -433,17 +433,27 @@ fn range_takes_what_distance_says() {
 fn select_k_is_exact_with_ties_infinity_and_nan() {
     let mut random = Random(5);
     let engines = engines();
-    let case = Case::new(Metric::L2, DType::F32, 1, 70_000, 1);
     for (queries, width) in [(1, 70_000), (3, 1000), (5, 1), (40, 100)] {
         let mut keys: Vec<f32> = (0..queries * width).map(|_| (random.next() * 50.0).round()).collect();
         for i in (0..keys.len()).step_by(29) {
             keys[i] = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -0.0][i % 4];
         }
-        for k in [1, 2, 17, 999, 1200, 80_000] {
+        // Once by place, once with positions that fall, so that of equal keys the last comes first.
+        let falling: Vec<u32> = (0..queries * width).map(|i| (width - 1 - i % width) as u32).collect();
+        for (k, positions) in [1, 2, 17, 999, 1200, 80_000].into_iter().flat_map(|k| [(k, None), (k, Some(&falling))]) {
             for engine in &engines {
-                let got = engine.select_k(&keys, None, queries, k).unwrap();
+                let got = match positions {
+                    None => engine.select_k(&keys, queries, k),
+                    Some(p) => {
+                        let from = Candidates { width, keys: keys.clone(), positions: p.clone(), bound: Vec::new() };
+                        engine.select_k_of(&from, queries, k)
+                    }
+                };
+                let got = got.unwrap();
                 for q in 0..queries {
-                    let want = kernels::select_k::reference(&keys[q * width..(q + 1) * width], None, k);
+                    let segment = q * width..(q + 1) * width;
+                    let named = positions.map(|p| &p[segment.clone()]);
+                    let want = kernels::select_k::reference(&keys[segment], named, k);
                     for i in 0..k {
                         let (key, position) = (got.keys[q * k + i], got.positions[q * k + i]);
                         let (a, b) = want.get(i).copied().unwrap_or((f32::INFINITY, u32::MAX));
@@ -454,7 +464,6 @@ fn select_k_is_exact_with_ties_infinity_and_nan() {
             }
         }
     }
-    drop(case);
 }
 
 #[test]
