@@ -13,7 +13,8 @@ pub type Check = Result<(), String>;
 #[macro_export]
 macro_rules! check {
     ($condition:expr, $($words:tt)+) => {
-        if !$condition { return Err(format!($($words)+)); }
+        let holds: bool = $condition;
+        if !holds { return Err(format!($($words)+)); }
     };
 }
 
