@@ -114,6 +114,7 @@ impl Workload {
 
 /// The CPU, and the GPU whose name `NEARFIELD_DEVICE` is a part of.
 fn engines() -> Vec<Arc<dyn Engine>> {
+    #[cfg_attr(not(feature = "gpu"), allow(unused_mut))]
     let mut engines: Vec<Arc<dyn Engine>> = vec![Arc::new(CpuEngine::new(CpuOptions::default()))];
     #[cfg(feature = "gpu")]
     if let Ok(name) = std::env::var("NEARFIELD_DEVICE") {
