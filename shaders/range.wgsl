@@ -35,8 +35,11 @@ fn put(at: u32, r: u32, key: u32, bit: u32) -> u32 {
     if (bit == 0u) {
         return at;
     }
-    out_keys[at] = key;
-    out_positions[at] = p.position_base + r;
+    // The host gives exactly as many places as were counted; should the passes disagree, it finds out by the counters.
+    if (at < arrayLength(&out_keys)) {
+        out_keys[at] = key;
+        out_positions[at] = p.position_base + r;
+    }
     return at + 1u;
 }
 

@@ -68,15 +68,28 @@ impl Device {
 
     /// An application's own device and queue, with whatever limits and features they have.
     ///
-    /// Nothing is requested of the device and its error handlers stay as they are. `memory` is the most that
-    /// nearfield allocates on it.
+    /// Nothing is requested of the device and its error handlers stay as they are. `memory` is the most bytes that
+    /// nearfield allocates on it; when absent, half of what the device has.
     ///
     /// # Errors
     /// [`DeviceError::Open`] when the device lacks what every WebGPU device has.
     #[cfg(feature = "gpu")]
-    pub fn from_wgpu(device: wgpu::Device, queue: wgpu::Queue) -> Result<Device, DeviceError> {
-        let engine = GpuEngine::from_wgpu(device, queue, None).map_err(open_error)?;
+    pub fn from_wgpu_within(
+        device: wgpu::Device,
+        queue: wgpu::Queue,
+        memory: Option<u64>,
+    ) -> Result<Device, DeviceError> {
+        let engine = GpuEngine::from_wgpu(device, queue, memory).map_err(open_error)?;
         Ok(Device::routed(Arc::new(engine), None, false, &DeviceOptions::default()))
+    }
+
+    /// [`Device::from_wgpu_within`] the default share of the device's memory.
+    ///
+    /// # Errors
+    /// As [`Device::from_wgpu_within`].
+    #[cfg(feature = "gpu")]
+    pub fn from_wgpu(device: wgpu::Device, queue: wgpu::Queue) -> Result<Device, DeviceError> {
+        Device::from_wgpu_within(device, queue, None)
     }
 
     /// The device in words, e.g. `cpu (avx512, 8 threads)` or the adapter's name.

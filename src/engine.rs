@@ -108,6 +108,15 @@ pub struct Candidates {
 }
 
 impl Candidates {
+    /// `queries` x `width` places, none filled, if there is memory for them.
+    ///
+    /// # Errors
+    /// [`EngineError::AnswerTooLarge`].
+    pub fn places(queries: usize, width: usize) -> Result<Candidates, EngineError> {
+        room(queries, width, 8)?;
+        Ok(Candidates::empty(queries, width))
+    }
+
     /// `queries` x `width` places, none filled.
     pub fn empty(queries: usize, width: usize) -> Candidates {
         Candidates {
@@ -158,6 +167,14 @@ pub enum EngineError {
         /// Bytes in all.
         limit: u64,
     },
+    /// An answer that host memory can't hold.
+    #[error("an answer of {rows} x {width} places does not fit in memory")]
+    AnswerTooLarge {
+        /// Queries.
+        rows: usize,
+        /// Places of each.
+        width: usize,
+    },
     /// The device is gone (driver reset, unplugged, destroyed by its owner).
     #[error("the device was lost: {0}")]
     Lost(String),
@@ -175,6 +192,15 @@ pub enum EngineError {
     /// The shapes of a task do not fit together. A fault of the caller inside this crate.
     #[error("a plan and its data do not fit: {0}")]
     Mismatch(String),
+}
+
+/// Whether there is memory for `rows` x `width` things of `bytes` bytes.
+///
+/// # Errors
+/// [`EngineError::AnswerTooLarge`].
+pub fn room(rows: usize, width: usize, bytes: usize) -> Result<(), EngineError> {
+    let wanted = rows.saturating_mul(width).saturating_mul(bytes);
+    Vec::<u8>::new().try_reserve_exact(wanted).map_err(|_| EngineError::AnswerTooLarge { rows, width })
 }
 
 /// Runs plans. The CPU engine, the GPU engine, and the choice between them are engines.

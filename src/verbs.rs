@@ -1,11 +1,11 @@
 //! The verbs alone, on the caller's own rows: people come for one kernel and stay for the index.
 
-use crate::engine::{Base, Device, EngineError, Input, Output, Task};
+use crate::engine::{Base, Device, EngineError, Input, Output, Task, room};
 use crate::error::SearchError;
 use crate::index::{Queries, lengths};
 use crate::plan::{Norm, Plan, Problem, Screen, Step};
 use crate::stats::SearchStats;
-use crate::types::{DType, MatrixView, Metric, NO_ID, Neighbors, RangeHits, RowsView};
+use crate::types::{DType, MatrixView, Metric, NO_ID, Neighbors, RangeHits, RowsView, ShapeError};
 
 /// Which values are the best.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +53,7 @@ impl Device {
         }
         let work = Work::new(queries.into(), rows.into(), metric)?;
         let q = work.queries.len();
+        room(q, k, 12)?;
         if work.is_empty() {
             return Ok(Neighbors { queries: q, k, ids: vec![NO_ID; q * k], distances: vec![f32::NAN; q * k] });
         }
@@ -73,7 +74,8 @@ impl Device {
         let matrix = MatrixView::new(values, width)?;
         let q = matrix.rows();
         let flip = |x: f32| if order == Order::Largest { -x } else { x };
-        let keys: Vec<f32> = values.iter().map(|&x| flip(x)).collect();
+        // Adding 0 makes -0 and 0 the same key.
+        let keys: Vec<f32> = values.iter().map(|&x| flip(x) + 0.0).collect();
         let problem = Problem { metric: Metric::L2, dtype: DType::F32, dim: 1, rows: width, queries: q };
         let plan = Plan::one(problem, Step::SelectK { k: k.min(width) });
         // Only the matrix is looked at; base and queries lend their shape.
@@ -102,7 +104,7 @@ impl Device {
         norm: Norm,
     ) -> Result<(Vec<f32>, Vec<f32>), SearchError> {
         let rows = rows.into();
-        let nothing = vec![0.0; rows.dim()];
+        let nothing = vec![0.0; rows.dim().max(1)];
         let no_queries = RowsView::F32(MatrixView::with_stride(&nothing, 0, rows.dim(), rows.dim())?);
         let work = Work::new(no_queries, rows, Metric::L2)?;
         if rows.rows() == 0 {
@@ -185,6 +187,9 @@ struct Work<'a> {
 impl<'a> Work<'a> {
     fn new(queries: RowsView<'a>, rows: RowsView<'a>, metric: Metric) -> Result<Work<'a>, SearchError> {
         let dtype = rows.dtype();
+        if rows.dim() == 0 {
+            return Err(ShapeError::ZeroDim.into());
+        }
         if !metric.supports(dtype) {
             return Err(SearchError::Unsupported { metric, dtype });
         }
@@ -220,6 +225,7 @@ impl<'a> Work<'a> {
 
 fn neighbors(found: Output, q: usize, k: usize, value: impl Fn(f32) -> f32) -> Result<Neighbors, SearchError> {
     let Output::Candidates(found) = found else { return Err(mismatch()) };
+    room(q, k, 12)?;
     let mut out = Neighbors { queries: q, k, ids: vec![NO_ID; q * k], distances: vec![f32::NAN; q * k] };
     for i in 0..q {
         for j in 0..found.width.min(k) {

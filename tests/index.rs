@@ -90,6 +90,9 @@ fn the_callers_ids_come_back() {
     assert_eq!(index.add_with_ids(rows(&two), &[5, NO_ID]), Err(BuildError::ReservedId { row: 1 }));
     assert_eq!(index.len(), before, "refused rows leave no trace");
     assert_eq!(index.add(rows(&two)).unwrap(), [names[0] + 1, names[0] + 2]);
+    index.add_with_ids(rows(&two[..DIM]), &[NO_ID - 2]).unwrap();
+    assert_eq!(index.add(rows(&two)), Err(BuildError::NoIdLeft));
+    assert_eq!(index.add(rows(&two[..DIM])).unwrap(), [NO_ID - 1]);
 }
 
 #[test]
@@ -283,6 +286,8 @@ fn saved_and_loaded_it_answers_the_same() {
     assert_eq!(ids(&loaded, &query, 1), [100]);
     loaded.remove(&[100]);
     loaded.save(&path).unwrap();
+    assert_eq!(Flat::load(&Device::cpu(), &path).unwrap().add(rows(&query)).unwrap(), [101], "no id is used twice");
+    loaded.save(&path).unwrap();
     assert_eq!(Flat::load(&Device::cpu(), &path).unwrap().search(rows(&query), 20), index.search(rows(&query), 20));
     assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 1, "nothing else is left in the folder");
 }
@@ -346,6 +351,22 @@ fn row_b8_screens_never_change_an_answer() {
     let mut options = SearchOptions::default();
     options.screen = Some(Screen::F32);
     assert!(matches!(index.search_with(rows(&queries).into(), 1, &options), Err(SearchError::Screen { .. })));
+}
+
+#[test]
+fn extreme_requests_are_errors_or_right() {
+    let cpu = Device::cpu();
+    let mut index = Flat::new(&cpu, 2, Metric::Cosine).unwrap();
+    index.add(&[[3e38, 0.0], [0.0, 1.0]]).unwrap();
+    let hits = index.search(&[[1.4, 0.0]], 1).unwrap();
+    assert_eq!((hits.ids[0], hits.distances[0]), (0, 1.0), "a long row does not overflow");
+    assert_eq!(index.search(&[[3e38, 3e38]], 2).unwrap().ids[0], 0);
+    assert!(index.search(&[[1.0, 0.0]], usize::MAX).unwrap_err().to_string().contains("does not fit in memory"));
+    assert!(cpu.nearest(&[[1.0f32, 0.0]], &[[1.0f32, 0.0]], Metric::L2, usize::MAX / 2).is_err());
+    assert!(cpu.distances(&[[0f32; 0]; 2], &[[0f32; 0]; 2], Metric::L2).is_err(), "rows without components");
+    assert!(cpu.normalize(&[[0f32; 0]; 2], nearfield::Norm::L2).is_err());
+    let top = cpu.top_k(&[0.0, -0.0, 1.0], 3, 2, nearfield::Order::Smallest).unwrap();
+    assert_eq!(top.ids, [0, 1], "zeros of either sign are equal");
 }
 
 #[test]

@@ -17,7 +17,7 @@ mod tests;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::engine::{Candidates, Engine, EngineError, Input, Output, Task};
+use crate::engine::{Candidates, Engine, EngineError, Input, Output, Task, room};
 use crate::kernels::search::screens;
 use crate::plan::{Plan, Step};
 use crate::stats::{Ceilings, SearchStats};
@@ -198,20 +198,6 @@ impl CpuEngine {
 
 fn mismatch<T>(what: String) -> Result<T, EngineError> {
     Err(EngineError::Mismatch(what))
-}
-
-/// Whether there is memory for an answer of `rows` x `width` values of `bytes` each. A vector that cannot grow would
-/// end the program; asking, and giving back at once, costs nothing.
-fn room(rows: usize, width: usize, bytes: usize) -> Result<(), EngineError> {
-    let wanted = rows.saturating_mul(width).saturating_mul(bytes);
-    let error = EngineError::OutOfMemory { wanted: wanted as u64, free: 0, limit: 0 };
-    Vec::<u8>::new().try_reserve_exact(wanted).map_err(|_| error)
-}
-
-/// Places for candidates, if there is memory for them.
-fn places(queries: usize, width: usize) -> Result<Candidates, EngineError> {
-    room(queries, width, 8)?;
-    Ok(Candidates::empty(queries, width))
 }
 
 /// Whether the parts of a task fit together, so that no index below can be out of bounds.

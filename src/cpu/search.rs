@@ -6,7 +6,7 @@ use super::distance::{Direct, allowed_rows, allows, picks, shared};
 use super::select_k::{each_bit, merge};
 use super::simd::direct::Picks;
 use super::simd::panel::{Bound, MAX_GROUP, Queries, Tiling};
-use super::{CpuEngine, Scratch, f32_queries, places};
+use super::{CpuEngine, Scratch, f32_queries};
 use crate::engine::{Candidates, EngineError, Mask, Task};
 use crate::kernels::search::{screens, slack};
 use crate::plan::Screen;
@@ -30,7 +30,7 @@ impl CpuEngine {
         stats: &mut SearchStats,
     ) -> Result<Candidates, EngineError> {
         let (n, q, dim) = (task.base.rows.rows(), task.queries.rows(), task.base.rows.dim());
-        let mut out = places(q, keep)?;
+        let mut out = Candidates::places(q, keep)?;
         let screened = match (screen, task.base.norms, f32_queries(task)) {
             (Screen::F32, Some(norms), Some(queries))
                 if screens(task.plan.problem.metric) && task.query_norms.len() == q =>

@@ -5,7 +5,7 @@
 
 use super::distance::Keys;
 use super::simd::{Token, select::survivors};
-use super::{CpuEngine, Scratch, mismatch, places};
+use super::{CpuEngine, Scratch, mismatch};
 use crate::engine::{Candidates, EngineError};
 
 /// Key and position in a number that sorts like them: NaN last, -0 before 0.
@@ -150,7 +150,7 @@ const CHUNK: usize = 1 << 15;
 impl CpuEngine {
     /// Of every query's candidates the best; what no candidate left out can fall below stays what it was.
     pub(super) fn select_k_of(&self, from: &Candidates, queries: usize, k: usize) -> Result<Candidates, EngineError> {
-        let mut out = places(queries, k)?;
+        let mut out = Candidates::places(queries, k)?;
         out.bound.clone_from(&from.bound);
         self.select_segments(&from.keys, Some(&from.positions), from.width, &mut out);
         Ok(out)
@@ -165,7 +165,7 @@ impl CpuEngine {
             return mismatch(format!("{} keys for {queries} queries", keys.len()));
         }
         let width = keys.len() / queries;
-        let mut out = places(queries, k)?;
+        let mut out = Candidates::places(queries, k)?;
         if queries >= self.threads || width <= CHUNK || k >= width / 4 {
             self.select_segments(keys, None, width, &mut out);
         } else if k > 0 {

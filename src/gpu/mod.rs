@@ -28,7 +28,8 @@ use self::resident::Residents;
 use self::submit::Machine;
 use crate::engine::{Engine, EngineError, Output, Task};
 use crate::kernels;
-use crate::plan::Plan;
+use crate::kernels::search::MAX_KEEP;
+use crate::plan::{Plan, Step};
 use crate::stats::{Ceilings, SearchStats};
 use crate::types::DType;
 
@@ -166,7 +167,9 @@ impl Engine for GpuEngine {
     fn wants_screen(&self, plan: &Plan) -> bool {
         let p = &plan.problem;
         let bytes = p.rows as u64 * (rows::row_bytes(p.dtype, p.dim) + 4);
-        p.queries >= SCREEN_QUERIES
+        let fused = plan.steps.iter().all(|s| !matches!(s, Step::Search { keep, .. } if *keep > MAX_KEEP as usize));
+        fused
+            && p.queries >= SCREEN_QUERIES
             && p.dtype != DType::Bits
             && kernels::search::screens(p.metric)
             && resident::bytes_fit(self.budget(), bytes, lower::scratch_bytes(self.budget()))

@@ -19,8 +19,10 @@ pub(super) fn query_bytes(dtype: DType, dim: usize) -> u64 {
 pub(super) fn pack<'a>(rows: &RowsView<'a>, start: usize, end: usize) -> Cow<'a, [u8]> {
     let stride = row_bytes(rows.dtype(), rows.dim()) as usize;
     let slice = rows.slice(start, end);
-    let all: &'a [u8] = crate::with_rows!(slice, m => bytemuck::cast_slice(m.as_slice()));
-    if all.len() == (end - start) * stride {
+    let (all, dense): (&'a [u8], bool) =
+        crate::with_rows!(slice, m => (bytemuck::cast_slice(m.as_slice()), m.stride() == m.dim()));
+    // Without gaps and without a tail to fill.
+    if all.len() == (end - start) * stride && (dense || end - start <= 1) {
         return Cow::Borrowed(all);
     }
     let mut packed = vec![0u8; (end - start) * stride];
@@ -49,6 +51,15 @@ mod tests {
         assert_eq!(packed.len(), 32);
         assert_eq!(&packed[..16], &[11, 12, 13, 14, 15, 16, 17, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(&packed[16..24], &[21, 22, 23, 24, 25, 26, 27, 0]);
+    }
+
+    #[test]
+    fn gaps_as_long_as_the_padding_are_left_out_too() {
+        // Two rows of 3 with a stride of 5 take 8 numbers, as two padded rows do.
+        let data = [1.0f32, 2.0, 3.0, 9.0, 9.0, 4.0, 5.0, 6.0];
+        let view = RowsView::F32(MatrixView::with_stride(&data, 2, 3, 5).unwrap());
+        let packed = pack(&view, 0, 2);
+        assert_eq!(bytemuck::cast_slice::<u8, f32>(&packed), [1.0, 2.0, 3.0, 0.0, 4.0, 5.0, 6.0, 0.0]);
     }
 
     #[test]

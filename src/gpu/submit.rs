@@ -19,8 +19,8 @@ use crate::stats::SearchStats;
 
 /// How long a command buffer may run, as predicted. Windows resets a GPU after 2 s; a desktop wants its frames.
 pub(super) const SLICE_SECONDS: f64 = 0.05;
-/// Stages that can be timed in one command buffer; further ones count into the last.
-const TIMED: usize = 16;
+/// Stages that can be timed in one command buffer; nothing is learned from further ones.
+const TIMED: usize = 64;
 /// Command buffers under way.
 const IN_FLIGHT: usize = 2;
 
@@ -413,14 +413,9 @@ fn submit(machine: &Machine, ops: &[Op]) -> Result<Flight, EngineError> {
                     });
                     let (taken, seconds) =
                         encode_stage(context, &mut pass, stage, &ops[i..], uniforms.as_deref(), &offsets[i..]);
-                    pipelines.extend(taken);
-                    match timed.is_some() || clock.is_none() {
-                        true => stages.push((stage, seconds)),
-                        false => {
-                            if let Some(last) = stages.last_mut() {
-                                last.1 += seconds;
-                            }
-                        }
+                    if timed.is_some() || clock.is_none() {
+                        pipelines.extend(taken);
+                        stages.push((stage, seconds));
                     }
                     i += ops[i..].iter().take_while(|op| is_of(op, stage)).count();
                 }

@@ -53,8 +53,10 @@ pub struct FileInfo {
     pub dim: usize,
     /// Rows.
     pub rows: usize,
-    /// Whether the caller gave ids.
+    /// Whether the ids are other than the row numbers.
     pub has_ids: bool,
+    /// The smallest number that no row has had as its id.
+    pub next_id: u64,
 }
 
 impl FileInfo {
@@ -86,6 +88,7 @@ impl FileInfo {
             dim: number("dim")?,
             rows: number("rows")?,
             has_ids: file.has("ids"),
+            next_id: number("next_id")? as u64,
         })
     }
 }
@@ -99,11 +102,12 @@ impl Flat {
         let view = self.store.view();
         let mut file = NfWriter::create(path)?;
         let meta = format!(
-            "index Flat\nmetric {}\ndtype {}\ndim {}\nrows {}\n",
+            "index Flat\nmetric {}\ndtype {}\ndim {}\nrows {}\nnext_id {}\n",
             self.metric(),
             self.dtype(),
             self.dim(),
-            self.len()
+            self.len(),
+            self.store.next_id()
         );
         file.section("meta", [meta])?;
         let chunks = self
@@ -130,7 +134,7 @@ impl Flat {
         let info = FileInfo::read(&file)?;
         let rows: Matrix = file.matrix("rows", info.dtype, info.rows, info.dim)?;
         let ids = info.has_ids.then(|| ids(&file, info.rows)).transpose()?;
-        let store = Store::over(info.metric, Rows::Mapped(rows), ids)
+        let store = Store::over(info.metric, Rows::Mapped(rows), ids, info.next_id)
             .map_err(|source| OpenError::Rows { path: file.path().to_owned(), source })?;
         Ok(Flat::from_store(device, store))
     }

@@ -60,7 +60,7 @@ impl Flat {
         metric: Metric,
         ids: Option<Vec<u64>>,
     ) -> Result<Flat, BuildError> {
-        Ok(Flat { device: device.clone(), store: Store::over(metric, Rows::Mapped(rows), ids)? })
+        Ok(Flat { device: device.clone(), store: Store::over(metric, Rows::Mapped(rows), ids, 0)? })
     }
 
     pub(super) fn from_store(device: &Device, store: Store) -> Flat {

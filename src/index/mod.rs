@@ -26,7 +26,8 @@ use crate::types::{Filter, Metric, Neighbors, RangeHits, RowsView};
 pub struct SearchOptions {
     /// Which rows may be returned; all when absent.
     pub filter: Option<Filter>,
-    /// The pass in front of the direct one; chosen by the device when absent. Never changes the answer.
+    /// The pass in front of the direct one; chosen by the device when absent. Never changes the answer, but for the order
+    /// of rows whose distances lie within one f32 rounding bound of each other (`docs/numerics.md`).
     pub screen: Option<Screen>,
 }
 

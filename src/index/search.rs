@@ -83,18 +83,19 @@ impl<'a> Queries<'a> {
     }
 }
 
-/// Scales each query by the power of two that brings its length nearest to 1: the cosine stays exactly what it was, and
-/// no product with an ordinary row overflows or vanishes.
+/// Scales each query by the power of two that brings its length to between 1/4 and 1/2: the cosine stays exactly what it
+/// was, no sum of products with a row overflows, and none with an ordinary row vanishes.
 fn scale_to_unit(queries: &mut [f32], norms: &mut [f32], dim: usize) {
     for (query, norm) in queries.chunks_exact_mut(dim).zip(norms) {
+        let length = |query: &[f32]| query.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt();
         if *norm > 0.0 {
-            // A length past f32 is known to be at most 2^128 * sqrt(dim); components up to 2^128 take two steps.
-            let exponent = if norm.is_finite() { norm.log2().round() as i32 } else { 127 };
+            // In f64: finite components may make a length past f32. One power of two may be past it too, so two steps.
+            let exponent = length(query).log2().floor() as i32 + 2;
             let (a, b) = (exponent / 2, exponent - exponent / 2);
             for x in query.iter_mut() {
                 *x = *x * f32::powi(2.0, -a) * f32::powi(2.0, -b);
             }
-            *norm = query.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt() as f32;
+            *norm = length(query) as f32;
         }
     }
 }
@@ -229,11 +230,11 @@ impl Search<'_> {
         let queries = self.queries.len();
         if queries == 0 || self.store.slots() == 0 {
             stats.device = self.engine.name();
-            return Ok(Candidates::empty(queries, k));
+            return Ok(Candidates::places(queries, k)?);
         }
         let plan = self.plan(k, screen)?;
         let found = candidates(self.run(&plan, stats)?)?;
-        let mut answer = widen(found, queries, k);
+        let mut answer = widen(found, queries, k)?;
         let started = Instant::now();
         let unproven = unproven(&answer, k.min(self.store.slots()));
         if !answer.bound.is_empty() {
@@ -262,7 +263,7 @@ impl Search<'_> {
             mask: self.mask.as_ref().map(|m| m.pick(places)),
         };
         let plan = again.plan(k, Some(Screen::None))?;
-        let found = widen(candidates(again.run(&plan, stats)?)?, places.len(), k);
+        let found = widen(candidates(again.run(&plan, stats)?)?, places.len(), k)?;
         for (i, &q) in places.iter().enumerate() {
             answer.keys[q * k..(q + 1) * k].copy_from_slice(&found.keys[i * k..(i + 1) * k]);
             answer.positions[q * k..(q + 1) * k].copy_from_slice(&found.positions[i * k..(i + 1) * k]);
@@ -301,18 +302,18 @@ fn unproven(answer: &Candidates, k: usize) -> Vec<usize> {
 }
 
 /// Pads (or cuts) to `k` places a query.
-fn widen(found: Candidates, queries: usize, k: usize) -> Candidates {
+fn widen(found: Candidates, queries: usize, k: usize) -> Result<Candidates, EngineError> {
     if found.width == k {
-        return found;
+        return Ok(found);
     }
-    let (mut out, width) = (Candidates::empty(queries, k), found.width.min(k));
+    let (mut out, width) = (Candidates::places(queries, k)?, found.width.min(k));
     for q in 0..queries {
         let (to, from) = (q * k..q * k + width, q * found.width..q * found.width + width);
         out.keys[to.clone()].copy_from_slice(&found.keys[from.clone()]);
         out.positions[to].copy_from_slice(&found.positions[from]);
     }
     out.bound = found.bound;
-    out
+    Ok(out)
 }
 
 pub(crate) fn candidates(output: Output) -> Result<Candidates, EngineError> {

@@ -64,7 +64,8 @@ impl Store {
     }
 
     /// A store over rows that exist already (a mapped file), without copying them.
-    pub fn over(metric: Metric, rows: Rows, ids: Option<Vec<u64>>) -> Result<Store, BuildError> {
+    /// Ids below `next_id` are not given to new rows.
+    pub fn over(metric: Metric, rows: Rows, ids: Option<Vec<u64>>, next_id: u64) -> Result<Store, BuildError> {
         let view = rows.view();
         if !metric.supports(view.dtype()) {
             return Err(BuildError::Unsupported { metric, dtype: view.dtype() });
@@ -84,6 +85,7 @@ impl Store {
         };
         store.append_ids(&fresh);
         store.take_norms(norms);
+        store.next_id = store.next_id.max(next_id);
         Ok(store)
     }
 
@@ -107,6 +109,11 @@ impl Store {
     /// Rows, holes excluded.
     pub fn len(&self) -> usize {
         self.slots() - self.holes
+    }
+
+    /// The smallest number that no row has had as its id.
+    pub fn next_id(&self) -> u64 {
+        self.next_id
     }
 
     pub fn live(&self) -> Option<&Bitmap> {
@@ -164,7 +171,10 @@ impl Store {
             return Err(BuildError::TooManyRows { rows: total, limit: MAX_ROWS });
         }
         let fresh: Vec<u64> = match ids {
-            None => (self.next_id..self.next_id + rows.rows() as u64).collect(),
+            None => {
+                let end = self.next_id.checked_add(rows.rows() as u64).ok_or(BuildError::NoIdLeft)?;
+                (self.next_id..end).collect()
+            }
             Some(ids) => {
                 self.check_ids(ids, rows.rows())?;
                 ids.to_vec()

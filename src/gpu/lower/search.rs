@@ -23,7 +23,7 @@ pub(super) fn run(job: &mut Job<'_>, screen: Screen, keep: usize, k: usize) -> R
         _ => (Screen::None, k),
     };
     let screened = screen != Screen::None;
-    let mut out = Candidates::empty(job.queries(), if refined || !screened { k } else { keep });
+    let mut out = Candidates::places(job.queries(), if refined || !screened { k } else { keep })?;
     if screened {
         out.bound = vec![f32::INFINITY; job.queries()];
     }
@@ -246,7 +246,7 @@ pub(super) fn refine_given(job: &mut Job<'_>) -> Result<Candidates, EngineError>
         return Err(EngineError::Mismatch("no positions".to_owned()));
     };
     job.ensure(Case::Refine)?;
-    let mut out = Candidates::empty(job.queries(), width);
+    let mut out = Candidates::places(job.queries(), width)?;
     // A row of candidates that is too wide for the scratch goes in pieces.
     let piece = width.min((job.scratch / 32) as usize).max(1);
     let each = job.query_bytes() + piece as u64 * 16;

@@ -93,7 +93,7 @@ pub(super) fn run(job: &mut Job<'_>, k: usize) -> Result<Candidates, EngineError
     job.ensure(Case::Select)?;
     let keep = k.min(p.rows);
     let places = list_places(keep);
-    let mut out = Candidates::empty(p.queries, k);
+    let mut out = Candidates::places(p.queries, k)?;
     if Best::bytes(1, places, 2) > job.scratch / 2 {
         // So many are wanted that sorting is all there is to do.
         search::select_on_host(&mut out, 0, matrix, p.rows, None);
