@@ -151,7 +151,7 @@ fn validate(task: &Task<'_>) -> Result<(), EngineError> {
     }
     if let Some(mask) = task.mask {
         let last = if mask.stride == 0 { 0 } else { p.queries.saturating_sub(1) * mask.stride };
-        let wanted = last + p.rows.div_ceil(32);
+        let wanted = if p.queries == 0 { 0 } else { last + p.rows.div_ceil(32) };
         if mask.words.len() < wanted || (mask.stride > 0 && mask.stride < p.rows.div_ceil(32)) {
             return wrong("words of a mask, at least", mask.words.len(), wanted);
         }
