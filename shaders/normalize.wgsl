@@ -6,7 +6,6 @@
 // Components are first multiplied by a power of two that brings the largest near 1. That is done on exponents as
 // integers, so nothing overflows, and denormal components count as what they are.
 
-
 const TEAM = 16u; // threads of a row
 const ROWS_AT_ONCE = 4u;
 

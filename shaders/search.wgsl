@@ -21,7 +21,7 @@ fn better4(keys: vec4<u32>, lane: u32, r: u32) -> u32 {
     let top = heap_keys[lane];
     let place = heap_positions[lane];
     let at = vec4<u32>(p.position_base + r) + vec4<u32>(0u, 1u, 2u, 3u);
-    let better = keys < vec4<u32>(top) | (keys == vec4<u32>(top) & at < vec4<u32>(place));
+    let better = (keys < vec4<u32>(top)) | ((keys == vec4<u32>(top)) & (at < vec4<u32>(place)));
     let four = select(vec4<u32>(0u), vec4<u32>(1u, 2u, 4u, 8u), better);
     return (four.x | four.y) | (four.z | four.w);
 }

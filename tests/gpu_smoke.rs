@@ -100,17 +100,292 @@ fn assert_nearest(found: &Candidates, wanted: &[Vec<(f64, u32)>], what: &str) {
     }
 }
 
+fn any_engine() -> GpuEngine {
+    engines(None).into_iter().next().unwrap()
+}
+
 #[test]
 fn searches_of_every_shape_give_the_nearest_rows() {
     let data = Data::new(3000, 21, 37);
+    let shapes = [(Screen::None, 1), (Screen::None, 10), (Screen::F32, 10), (Screen::None, 300), (Screen::None, 3000)];
     for engine in engines(None) {
-        for (screen, k) in
-            [(Screen::None, 1), (Screen::None, 10), (Screen::F32, 10), (Screen::None, 300), (Screen::None, 3000)]
-        {
+        for (screen, k) in shapes {
             let plan = Plan::search(data.problem(Metric::L2), k, screen);
-            let (found, stats) = search(&engine, &data.task(&plan, None)).unwrap();
+            let (found, _) = search(&engine, &data.task(&plan, None)).unwrap();
             assert_nearest(&found, &data.reference(Metric::L2, None, k), &format!("{} {plan}", engine.name()));
-            println!("{} {plan}: {stats:?}", engine.name());
         }
+    }
+}
+
+#[test]
+fn a_budget_of_a_quarter_of_the_base_changes_no_answer() {
+    let data = Data::new(5000, 5, 64);
+    let bytes = (data.rows.len() * 4) as u64;
+    for (small, large) in engines(Some(bytes / 4)).into_iter().zip(engines(None)) {
+        let tag = Tag::new();
+        for (screen, k) in [(Screen::None, 7), (Screen::F32, 7), (Screen::None, 200), (Screen::None, 5000)] {
+            let plan = Plan::search(data.problem(Metric::L2), k, screen);
+            let (streamed, stats) = search(&small, &data.task(&plan, Some(&tag))).unwrap();
+            let (resident, _) = search(&large, &data.task(&plan, Some(&tag))).unwrap();
+            assert_eq!(streamed.positions, resident.positions, "{} {plan}", small.name());
+            assert!(stats.chunks_uploaded > 4, "{stats:?}");
+            assert!(small.peak() <= small.budget(), "{} of {}", small.peak(), small.budget());
+        }
+        for step in [Step::Distance, Step::Range { key: 15.0 }, Step::Normalize { norm: Norm::L2 }] {
+            let plan = Plan::one(data.problem(Metric::L2), step);
+            let task = data.task(&plan, Some(&tag));
+            let streamed = small.run(&task, &mut SearchStats::default()).unwrap();
+            let resident = large.run(&task, &mut SearchStats::default()).unwrap();
+            assert!(streamed == resident, "{} {plan}", small.name());
+            assert!(small.peak() <= small.budget(), "{} of {}", small.peak(), small.budget());
+        }
+        let width = 50;
+        let positions: Vec<u32> = (0..5 * width as u32).map(|i| i * 37 % 5000).collect();
+        let plan = Plan::one(data.problem(Metric::L2), Step::Refine);
+        let mut task = data.task(&plan, Some(&tag));
+        task.input = Input::Positions { positions: &positions, width };
+        let streamed = small.run(&task, &mut SearchStats::default()).unwrap();
+        assert!(streamed == large.run(&task, &mut SearchStats::default()).unwrap(), "{} {plan}", small.name());
+    }
+}
+
+#[test]
+fn range_hits_are_those_of_the_reference() {
+    let data = Data::new(2000, 9, 24);
+    let keys: Vec<f64> = data.reference(Metric::L2, None, 60).iter().map(|hits| hits[59].0).collect();
+    let radius = keys.iter().copied().fold(0.0, f64::max) as f32;
+    let plan = Plan::range(data.problem(Metric::L2), radius);
+    let wanted = kernels::range::reference(Metric::L2, &data.query_rows(), &data.rows(), None, f64::from(radius));
+    for engine in engines(None) {
+        let Output::Range { offsets, keys, positions } =
+            engine.run(&data.task(&plan, None), &mut SearchStats::default()).unwrap()
+        else {
+            panic!("no hits")
+        };
+        for (q, wanted) in wanted.iter().enumerate() {
+            let span = offsets[q] as usize..offsets[q + 1] as usize;
+            assert!(span.len().abs_diff(wanted.len()) <= 1, "{}: {} hits, wanted {}", q, span.len(), wanted.len());
+            for (at, &(key, _)) in span.zip(wanted) {
+                assert!((f64::from(keys[at]) - key).abs() < 1e-4, "{} at {}", keys[at], positions[at]);
+            }
+        }
+    }
+}
+
+#[test]
+fn rows_are_uploaded_once_appended_and_dropped_with_their_base() {
+    let mut data = Data::new(1000, 5, 16);
+    let engine = any_engine();
+    let mut tag = Tag::new();
+    let run = |data: &Data, tag: &Tag| {
+        let plan = Plan::search(data.problem(Metric::L2), 5, Screen::None);
+        let (found, stats) = search(&engine, &data.task(&plan, Some(tag))).unwrap();
+        assert_nearest(&found, &data.reference(Metric::L2, None, 5), "resident");
+        stats.chunks_uploaded
+    };
+    assert_eq!((run(&data, &tag), run(&data, &tag)), (1, 0));
+    for more in [10usize, 400, 3] {
+        let added = Data::new(more, 1, 16);
+        data.rows.extend(added.rows.iter().map(|x| x * 0.5));
+        data.row_norms = norms(&data.rows, 16);
+        assert!(run(&data, &tag) <= 2);
+    }
+    data.rows.iter_mut().for_each(|x| *x = -*x);
+    tag.bump();
+    assert!(run(&data, &tag) >= 1, "a new epoch is uploaded anew");
+    let other = Tag::new();
+    run(&data, &other);
+    let with_both = engine.used();
+    drop(tag);
+    run(&data, &other);
+    assert!(engine.used() < with_both, "{} then {}", with_both, engine.used());
+    engine.trim();
+    assert_eq!(engine.used(), 0);
+}
+
+#[test]
+fn the_base_that_was_not_searched_for_the_longest_makes_room() {
+    let data = Data::new(4000, 3, 64);
+    let bytes = (data.rows.len() * 4) as u64;
+    let engine = engines(Some(bytes * 3)).into_iter().next().unwrap();
+    let tags = [Tag::new(), Tag::new(), Tag::new()];
+    let plan = Plan::search(data.problem(Metric::L2), 5, Screen::None);
+    let uploads = |tag| search(&engine, &data.task(&plan, Some(tag))).unwrap().1.chunks_uploaded;
+    assert_eq!([uploads(&tags[0]), uploads(&tags[1]), uploads(&tags[0])], [1, 1, 0], "two fit");
+    assert_eq!([uploads(&tags[2]), uploads(&tags[0]), uploads(&tags[1])], [1, 0, 1], "the second made room");
+    assert!(engine.peak() <= engine.budget());
+}
+
+#[test]
+fn row_a8_a_kernel_that_is_wrong_is_not_used() {
+    let data = Data::new(500, 3, 16);
+    for verb in ["search", "select_k", "refine", "distance", "range", "normalize"] {
+        let step = match verb {
+            "distance" => Step::Distance,
+            "range" => Step::Range { key: 3.0 },
+            "normalize" => Step::Normalize { norm: Norm::L1 },
+            _ => Step::Search { screen: Screen::F32, keep: 9 },
+        };
+        let steps =
+            if let Step::Search { .. } = step { vec![step, Step::Refine, Step::SelectK { k: 5 }] } else { vec![step] };
+        let plan = Plan { problem: data.problem(Metric::L2), steps };
+        let engine = any_engine();
+        engine.inject(Fault::Wrong(verb));
+        match engine.run(&data.task(&plan, None), &mut SearchStats::default()) {
+            Err(EngineError::Disabled { kernel, .. }) => assert_eq!(kernel, verb),
+            other => panic!("{verb}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn row_a8_a_wrong_variant_gives_way_to_the_plain_one() {
+    let data = Data::new(500, 3, 16);
+    let plan = Plan::search(data.problem(Metric::L2), 5, Screen::None);
+    for engine in engines(None) {
+        let (_, stats) = search(&any_engine(), &data.task(&plan, None)).unwrap();
+        assert!(stats.kernels.contains(&"search+subgroups".to_owned()), "{:?}", stats.kernels);
+        engine.inject(Fault::WrongSubgroups("search"));
+        let (found, stats) = search(&engine, &data.task(&plan, None)).unwrap();
+        assert!(stats.kernels.contains(&"search".to_owned()), "{:?}", stats.kernels);
+        assert_nearest(&found, &data.reference(Metric::L2, None, 5), "plain");
+    }
+}
+
+#[test]
+fn out_of_memory_is_an_error_and_the_next_run_works() {
+    let data = Data::new(500, 3, 16);
+    let plan = Plan::search(data.problem(Metric::L2), 5, Screen::None);
+    for engine in engines(None) {
+        let task = data.task(&plan, None);
+        engine.inject(Fault::OutOfMemory);
+        assert!(matches!(search(&engine, &task), Err(EngineError::OutOfMemory { .. })));
+        assert_nearest(&search(&engine, &task).unwrap().0, &data.reference(Metric::L2, None, 5), "after");
+    }
+    for engine in engines(Some(100)) {
+        assert!(matches!(search(&engine, &data.task(&plan, None)), Err(EngineError::OutOfMemory { .. })));
+        assert!(engine.peak() <= 100);
+    }
+}
+
+#[test]
+fn a_lost_device_is_an_error_now_and_later() {
+    let data = Data::new(500, 3, 16);
+    let plan = Plan::search(data.problem(Metric::L2), 5, Screen::None);
+    for engine in engines(None) {
+        search(&engine, &data.task(&plan, None)).unwrap();
+        engine.inject(Fault::Lost);
+        assert!(engine.is_lost());
+        for _ in 0..2 {
+            assert!(matches!(search(&engine, &data.task(&plan, None)), Err(EngineError::Lost(_))));
+        }
+    }
+}
+
+fn app_device(index: usize) -> (nearfield::wgpu::Device, nearfield::wgpu::Queue) {
+    use nearfield::wgpu;
+    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
+    let found = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all() - wgpu::Backends::GL));
+    pollster::block_on(found[index].request_device(&wgpu::DeviceDescriptor::default())).unwrap()
+}
+
+#[test]
+fn an_applications_device_with_default_limits_and_no_features() {
+    let data = Data::new(3000, 21, 37);
+    for (index, _) in gpu::adapters().iter().enumerate().filter(|(_, a)| a.usable) {
+        let (device, queue) = app_device(index);
+        let engine = GpuEngine::from_wgpu(device.clone(), queue, None).unwrap();
+        for (screen, k) in [(Screen::None, 10), (Screen::F32, 10), (Screen::None, 300)] {
+            let plan = Plan::search(data.problem(Metric::Cosine), k, screen);
+            let (found, stats) = search(&engine, &data.task(&plan, None)).unwrap();
+            assert_nearest(&found, &data.reference(Metric::Cosine, None, k), &format!("{} {plan}", engine.name()));
+            assert!(stats.kernels.iter().all(|k| !k.contains("subgroups")), "{:?}", stats.kernels);
+            assert!(stats.stages.iter().all(|s| !s.on_device), "{:?}", stats.stages);
+        }
+        // The application destroys its device.
+        device.destroy();
+        let plan = Plan::search(data.problem(Metric::Cosine), 10, Screen::None);
+        let result = search(&engine, &data.task(&plan, None));
+        assert!(matches!(result, Err(EngineError::Lost(_))), "{result:?}");
+    }
+}
+
+#[test]
+fn many_threads_share_an_engine() {
+    let data = Data::new(2000, 8, 32);
+    let bytes = (data.rows.len() * 4) as u64;
+    for memory in [None, Some(bytes * 2)] {
+        let engine = engines(memory).into_iter().next().unwrap();
+        let tag = Tag::new();
+        let wanted = data.reference(Metric::L2, None, 6);
+        let one = || {
+            let plan = Plan::search(data.problem(Metric::L2), 6, Screen::None);
+            let (found, _) = search(&engine, &data.task(&plan, Some(&tag))).unwrap();
+            assert_nearest(&found, &wanted, "threads");
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..3).for_each(|_| one()));
+            }
+        });
+        // A pool whose threads take up other work while they wait.
+        rayon::scope(|scope| (0..12).for_each(|_| scope.spawn(|_| one())));
+        assert!(engine.peak() <= engine.budget());
+    }
+}
+
+#[test]
+fn masks_hold_for_one_and_for_each_query_in_one_block_or_several() {
+    let words = 1500usize.div_ceil(32);
+    for (queries, memory) in [(6, None), (60, Some(240 << 10))] {
+        let data = Data::new(1500, queries, 20);
+        let each: Vec<u32> = (0..(queries * words) as u32).map(|i| i.wrapping_mul(2_654_435_761) ^ i << 13).collect();
+        for engine in engines(memory) {
+            for mask in [Mask { words: &each[..words], stride: 0 }, Mask { words: &each, stride: words }] {
+                for k in [5, 200, 1500] {
+                    let plan = Plan::search(data.problem(Metric::L2), k, Screen::None);
+                    let mut task = data.task(&plan, None);
+                    task.mask = Some(mask);
+                    let (found, _) = search(&engine, &task).unwrap();
+                    let wanted = data.reference(Metric::L2, Some(mask), k);
+                    assert_nearest(&found, &wanted, &format!("{} {plan}", engine.name()));
+                    for (q, wanted) in wanted.iter().enumerate() {
+                        let filled = found.positions[q * k..(q + 1) * k].iter().filter(|&&p| p != u32::MAX).count();
+                        assert_eq!(filled, wanted.len());
+                    }
+                    assert!(engine.peak() <= engine.budget());
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn scratch_stays_within_64_mib_whatever_the_batch() {
+    // The fastest of the software drivers, where there is a choice: some of this is large.
+    let engine = engines(None).into_iter().max_by_key(|e| e.name().contains("llvmpipe")).unwrap();
+    let check = |rows: usize, queries: usize, dim: usize, step: Step| {
+        let data = Data::new(rows, queries, dim);
+        let plan = Plan::one(data.problem(Metric::L2), step);
+        engine.run(&data.task(&plan, None), &mut SearchStats::default()).unwrap();
+        let used = engine.used();
+        engine.trim();
+        assert!(used <= 64 << 20, "{plan} of {rows} x {queries} x {dim}: {used} bytes");
+    };
+    check(50, 100_000, 4, Step::Search { screen: Screen::None, keep: 40 });
+    check(300, 9_000, 4, Step::Search { screen: Screen::None, keep: 200 });
+    check(300_000, 2, 4, Step::Search { screen: Screen::None, keep: 200_000 });
+    check(300_000, 20, 4, Step::Distance);
+    check(300_000, 16, 4, Step::Range { key: 100.0 });
+    check(120_000, 1, 64, Step::Normalize { norm: Norm::L2 });
+}
+
+#[test]
+fn ceilings_are_measured() {
+    for engine in engines(None) {
+        let ceilings = engine.ceilings();
+        println!("{}: {ceilings:?}", engine.name());
+        assert!(ceilings.bytes_per_second > 1e8 && ceilings.operations_per_second > 1e7);
+        assert!(ceilings.launch_seconds > 0.0 && ceilings.launch_seconds < 1.0);
     }
 }

@@ -68,6 +68,7 @@ fn to_msl(module: &Module, info: &ModuleInfo, entry: &str) -> Result<String, Str
     msl::write_string(module, info, &options, &pipeline).map(|(text, _)| text).map_err(|e| e.to_string())
 }
 
+/// The text, with the name that the entry point has there in its first line.
 fn to_hlsl(module: &Module, info: &ModuleInfo, entry: &str) -> Result<String, String> {
     let options = hlsl::Options {
         shader_model: hlsl::ShaderModel::V6_2,
@@ -80,8 +81,8 @@ fn to_hlsl(module: &Module, info: &ModuleInfo, entry: &str) -> Result<String, St
     let mut text = String::new();
     let mut writer = hlsl::Writer::new(&mut text, &options, &pipeline);
     let written = writer.write(module, info, None).map_err(|e| e.to_string())?;
-    written.entry_point_names.into_iter().collect::<Result<Vec<_>, _>>().map_err(|e| e.to_string())?;
-    Ok(text)
+    let names = written.entry_point_names.into_iter().collect::<Result<Vec<_>, _>>().map_err(|e| e.to_string())?;
+    Ok(format!("// entry: {}\n{text}", names.join(" ")))
 }
 
 /// Every text that a device is given.
@@ -170,7 +171,7 @@ fn kernels_fit_the_default_limits() {
 fn bindings_are_those_of_the_table() {
     each_text(|kernel, _, params, _, module, info| {
         let usage = info.get_entry_point(entry_index(module, kernel.entry));
-        for (handle, v) in module.global_variables.iter().filter(|(h, _)| !usage[*h].is_empty()) {
+        for (_, v) in module.global_variables.iter().filter(|(h, _)| !usage[*h].is_empty()) {
             let AddressSpace::Storage { access } = v.space else { continue };
             let (name, at) = (v.name.as_deref().expect("a name"), v.binding.expect("a binding"));
             let binding = kernel.bindings.get(at.binding as usize);

@@ -4,7 +4,6 @@
 // on four components at once; components come as bits, because packed bits do. METRIC, DTYPE and SCREEN are constants
 // when the driver compiles, so that one branch of each function is left.
 
-
 fn two_sums() -> bool {
     return METRIC == BRAY_CURTIS || METRIC == JACCARD;
 }
@@ -165,7 +164,7 @@ fn keys_of(first: vec4<f32>, second: vec4<f32>, query_norm: f32, row_norm: vec4<
     var bits = bitcast<vec4<u32>>(key);
     if (METRIC == BRAY_CURTIS) {
         // What a division by zero gives is left open.
-        bits = select(bits, vec4<u32>(INFINITY), second == vec4<f32>(0.0) & first != vec4<f32>(0.0));
+        bits = select(bits, vec4<u32>(INFINITY), (second == vec4<f32>(0.0)) & (first != vec4<f32>(0.0)));
     }
     bits = select(bits, vec4<u32>(NAN), (bits & vec4<u32>(0x7fffffffu)) > vec4<u32>(INFINITY));
     return select(bits, vec4<u32>(0u), bits == vec4<u32>(0x80000000u));

@@ -2,7 +2,6 @@
 // ---- lib/rows: rows as they are stored ------------------------------------------------------------------------------
 // A row is `row_stride` vectors of four words, zeros behind its last component.
 
-
 // Components 4 j .. 4 j + 3 of a row as the bits of f32; for packed bits, its words 4 j .. 4 j + 3.
 // Zeros behind the last component, but j must lie within the row's stride.
 fn row4(row: u32, j: u32) -> vec4<u32> {

@@ -9,7 +9,8 @@ fn tally(digit: u32, counts: bool) {
     let shared_digit = subgroupBroadcastFirst(digit);
     let together = counts && digit == shared_digit;
     let n = subgroupAdd(u32(together));
-    if (subgroupExclusiveAdd(1u) == 0u && n != 0u) {
+    let leads = subgroupExclusiveAdd(1u) == 0u;
+    if (leads && n != 0u) {
         atomicAdd(&histogram[shared_digit], n);
     }
     if (counts && !together) {

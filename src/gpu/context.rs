@@ -192,6 +192,28 @@ impl Context {
         waited.map(|_| ()).map_err(|e| EngineError::Driver(e.to_string()))
     }
 
+    /// After an error that does not say why: whether the device still does anything at all. An application's device tells
+    /// nobody here when it is lost.
+    pub(super) fn check_alive(&self) -> Result<(), EngineError> {
+        let (ended, mapped) = std::sync::mpsc::sync_channel(1);
+        let descriptor = wgpu::BufferDescriptor {
+            label: Some("nearfield.probe"),
+            size: 16,
+            usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        };
+        let tried = self.scoped(16, || {
+            let probe = self.device.create_buffer(&descriptor);
+            probe.map_async(wgpu::MapMode::Read, .., move |result| _ = ended.try_send(result.is_ok()));
+            let _ = self.device.poll(wgpu::PollType::wait_indefinitely());
+        });
+        match (tried, mapped.recv_timeout(std::time::Duration::from_secs(1))) {
+            (Ok(()), Ok(true)) => Ok(()),
+            (Err(lost @ EngineError::Lost(_)), _) => Err(lost),
+            _ => Err(self.note_lost("it no longer maps memory")),
+        }
+    }
+
     /// Makes a fault happen, now or at the next chance.
     pub(super) fn inject(&self, fault: Fault) {
         match fault {

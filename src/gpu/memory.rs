@@ -166,6 +166,30 @@ impl Memory {
         Ok(Hold { bytes, home: self.clone() })
     }
 
+    /// A buffer that `fill` writes through a mapping before any kernel sees it, for memory shared with the CPU.
+    pub(super) fn filled_buffer(
+        self: &Arc<Memory>,
+        context: &Context,
+        label: &str,
+        bytes: u64,
+        fill: impl FnOnce(wgpu::BufferViewMut),
+    ) -> Result<Buffer, EngineError> {
+        if context.faults.out_of_memory() {
+            return Err(self.full(bytes));
+        }
+        let size = bytes.max(16).next_multiple_of(16);
+        let usage = ROWS | wgpu::BufferUsages::MAP_WRITE;
+        self.reserve(size)?;
+        let descriptor = wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: true };
+        self.own(size, false, context, || {
+            let raw = context.device.create_buffer(&descriptor);
+            let mapped = raw.get_mapped_range_mut(..);
+            let error = mapped.map(fill).err();
+            raw.unmap();
+            (raw, error.map(|e| e.to_string()))
+        })
+    }
+
     fn take(
         self: &Arc<Memory>,
         context: &Context,
@@ -176,18 +200,29 @@ impl Memory {
     ) -> Result<Buffer, EngineError> {
         self.reserve(size)?;
         let descriptor = wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false };
-        match context.scoped(size, || context.device.create_buffer(&descriptor)) {
-            Ok(raw) => Ok(Buffer { raw, pooled: AtomicBool::new(pooled), home: self.clone() }),
-            Err(error) => {
-                let mut ledger = lock(&self.ledger);
-                ledger.used = ledger.used.saturating_sub(size);
-                drop(ledger);
-                Err(match error {
-                    EngineError::OutOfMemory { .. } => self.full(size),
-                    other => other,
-                })
-            }
-        }
+        self.own(size, pooled, context, || (context.device.create_buffer(&descriptor), None))
+    }
+
+    /// Makes a buffer whose bytes are reserved already; gives them back when that fails.
+    fn own(
+        self: &Arc<Memory>,
+        size: u64,
+        pooled: bool,
+        context: &Context,
+        make: impl FnOnce() -> (wgpu::Buffer, Option<String>),
+    ) -> Result<Buffer, EngineError> {
+        let error = match context.scoped(size, make) {
+            Ok((raw, None)) => return Ok(Buffer { raw, pooled: AtomicBool::new(pooled), home: self.clone() }),
+            Ok((_, Some(error))) => EngineError::Driver(error),
+            Err(error) => error,
+        };
+        let mut ledger = lock(&self.ledger);
+        ledger.used = ledger.used.saturating_sub(size);
+        drop(ledger);
+        Err(match error {
+            EngineError::OutOfMemory { .. } => self.full(size),
+            other => other,
+        })
     }
 
     /// Counts bytes as taken, giving up pooled scratch for them where that helps.

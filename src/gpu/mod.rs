@@ -153,6 +153,11 @@ impl Engine for GpuEngine {
             self.trim();
             result = self.attempt(task, stats);
         }
+        if matches!(result, Err(EngineError::Driver(_)))
+            && let Err(lost) = self.machine.context.check_alive()
+        {
+            result = Err(lost);
+        }
         self.machine.context.faults.end_of_run();
         self.machine.pipelines.persist();
         result

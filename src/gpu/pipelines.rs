@@ -63,7 +63,7 @@ impl Pipeline {
 }
 
 /// Work a second that a kernel is believed to do until it has been measured: on the low side.
-fn first_rate(kind: Kind) -> f64 {
+pub(super) fn first_rate(kind: Kind) -> f64 {
     match kind {
         Kind::Software => 5e8,
         Kind::Unknown | Kind::Virtual => 5e9,

@@ -25,6 +25,8 @@ pub(super) struct Shard {
     pub(super) rows: usize,
     /// Rows that it has room for.
     capacity: usize,
+    /// Rows that were written when the buffer was made.
+    filled: usize,
     pub(super) data: Arc<Buffer>,
     /// Lengths of the rows, where the base has them.
     pub(super) norms: Option<Arc<Buffer>>,
@@ -33,7 +35,7 @@ pub(super) struct Shard {
 impl Shard {
     /// Rows that are on the device for the moment.
     pub(super) fn chunk(first: usize, rows: usize, data: Arc<Buffer>, norms: Option<Arc<Buffer>>) -> Shard {
-        Shard { first, rows, capacity: rows, data, norms }
+        Shard { first, rows, capacity: rows, filled: 0, data, norms }
     }
 }
 
@@ -183,12 +185,16 @@ impl Resident {
         while self.rows < total {
             let room = self.shards.last().map_or(0, |s| s.capacity - s.rows);
             if room == 0 {
+                let began = Instant::now();
                 self.grow(machine, base, total)?;
+                upload.spent += began.elapsed();
                 continue;
             }
             let Some(shard) = self.shards.last_mut() else { break };
             let count = room.min(total - self.rows);
-            upload.rows(&shard.data, shard.rows, &base.rows, self.rows, count)?;
+            if shard.filled < shard.rows + count {
+                upload.rows(&shard.data, shard.rows, &base.rows, self.rows, count)?;
+            }
             if let (Some(norms), Some(buffer)) = (base.norms, &shard.norms) {
                 let bytes = bytemuck::cast_slice(slice(norms, self.rows, count)?);
                 upload.write(buffer, 4 * shard.rows as u64, bytes)?;
@@ -208,15 +214,33 @@ impl Resident {
         let spare = (machine.memory.free() / 2 / each) as usize;
         let capacity = missing.max((self.rows / 2).min(spare)).min(most).max(1);
         let stride = rows::row_bytes(self.dtype, self.dim);
-        let data = machine.memory.buffer(&machine.context, "nearfield.rows", capacity as u64 * stride, ROWS)?;
+        let bytes = capacity as u64 * stride;
+        let filled = if machine.context.mappable() { missing.min(capacity) } else { 0 };
+        let data = match filled {
+            0 => machine.memory.buffer(&machine.context, "nearfield.rows", bytes, ROWS)?,
+            filled => machine.memory.filled_buffer(&machine.context, "nearfield.rows", bytes, |mut view| {
+                fill(&mut view, &base.rows, self.rows, filled);
+            })?,
+        };
         let norms = match base.norms {
             Some(_) => {
                 Some(Arc::new(machine.memory.buffer(&machine.context, "nearfield.norms", capacity as u64 * 4, ROWS)?))
             }
             None => None,
         };
-        self.shards.push(Shard { first: self.rows, rows: 0, capacity, data: Arc::new(data), norms });
+        self.shards.push(Shard { first: self.rows, rows: 0, capacity, filled, data: Arc::new(data), norms });
         Ok(())
+    }
+}
+
+/// Writes `count` rows from `first` on to the front of mapped memory, some at a time.
+fn fill(view: &mut wgpu::BufferViewMut, rows: &RowsView<'_>, first: usize, count: usize) {
+    let stride = rows::row_bytes(rows.dtype(), rows.dim()) as usize;
+    let step = ((8 << 20) / stride).max(1);
+    for start in (0..count).step_by(step) {
+        let end = (start + step).min(count);
+        let packed = rows::pack(rows, first + start, first + end);
+        view.slice(start * stride..end * stride).copy_from_slice(&packed);
     }
 }
 

@@ -2,8 +2,7 @@
 
 use std::borrow::Cow;
 
-use rayon::prelude::*;
-
+use super::sync::{in_threads, share};
 use crate::types::{DType, RowsView};
 
 /// Bytes of a row on the device.
@@ -25,10 +24,13 @@ pub(super) fn pack<'a>(rows: &RowsView<'a>, start: usize, end: usize) -> Cow<'a,
         return Cow::Borrowed(all);
     }
     let mut packed = vec![0u8; (end - start) * stride];
-    packed.par_chunks_mut(stride).with_min_len(1024).enumerate().for_each(|(i, target)| {
-        let row = slice.row_bytes(i);
-        if let Some(target) = target.get_mut(..row.len()) {
-            target.copy_from_slice(row);
+    let share = share(end - start, stride / 16);
+    in_threads(packed.chunks_mut(share * stride).enumerate(), |(part, rows)| {
+        for (i, target) in rows.chunks_mut(stride).enumerate() {
+            let row = slice.row_bytes(part * share + i);
+            if let Some(target) = target.get_mut(..row.len()) {
+                target.copy_from_slice(row);
+            }
         }
     });
     Cow::Owned(packed)

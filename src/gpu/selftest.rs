@@ -331,6 +331,15 @@ impl Data {
         metric::tolerance(self.metric, self.dtype, self.rows().dim(), self.key(q, r), a, b)
     }
 
+    /// A key lies within the tolerance (and is a number).
+    fn check_key(&self, q: usize, r: usize, key: f64) -> Result<(), String> {
+        let (exact, bound) = (self.key(q, r), self.tolerance(q, r));
+        match (exact - bound..=exact + bound).contains(&key) {
+            true => Ok(()),
+            false => Err(format!("query {q}, row {r}: key {key}, exact {exact}")),
+        }
+    }
+
     /// (exact key, position) of the allowed rows of a query, nearest first.
     fn nearest(&self, q: usize) -> Vec<(f64, usize)> {
         let mask = self.mask();
@@ -352,9 +361,7 @@ impl Data {
             let places = self.places(c, q, keep)?;
             for (i, &(key, r)) in places.iter().enumerate() {
                 let (exact, place) = (self.key(q, r), wanted[i]);
-                if (key - exact).abs() > self.tolerance(q, r) {
-                    return Err(format!("query {q}, row {r}: key {key}, exact {exact}"));
-                }
+                self.check_key(q, r, key)?;
                 if (exact - place.0).abs() > self.tolerance(q, r) + self.tolerance(q, place.1) {
                     return Err(format!("query {q}, place {i}: key {exact}, nearest {}", place.0));
                 }
@@ -402,7 +409,7 @@ impl Data {
             };
             for &(key, r) in &places {
                 let (exact, wide) = (self.key(q, r), 3.0 * slack * scale(r) + 1e-30);
-                if key > exact + self.tolerance(q, r) || key < exact - wide {
+                if !(exact - wide..=exact + self.tolerance(q, r)).contains(&key) {
                     return Err(format!("query {q}, row {r}: bound {key}, exact {exact}"));
                 }
             }
@@ -420,9 +427,7 @@ impl Data {
     fn check_matrix(&self, keys: &[f32]) -> Result<(), String> {
         for (i, &key) in keys.iter().enumerate() {
             let (q, r) = (i / ROWS, i % ROWS);
-            if !((f64::from(key) - self.key(q, r)).abs() <= self.tolerance(q, r)) {
-                return Err(format!("query {q}, row {r}: key {key}, exact {}", self.key(q, r)));
-            }
+            self.check_key(q, r, f64::from(key))?;
         }
         if keys.len() == self.exact.len() { Ok(()) } else { Err(format!("{} keys", keys.len())) }
     }
@@ -449,10 +454,7 @@ impl Data {
                 return Err(format!("query {q}: {} rows within {radius}, wanted {}", found.len(), wanted.len()));
             }
             for (&key, &r) in keys[span.clone()].iter().zip(&positions[span]) {
-                let exact = self.key(q, r as usize);
-                if (f64::from(key) - exact).abs() > self.tolerance(q, r as usize) {
-                    return Err(format!("query {q}, row {r}: key {key}, exact {exact}"));
-                }
+                self.check_key(q, r as usize, f64::from(key))?;
             }
         }
         Ok(())
@@ -469,8 +471,8 @@ impl Data {
                 return Err(format!("query {q}: other candidates than those given"));
             }
             for (&key, &r) in c.keys[row.clone()].iter().zip(&c.positions[row]) {
-                if r != u32::MAX && (f64::from(key) - self.key(q, r as usize)).abs() > self.tolerance(q, r as usize) {
-                    return Err(format!("query {q}, row {r}: key {key}, exact {}", self.key(q, r as usize)));
+                if r != u32::MAX {
+                    self.check_key(q, r as usize, f64::from(key))?;
                 }
             }
         }

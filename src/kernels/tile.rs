@@ -20,8 +20,15 @@ impl Shape {
     /// Up to four queries: 4 x 256 pairs, so that reading the rows is all that is left.
     pub const FEW: Shape = Shape { tx: 64, ty: 1 };
 
+    /// Some queries: 32 x 128 pairs.
+    pub const SOME: Shape = Shape { tx: 32, ty: 8 };
+
     pub fn of(queries: u32) -> Shape {
-        if queries <= 4 { Shape::FEW } else { Shape::BATCH }
+        match queries {
+            0..=4 => Shape::FEW,
+            5..=32 => Shape::SOME,
+            _ => Shape::BATCH,
+        }
     }
 
     /// Rows of a tile.
@@ -68,5 +75,51 @@ pub(super) fn power(metric: Metric) -> (f32, f32) {
             (high, p - high)
         }
         _ => (0.0, 0.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CAPS: DeviceCaps =
+        DeviceCaps { subgroups: false, max_invocations: 256, workgroup_memory: 16 << 10, max_groups: 65_535 };
+
+    #[test]
+    fn powers_split_without_loss() {
+        for p in [0.3_f32, 0.5, 1.0, 2.5, 3.3, 17.123_456, 1e-3] {
+            let (high, low) = power(Metric::Lp(p));
+            assert_eq!(high + low, p);
+            for exponent in -149..=128 {
+                let product = f64::from(high) * f64::from(exponent);
+                assert_eq!(f64::from(high * exponent as f32), product, "{p} times {exponent}");
+            }
+        }
+        assert_eq!(power(Metric::Lp(4.0)), (4.0, 0.0));
+    }
+
+    #[test]
+    fn strides_are_whole_units() {
+        assert_eq!([1, 4, 5].map(|dim| row_stride(DType::F32, dim)), [1, 1, 2]);
+        assert_eq!([8, 9].map(|dim| row_stride(DType::F16, dim)), [1, 2]);
+        assert_eq!([16, 17].map(|dim| row_stride(DType::U8, dim)), [1, 2]);
+        assert_eq!([128, 136].map(|dim| row_stride(DType::Bits, dim)), [1, 2]);
+        assert_eq!((query_stride(DType::U8, 17), query_stride(DType::Bits, 136)), (5, 2));
+    }
+
+    #[test]
+    fn groups_cover_everything_within_limits() {
+        for queries in [1, 4, 5, 32, 33, 1000, 5_000_000] {
+            for rows in [0, 1, 63, 64, 65, 100_000_000] {
+                let shape = Shape::of(queries);
+                let walkers = shape.walkers(rows, queries, 2048, 8, &CAPS);
+                assert_eq!(walkers == 0, rows == 0);
+                let [x, y, z] = shape.groups(queries, walkers, &CAPS);
+                assert!(x <= CAPS.max_groups && y <= CAPS.max_groups && z <= CAPS.max_groups);
+                assert!(u64::from(x) * u64::from(z) * u64::from(shape.queries()) >= u64::from(queries));
+                assert!(shape.tx * shape.ty <= CAPS.max_invocations);
+            }
+        }
+        assert_eq!(Shape::BATCH.groups(0, 1, &CAPS)[0], 0);
     }
 }

@@ -19,12 +19,29 @@ pub(super) struct Best {
     other: Option<(Arc<Buffer>, Arc<Buffer>)>,
 }
 
+/// Up to so many places are merged by the host.
+const FEW_PLACES: u64 = 8192;
+
 impl Best {
-    /// Room for `capacity` lists a query, at least two.
+    /// Room for `capacity` lists a query: all there will be, or at least two.
     pub(super) fn new(job: &Job<'_>, queries: u32, keep: u32, capacity: u32) -> Result<Best, EngineError> {
         let bytes = u64::from(queries) * u64::from(keep) * u64::from(capacity) * 4;
         let now = (job.rec.scratch(bytes)?, job.rec.scratch(bytes)?);
         Ok(Best { queries, keep, capacity, filled: 0, now, other: None })
+    }
+
+    /// For lists that are selected from tiles of a matrix and written through the offset of a binding. One `only` tile is
+    /// one list, which is the answer.
+    pub(super) fn of_tiles(job: &Job<'_>, queries: u32, keep: usize, only: bool) -> Result<Best, EngineError> {
+        match only {
+            true => Best::new(job, queries, keep as u32, 1),
+            false => Best::new(job, queries, select::list_places(keep) as u32, 2),
+        }
+    }
+
+    /// Places of a list.
+    pub(super) fn keep(&self) -> u32 {
+        self.keep
     }
 
     /// Bytes of scratch that such lists take, merging included.
@@ -73,6 +90,14 @@ impl Best {
         let bytes = u64::from(self.queries) * u64::from(self.stride()) * 4;
         let offset = u64::from(list) * u64::from(self.keep) * 4;
         [Bind::part(&self.now.0, offset, bytes - offset), Bind::part(&self.now.1, offset, bytes - offset)]
+    }
+
+    /// All lists as they are, where they are so few that the host merges them sooner than another kernel would start: keys,
+    /// positions, and places a query.
+    pub(super) fn unmerged(&self) -> Option<(Bind, Bind, usize)> {
+        let few = u64::from(self.queries) * u64::from(self.stride()) <= FEW_PLACES;
+        let [keys, positions] = self.lists();
+        (few && self.filled == self.capacity).then_some((keys, positions, self.stride() as usize))
     }
 
     /// The `keep` best of each query, in no order: keys and positions `[queries, keep]` without gaps.

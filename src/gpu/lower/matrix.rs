@@ -93,7 +93,7 @@ pub(super) fn queries_of_a_block(job: &Job<'_>) -> usize {
     let each = job.query_bytes();
     let rows = job.rows().min(4096) as u64;
     // A tile lies in scratch twice: as the kernel's result and where the host reads it.
-    block_queries(job.queries(), job.scratch / 2, |q| q as u64 * (each + rows * 4))
+    block_queries(job.queries_at_a_time(), job.scratch / 2, |q| q as u64 * (each + rows * 4))
 }
 
 /// Computes the keys of a block and hands them to `each`, tile by tile: first row, rows, keys.

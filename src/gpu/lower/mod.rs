@@ -12,12 +12,13 @@ mod select;
 
 use std::sync::Arc;
 
+use super::adapters::Kind;
 use super::memory::Buffer;
-use super::pipelines::Pipeline;
+use super::pipelines::{self, Pipeline};
 use super::resident::{self, Residents, Shard, Upload};
 use super::rows;
 use super::selftest::{self, Case};
-use super::submit::{Bind, Machine, Recorder};
+use super::submit::{Bind, Machine, Recorder, SLICE_SECONDS};
 use crate::engine::{Candidates, EngineError, Input, Output, Task};
 use crate::kernels::{DeviceCaps, Launch, distance};
 use crate::plan::{Screen, Step};
@@ -198,7 +199,8 @@ impl<'a> Job<'a> {
         task: &'a Task<'a>,
         stats: &'a mut SearchStats,
     ) -> Result<Job<'a>, EngineError> {
-        let scratch = scratch_bytes(machine.memory.limit());
+        let binding = machine.context.limits.max_storage_buffer_binding_size;
+        let scratch = scratch_bytes(machine.memory.limit()).min(binding / 2);
         let source = match task.plan.steps.first() {
             Some(Step::SelectK { .. }) => Source::Nowhere,
             _ => match residents.place(machine, &task.base, scratch, stats)? {
@@ -238,6 +240,20 @@ impl<'a> Job<'a> {
     /// Queries of the batch.
     fn queries(&self) -> usize {
         self.task.plan.problem.queries
+    }
+
+    /// Queries that a launch over the fewest rows may have without taking much longer than a command buffer should. Long
+    /// launches matter where a watchdog waits, which no software adapter has.
+    fn queries_at_a_time(&self) -> usize {
+        let context = &self.machine.context;
+        let mut queries = self.queries();
+        if context.kind() != Kind::Software {
+            let most = 2.0 * SLICE_SECONDS * pipelines::first_rate(context.kind());
+            while queries > 64 && self.row_work(queries) * ROW_STEP as f64 > most {
+                queries = queries.div_ceil(2);
+            }
+        }
+        queries
     }
 
     /// Whether the rows cross the bus for each block.

@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use rayon::prelude::*;
-
 use super::search::{rank, unrank};
 use super::{Block, Job, ROW_STEP, block_queries, matrix};
 use crate::engine::{EngineError, Output};
@@ -11,6 +9,7 @@ use crate::gpu::memory::Buffer;
 use crate::gpu::resident::Shard;
 use crate::gpu::selftest::Case;
 use crate::gpu::submit::Bind;
+use crate::gpu::sync::{in_threads, share};
 use crate::kernels::{Launch, range};
 
 /// Hits of each query, as ranks.
@@ -21,7 +20,7 @@ pub(super) fn run(job: &mut Job<'_>, key: f32) -> Result<Output, EngineError> {
     let mut offsets = vec![0u64];
     let (mut keys, mut positions) = (Vec::new(), Vec::new());
     let each = job.query_bytes() + 16;
-    let count = block_queries(job.queries(), job.scratch / 2, |q| q as u64 * each);
+    let count = block_queries(job.queries_at_a_time(), job.scratch / 2, |q| q as u64 * each);
     let mut first = 0;
     while first < job.queries() {
         let queries = count.min(job.queries() - first);
@@ -74,7 +73,9 @@ fn block_hits(job: &mut Job<'_>, block: &Block, key: f32) -> Result<Hits, Engine
         }
         begin = end;
     }
-    hits.par_iter_mut().for_each(|hits| hits.sort_unstable());
+    let mean = hits.iter().map(Vec::len).sum::<usize>() / hits.len().max(1);
+    let share = share(hits.len(), mean * 8);
+    in_threads(hits.chunks_mut(share), |hits| hits.iter_mut().for_each(|hits| hits.sort_unstable()));
     Ok(hits)
 }
 

@@ -1,8 +1,6 @@
 //! `search` and `refine`: candidates by the fused kernel, or, where more are kept than it can hold, by distances and
 //! selection in turn; their direct keys; the last sort.
 
-use rayon::prelude::*;
-
 use super::best::Best;
 use super::matrix;
 use super::select::{self, Selection};
@@ -11,6 +9,7 @@ use crate::engine::{Candidates, EngineError, Input};
 use crate::gpu::resident::Shard;
 use crate::gpu::selftest::Case;
 use crate::gpu::submit::Bind;
+use crate::gpu::sync::{in_threads, share};
 use crate::kernels::{refine, search};
 use crate::plan::Screen;
 
@@ -35,7 +34,7 @@ pub(super) fn run(job: &mut Job<'_>, screen: Screen, keep: usize, k: usize) -> R
         matrix::search_on_host(job, &mut out)?;
         return Ok(out);
     }
-    let count = queries_of_a_block(job, screen, kept, fused)?;
+    let count = queries_of_a_block(job, screen, kept, fused);
     let mut first = 0;
     while first < job.queries() {
         let queries = count.min(job.queries() - first);
@@ -48,7 +47,7 @@ pub(super) fn run(job: &mut Job<'_>, screen: Screen, keep: usize, k: usize) -> R
             job.ensure(Case::Refine)?;
         }
         let block = job.block(first, queries)?;
-        let (keys, positions) = match fused {
+        let (keys, positions, width) = match fused {
             true => fused_block(job, &block, screen, kept)?,
             false => matrix_block(job, &block, kept)?,
         };
@@ -68,7 +67,7 @@ pub(super) fn run(job: &mut Job<'_>, screen: Screen, keep: usize, k: usize) -> R
             job.rec.stats.refined += positions.iter().filter(|&&p| p != u32::MAX).count() as u64;
             keys = direct;
         }
-        sort_into(&mut out, first, &keys, &positions, kept);
+        sort_into(&mut out, first, &keys, &positions, width);
         first += queries;
     }
     Ok(out)
@@ -123,20 +122,26 @@ fn parts(job: &Job<'_>, screen: Screen, keep: usize, queries: usize, rows: usize
 }
 
 /// How many queries a block of a search has: what its lists, keys and queries leave room for.
-fn queries_of_a_block(job: &Job<'_>, screen: Screen, keep: usize, fused: bool) -> Result<usize, EngineError> {
+fn queries_of_a_block(job: &Job<'_>, screen: Screen, keep: usize, fused: bool) -> usize {
     let each = job.query_bytes() + keep as u64 * 12 * 2;
-    Ok(block_queries(job.queries(), job.scratch, |q| {
+    block_queries(job.queries_at_a_time(), job.scratch, |q| {
+        // The lists, what one round of merging writes included.
         let lists = match fused {
             true => Best::bytes(q as u64, keep as u64, u64::from(parts(job, screen, keep, q, job.rows())) + 2),
             false => Best::bytes(q as u64, select::list_places(keep), 2) + matrix::tile_bytes(job.scratch),
         };
-        // A list of each query is also what one round of merging takes.
         lists + q as u64 * each
-    }))
+    })
 }
 
-/// Candidates of a block by the fused kernel: keys and positions `[queries, keep]`, in no order.
-fn fused_block(job: &mut Job<'_>, block: &Block, screen: Screen, keep: usize) -> Result<(Bind, Bind), EngineError> {
+/// Candidates of a block by the fused kernel: keys and positions `[queries, width]` in no order, and the width: `keep`
+/// after a screen, else maybe more.
+fn fused_block(
+    job: &mut Job<'_>,
+    block: &Block,
+    screen: Screen,
+    keep: usize,
+) -> Result<(Bind, Bind, usize), EngineError> {
     let queries = block.count as usize;
     let work = job.row_work(queries);
     let most = parts(job, screen, keep, queries, job.rows()).max(1);
@@ -166,31 +171,38 @@ fn fused_block(job: &mut Job<'_>, block: &Block, screen: Screen, keep: usize) ->
         Ok(())
     })?;
     match best {
-        Some(best) => best.finish(job, keep as u32),
+        Some(best) => match best.unmerged().filter(|_| screen == Screen::None) {
+            Some(lists) => Ok(lists),
+            None => best.finish(job, keep as u32).map(|(keys, positions)| (keys, positions, keep)),
+        },
         None => Err(EngineError::Mismatch("a base without rows".to_owned())),
     }
 }
 
-/// Candidates of a block by distances and selection in turn, for any `keep`.
-fn matrix_block(job: &mut Job<'_>, block: &Block, keep: usize) -> Result<(Bind, Bind), EngineError> {
-    let places = select::list_places(keep) as u32;
-    let mut best = Best::new(job, block.count, places, 2)?;
+/// Candidates of a block by distances and selection in turn, for any `keep`: keys and positions, and `keep`.
+fn matrix_block(job: &mut Job<'_>, block: &Block, keep: usize) -> Result<(Bind, Bind, usize), EngineError> {
     let masked = block.mask.is_some();
+    let mut best: Option<Best> = None;
     matrix::tiles(job, block, |job, tile| {
-        let list = best.reserve(job, 1)?;
+        let best = match &mut best {
+            Some(best) => best,
+            none => none.insert(Best::of_tiles(job, block.count, keep, tile.rows as usize == job.rows())?),
+        };
         let selection = Selection {
             stage: "select_k",
             segments: block.count,
             width: tile.rows,
             in_stride: tile.rows,
             out_stride: best.stride(),
-            k: places,
+            k: best.keep(),
             position_base: tile.first as u32,
             nan_is_missing: masked,
         };
+        let list = best.reserve(job, 1)?;
         select::record(job, &selection, (tile.keys, None), best.lists_from(list))
     })?;
-    best.finish(job, keep as u32)
+    let best = best.ok_or_else(|| EngineError::Mismatch("a base without rows".to_owned()))?;
+    best.finish(job, keep as u32).map(|(keys, positions)| (keys, positions, keep))
 }
 
 /// The direct keys of candidates `[queries, width]`.
@@ -296,13 +308,18 @@ pub(super) fn unrank(rank: u64) -> (f32, u32) {
 
 /// Sorts the `width` candidates of each query and writes the best into the places from query `first` on.
 pub(super) fn sort_into(out: &mut Candidates, first: usize, keys: &[u32], positions: &[u32], width: usize) {
-    let places = out.width;
-    let targets =
-        out.keys[first * places..].par_chunks_mut(places).zip(out.positions[first * places..].par_chunks_mut(places));
-    let sources = keys.par_chunks(width.max(1)).zip(positions.par_chunks(width.max(1)));
-    targets.zip(sources).with_min_len(16).for_each(|((out_keys, out_positions), (keys, positions))| {
-        let mut ranks: Vec<u64> = keys.iter().zip(positions).map(|(&k, &p)| rank(k, p)).collect();
-        write_sorted(&mut ranks, out_keys, out_positions);
+    let (places, width) = (out.width, width.max(1));
+    let share = share(keys.len() / width, width * 8);
+    let targets = out.keys[first * places..].chunks_mut(share * places);
+    let targets = targets.zip(out.positions[first * places..].chunks_mut(share * places));
+    let sources = keys.chunks(share * width).zip(positions.chunks(share * width));
+    in_threads(targets.zip(sources), |((out_keys, out_positions), (keys, positions))| {
+        let targets = out_keys.chunks_mut(places).zip(out_positions.chunks_mut(places));
+        let sources = keys.chunks(width).zip(positions.chunks(width));
+        for ((out_keys, out_positions), (keys, positions)) in targets.zip(sources) {
+            let mut ranks: Vec<u64> = keys.iter().zip(positions).map(|(&k, &p)| rank(k, p)).collect();
+            write_sorted(&mut ranks, out_keys, out_positions);
+        }
     });
 }
 
@@ -314,13 +331,18 @@ pub(super) fn select_on_host(
     width: usize,
     allowed: Option<&(dyn Fn(usize, usize) -> bool + Sync)>,
 ) {
-    let places = out.width;
-    let targets =
-        out.keys[first * places..].par_chunks_mut(places).zip(out.positions[first * places..].par_chunks_mut(places));
-    targets.zip(keys.par_chunks(width.max(1))).enumerate().for_each(|(q, ((out_keys, out_positions), keys))| {
-        let pairs = keys.iter().enumerate().filter(|&(i, _)| allowed.is_none_or(|allowed| allowed(first + q, i)));
-        let mut ranks: Vec<u64> = pairs.map(|(i, key)| rank(key.to_bits(), i as u32)).collect();
-        write_sorted(&mut ranks, out_keys, out_positions);
+    let (places, width) = (out.width, width.max(1));
+    let share = share(keys.len() / width, width * 8);
+    let targets = out.keys[first * places..].chunks_mut(share * places);
+    let targets = targets.zip(out.positions[first * places..].chunks_mut(share * places));
+    in_threads(targets.zip(keys.chunks(share * width)).enumerate(), |(part, ((out_keys, out_positions), keys))| {
+        let targets = out_keys.chunks_mut(places).zip(out_positions.chunks_mut(places));
+        for (q, ((out_keys, out_positions), keys)) in targets.zip(keys.chunks(width)).enumerate() {
+            let q = first + part * share + q;
+            let pairs = keys.iter().enumerate().filter(|&(i, _)| allowed.is_none_or(|allowed| allowed(q, i)));
+            let mut ranks: Vec<u64> = pairs.map(|(i, key)| rank(key.to_bits(), i as u32)).collect();
+            write_sorted(&mut ranks, out_keys, out_positions);
+        }
     });
 }
 

@@ -105,7 +105,7 @@ pub(super) fn run(job: &mut Job<'_>, k: usize) -> Result<Candidates, EngineError
     let mut first = 0;
     while first < p.queries {
         let queries = count.min(p.queries - first);
-        let mut best = Best::new(job, queries as u32, places as u32, 2)?;
+        let mut best = Best::of_tiles(job, queries as u32, keep, width == p.rows as u64)?;
         let mut column = 0;
         while column < p.rows {
             let width = (width as usize).min(p.rows - column);
@@ -120,7 +120,7 @@ pub(super) fn run(job: &mut Job<'_>, k: usize) -> Result<Candidates, EngineError
                 width: width as u32,
                 in_stride: width as u32,
                 out_stride: best.stride(),
-                k: places as u32,
+                k: best.keep(),
                 position_base: column as u32,
                 nan_is_missing: false,
             };
