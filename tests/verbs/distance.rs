@@ -142,7 +142,7 @@ pub fn row_b1_nearly_equal_distributions(s: &Subject) {
         let x = query[c] * (1.0 + rng.normal() * [1e-1, 1e-2, 1e-3, 1e-4][r % 4]).max(0.0);
         match r {
             8 => 0.0,
-            9 if c % 2 == 0 => 0.0,
+            9 if c.is_multiple_of(2) => 0.0,
             10 => (x * 1e-20) as f32,
             11 => (x * 1e20) as f32,
             _ => x as f32,

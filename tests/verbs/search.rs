@@ -204,7 +204,7 @@ pub fn row_e7_zero_rows(s: &Subject) {
 /// An inner product of 0 may come out as -0: rows at the same distance all the same.
 pub fn row_e7_orthogonal_rows_tie(s: &Subject) {
     let queries = Matrix::from_fn(DType::F32, 2, 4, |r, c| if c == r { 1.0 } else { 0.0 });
-    let sign = |r: usize| if r % 3 == 0 { -1.0 } else { 1.0 };
+    let sign = |r: usize| if r.is_multiple_of(3) { -1.0 } else { 1.0 };
     let rows = Matrix::from_fn(DType::F32, 50, 4, |r, c| if c > 1 { sign(r) } else { 0.0 * sign(r) });
     let case = Case::new(Metric::InnerProduct, queries, rows);
     for k in [3, 50] {
@@ -214,7 +214,7 @@ pub fn row_e7_orthogonal_rows_tie(s: &Subject) {
 
 /// Finite rows whose distance does not fit into f32 are infinitely far, yet still neighbours.
 pub fn row_e7_overflowing_distances(s: &Subject) {
-    let fill = |r: usize, _: usize| if r % 2 == 0 { 1e25 } else { r as f32 };
+    let fill = |r: usize, _: usize| if r.is_multiple_of(2) { 1e25 } else { r as f32 };
     let rows = Matrix::from_fn(DType::F32, 40, 6, fill);
     let case = Case::new(Metric::L2, Matrix::from_fn(DType::F32, 2, 6, |r, _| r as f32 * 2.0), rows);
     for k in [10, 30, 40, 45] {
