@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::simd::{Token, bits, convert, direct, direct::Picks};
-use super::{CpuEngine, Scratch};
+use super::{CpuEngine, Scratch, room};
 use crate::engine::{EngineError, Mask, Task};
 use crate::stats::SearchStats;
 use crate::types::{DType, MatrixView, Metric, RowsView};
@@ -77,6 +77,9 @@ impl<'a> Direct<'a> {
         let Keys { keys, converted, .. } = buffers;
         keys.resize(2 * n, 0.0);
         let convert = queries.len() >= CONVERT && !matches!(self.rows.dtype(), DType::F32 | DType::Bits);
+        if queries.len() > 1 && self.rows.dtype() == DType::F32 {
+            with_rows!(self.rows, m => convert::touch(self.token, m, picks));
+        }
         let (rows, from) = if convert {
             converted.resize(n * dim, 0.0);
             with_rows!(self.rows, m => convert::rows(self.token, m, picks, converted));
@@ -210,6 +213,7 @@ impl CpuEngine {
     /// The matrix of all keys.
     pub(super) fn distance(&self, task: &Task<'_>, stats: &mut SearchStats) -> Result<Vec<f32>, EngineError> {
         let (n, q, dim) = (task.base.rows.rows(), task.queries.rows(), task.base.rows.dim());
+        room(q, n, 4)?;
         let mut matrix = vec![0.0; n * q];
         if n == 0 || q == 0 {
             return Ok(matrix);

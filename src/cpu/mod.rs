@@ -175,13 +175,13 @@ impl CpuEngine {
             (Step::Refine, Flow::Candidates(candidates)) if candidates.bound.is_empty() => Flow::Candidates(candidates),
             (Step::Refine, Flow::Candidates(candidates)) => Flow::Candidates(self.refine(task, candidates, stats)?),
             (Step::SelectK { k }, Flow::Candidates(candidates)) => {
-                Flow::Candidates(self.select_k_of(&candidates, task.queries.rows(), k))
+                Flow::Candidates(self.select_k_of(&candidates, task.queries.rows(), k)?)
             }
             (Step::SelectK { k }, Flow::Start(Input::Matrix(keys))) => {
-                Flow::Candidates(self.select_k(keys, None, task.queries.rows(), k)?)
+                Flow::Candidates(self.select_k(keys, task.queries.rows(), k)?)
             }
             (Step::SelectK { k }, Flow::Done(Output::Matrix(keys))) => {
-                Flow::Candidates(self.select_k(&keys, None, task.queries.rows(), k)?)
+                Flow::Candidates(self.select_k(&keys, task.queries.rows(), k)?)
             }
             (
                 Step::Normalize { .. }
@@ -198,6 +198,20 @@ impl CpuEngine {
 
 fn mismatch<T>(what: String) -> Result<T, EngineError> {
     Err(EngineError::Mismatch(what))
+}
+
+/// Whether there is memory for an answer of `rows` x `width` values of `bytes` each. A vector that cannot grow would
+/// end the program; asking, and giving back at once, costs nothing.
+fn room(rows: usize, width: usize, bytes: usize) -> Result<(), EngineError> {
+    let wanted = rows.saturating_mul(width).saturating_mul(bytes);
+    let error = EngineError::OutOfMemory { wanted: wanted as u64, free: 0, limit: 0 };
+    Vec::<u8>::new().try_reserve_exact(wanted).map_err(|_| error)
+}
+
+/// Places for candidates, if there is memory for them.
+fn places(queries: usize, width: usize) -> Result<Candidates, EngineError> {
+    room(queries, width, 8)?;
+    Ok(Candidates::empty(queries, width))
 }
 
 /// Whether the parts of a task fit together, so that no index below can be out of bounds.
@@ -267,7 +281,15 @@ impl Engine for CpuEngine {
     }
 
     fn wants_screen(&self, plan: &Plan) -> bool {
-        plan.problem.queries >= 8 && plan.problem.dtype != DType::Bits && screens(plan.problem.metric)
+        // Packing rows into panels costs about what so many queries cost directly: fewer in short rows, where the
+        // direct pass spends its time adding up lanes.
+        let worth = match plan.problem.dim {
+            0..48 => 4,
+            48..512 => 8,
+            512..2048 => 16,
+            _ => 24,
+        };
+        plan.problem.queries >= worth && plan.problem.dtype != DType::Bits && screens(plan.problem.metric)
     }
 
     fn ceilings(&self) -> Ceilings {

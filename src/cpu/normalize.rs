@@ -2,7 +2,7 @@
 
 use super::simd::direct::Picks;
 use super::simd::{Kernel, Simd, convert};
-use super::{CpuEngine, mismatch};
+use super::{CpuEngine, mismatch, room};
 use crate::engine::{EngineError, Output, Task};
 use crate::plan::Norm;
 use crate::types::RowsView;
@@ -19,6 +19,7 @@ impl CpuEngine {
             return mismatch("packed bits cannot be normalised".to_owned());
         }
         let (n, dim, token) = (base.rows(), base.dim(), self.token);
+        room(n, dim, 4)?;
         let (mut rows, mut norms) = (vec![0.0f32; n * dim], vec![0.0f32; n]);
         let items = rows.chunks_mut(CHUNK * dim).zip(norms.chunks_mut(CHUNK)).enumerate();
         let scratch = self.spread(

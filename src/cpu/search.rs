@@ -6,13 +6,16 @@ use super::distance::{Direct, allowed_rows, allows, picks, shared};
 use super::select_k::{each_bit, merge};
 use super::simd::direct::Picks;
 use super::simd::panel::{Bound, MAX_GROUP, Queries, Tiling};
-use super::{CpuEngine, Scratch, f32_queries};
+use super::{CpuEngine, Scratch, f32_queries, places};
 use crate::engine::{Candidates, EngineError, Mask, Task};
 use crate::kernels::search::{screens, slack};
 use crate::plan::Screen;
 use crate::stats::SearchStats;
 use crate::types::MatrixView;
 use crate::with_rows;
+
+/// Queries of a pass at most, so that their unfinished tiles of long rows stay in the cache.
+const MOST: usize = 1024;
 
 /// Bytes that the lists of all workers may take at a time; more queries are searched in several passes.
 const LISTS: usize = 64 << 20;
@@ -27,7 +30,7 @@ impl CpuEngine {
         stats: &mut SearchStats,
     ) -> Result<Candidates, EngineError> {
         let (n, q, dim) = (task.base.rows.rows(), task.queries.rows(), task.base.rows.dim());
-        let mut out = Candidates::empty(q, keep);
+        let mut out = places(q, keep)?;
         let screened = match (screen, task.base.norms, f32_queries(task)) {
             (Screen::F32, Some(norms), Some(queries))
                 if screens(task.plan.problem.metric) && task.query_norms.len() == q =>
@@ -38,7 +41,7 @@ impl CpuEngine {
         };
         if n > 0 && q > 0 && keep > 0 {
             let mask = shared(task.mask, q);
-            let batch = (LISTS / (16 * keep.min(n) * self.threads)).clamp(1, 4096);
+            let batch = (LISTS / (16 * keep.min(n) * self.threads)).clamp(1, MOST);
             for first in (0..q).step_by(batch) {
                 let queries = first..q.min(first + batch);
                 let workers = self.workers(n * queries.len() * dim);

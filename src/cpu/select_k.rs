@@ -5,7 +5,7 @@
 
 use super::distance::Keys;
 use super::simd::{Token, select::survivors};
-use super::{CpuEngine, Scratch, mismatch};
+use super::{CpuEngine, Scratch, mismatch, places};
 use crate::engine::{Candidates, EngineError};
 
 /// Key and position in a number that sorts like them: NaN last, -0 before 0.
@@ -149,21 +149,15 @@ const CHUNK: usize = 1 << 15;
 
 impl CpuEngine {
     /// Of every query's candidates the best; what no candidate left out can fall below stays what it was.
-    pub(super) fn select_k_of(&self, from: &Candidates, queries: usize, k: usize) -> Candidates {
-        let mut out = Candidates::empty(queries, k);
+    pub(super) fn select_k_of(&self, from: &Candidates, queries: usize, k: usize) -> Result<Candidates, EngineError> {
+        let mut out = places(queries, k)?;
         out.bound.clone_from(&from.bound);
         self.select_segments(&from.keys, Some(&from.positions), from.width, &mut out);
-        out
+        Ok(out)
     }
 
     /// The k smallest of each of `queries` rows of a matrix.
-    pub(super) fn select_k(
-        &self,
-        keys: &[f32],
-        positions: Option<&[u32]>,
-        queries: usize,
-        k: usize,
-    ) -> Result<Candidates, EngineError> {
+    pub(super) fn select_k(&self, keys: &[f32], queries: usize, k: usize) -> Result<Candidates, EngineError> {
         if queries == 0 {
             return Ok(Candidates::empty(0, k));
         }
@@ -171,9 +165,9 @@ impl CpuEngine {
             return mismatch(format!("{} keys for {queries} queries", keys.len()));
         }
         let width = keys.len() / queries;
-        let mut out = Candidates::empty(queries, k);
+        let mut out = places(queries, k)?;
         if queries >= self.threads || width <= CHUNK || k >= width / 4 {
-            self.select_segments(keys, positions, width, &mut out);
+            self.select_segments(keys, None, width, &mut out);
         } else if k > 0 {
             self.select_columns(keys, width, queries, &mut out);
         }

@@ -216,6 +216,88 @@ fn keys_do_not_depend_on_neighbours_or_threads() {
 }
 
 #[test]
+fn long_rows_lose_no_accuracy() {
+    let engines = engines();
+    for metric in METRICS {
+        let case = Case::new(metric, DType::F32, 16_384, 5, 2);
+        let exact = case.exact();
+        for engine in &engines {
+            let Output::Matrix(keys) = case.run(engine, &[Step::Distance], None, Input::None) else { panic!() };
+            for (i, (&key, &want)) in keys.iter().zip(&exact).enumerate() {
+                // A sum of both signs is measured against what it sums.
+                let size = match metric {
+                    Metric::InnerProduct => f64::from(case.query_norms[i / 5]) * f64::from(case.norms[i % 5]),
+                    Metric::Cosine => 1.0,
+                    _ => want,
+                };
+                let error = (f64::from(key) - want).abs() / size;
+                assert!(error <= 1e-6, "{metric} {:?}: {key} for {want}, {error:e}", engine.level());
+            }
+        }
+    }
+}
+
+#[test]
+fn strides_are_stepped_over() {
+    let (n, dim, stride) = (70, 19, 32);
+    let mut random = Random(3);
+    let mut wide = random.vector(n * stride, false);
+    for row in wide.chunks_mut(stride) {
+        row[dim..].fill(f32::NAN);
+    }
+    let view = MatrixView::with_stride(&wide, n, dim, stride).unwrap();
+    let dense: Vec<f32> = (0..n).flat_map(|r| view.row(r).to_vec()).collect();
+    let dense = MatrixView::new(&dense, dim).unwrap();
+    let lengths = lengths(&RowsView::F32(dense));
+    let problem = Problem { metric: Metric::L2, dtype: DType::F32, dim, rows: n, queries: n };
+    for engine in engines() {
+        for plan in [
+            Plan::one(problem, Step::Distance),
+            Plan::search(problem, 9, Screen::F32),
+            Plan::search(problem, 9, Screen::None),
+            Plan::range(problem, 5.0),
+            Plan::one(problem, Step::Normalize { norm: Norm::L2 }),
+        ] {
+            let run = |view: MatrixView<'_, f32>| {
+                let base = Base { rows: view.into(), norms: Some(&lengths), tag: None };
+                let (queries, query_norms) = (view.into(), &lengths[..]);
+                let task = Task { plan: &plan, base, queries, query_norms, mask: None, input: Input::None };
+                engine.run(&task, &mut SearchStats::default()).unwrap()
+            };
+            assert_eq!(run(view), run(dense), "{plan} {:?}", engine.level());
+        }
+    }
+}
+
+#[test]
+fn answers_do_not_depend_on_threads() {
+    let level = Level::best();
+    let engines = [1, 2, 7].map(|t| CpuEngine::new(CpuOptions { threads: Some(t), level: Some(level) }));
+    for (metric, queries) in [(Metric::L2, 9), (Metric::Cosine, 1), (Metric::L1, 70)] {
+        // Few different components, so that many keys are equal.
+        let mut case = Case::new(metric, DType::I8, 16, 30_000, queries);
+        if let Stored::I8(x) = &mut case.rows {
+            x.iter_mut().for_each(|x| *x /= 100);
+        }
+        case.norms = lengths(&case.rows.view(16));
+        let mut plans = vec![
+            vec![Step::Distance],
+            vec![Step::Distance, Step::SelectK { k: 30 }],
+            vec![Step::Search { screen: Screen::None, keep: 1000 }],
+            vec![Step::Range { key: 2.0 }],
+            vec![Step::Normalize { norm: Norm::L1 }],
+        ];
+        plans.extend([1, 18, 29_000].map(|keep| {
+            vec![Step::Search { screen: Screen::F32, keep }, Step::Refine, Step::SelectK { k: keep.div_ceil(2) }]
+        }));
+        for plan in plans {
+            let [one, two, seven] = [0, 1, 2].map(|i| case.run(&engines[i], &plan, None, Input::None));
+            assert!(one == two && one == seven, "{metric} {queries} {plan:?}");
+        }
+    }
+}
+
+#[test]
 fn direct_search_matches_the_reference() {
     let engines = engines();
     each_case(&[3, 17, 64, 100], 150, 3, |what, case| {
@@ -351,17 +433,27 @@ fn range_takes_what_distance_says() {
 fn select_k_is_exact_with_ties_infinity_and_nan() {
     let mut random = Random(5);
     let engines = engines();
-    let case = Case::new(Metric::L2, DType::F32, 1, 70_000, 1);
     for (queries, width) in [(1, 70_000), (3, 1000), (5, 1), (40, 100)] {
         let mut keys: Vec<f32> = (0..queries * width).map(|_| (random.next() * 50.0).round()).collect();
         for i in (0..keys.len()).step_by(29) {
             keys[i] = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -0.0][i % 4];
         }
-        for k in [1, 2, 17, 999, 1200, 80_000] {
+        // Once by place, once with positions that fall, so that of equal keys the last comes first.
+        let falling: Vec<u32> = (0..queries * width).map(|i| (width - 1 - i % width) as u32).collect();
+        for (k, positions) in [1, 2, 17, 999, 1200, 80_000].into_iter().flat_map(|k| [(k, None), (k, Some(&falling))]) {
             for engine in &engines {
-                let got = engine.select_k(&keys, None, queries, k).unwrap();
+                let got = match positions {
+                    None => engine.select_k(&keys, queries, k),
+                    Some(p) => {
+                        let from = Candidates { width, keys: keys.clone(), positions: p.clone(), bound: Vec::new() };
+                        engine.select_k_of(&from, queries, k)
+                    }
+                };
+                let got = got.unwrap();
                 for q in 0..queries {
-                    let want = kernels::select_k::reference(&keys[q * width..(q + 1) * width], None, k);
+                    let segment = q * width..(q + 1) * width;
+                    let named = positions.map(|p| &p[segment.clone()]);
+                    let want = kernels::select_k::reference(&keys[segment], named, k);
                     for i in 0..k {
                         let (key, position) = (got.keys[q * k + i], got.positions[q * k + i]);
                         let (a, b) = want.get(i).copied().unwrap_or((f32::INFINITY, u32::MAX));
@@ -372,7 +464,6 @@ fn select_k_is_exact_with_ties_infinity_and_nan() {
             }
         }
     }
-    drop(case);
 }
 
 #[test]
@@ -455,6 +546,8 @@ fn what_does_not_fit_is_refused() {
     assert!(run(&good).is_ok());
     assert!(run(&Task { queries: case.rows.view(4), ..good }).is_err(), "another number of queries");
     assert!(run(&Task { mask: Some(Mask { words: &[], stride: 0 }), ..good }).is_err(), "a short mask");
+    let plan = Plan::one(case.problem, Step::Search { screen: Screen::None, keep: 1 << 60 });
+    assert!(matches!(run(&Task { plan: &plan, ..good }), Err(EngineError::OutOfMemory { .. })));
     let plan = Plan::one(case.problem, Step::Refine);
     assert!(run(&Task { plan: &plan, ..good }).is_err(), "nothing to refine");
     let input = Input::Positions { positions: &[0, 5], width: 1 };

@@ -17,8 +17,8 @@ pub(crate) fn keys(
     out: &mut [f32],
 ) {
     match metric {
-        Metric::Hamming => token.run(Bits { query, rows, picks, out, key: hamming }),
-        _ => token.run(Bits { query, rows, picks, out, key: jaccard }),
+        Metric::Hamming => token.run_on_bits(Bits { query, rows, picks, out, key: hamming }),
+        _ => token.run_on_bits(Bits { query, rows, picks, out, key: jaccard }),
     }
 }
 
@@ -42,28 +42,33 @@ impl<F: Fn(&[u8], &[u8]) -> f32> Kernel for Bits<'_, F> {
     }
 }
 
+/// The whole words of both, and the bytes behind them as one word each.
 #[inline(always)]
-fn words(a: &[u8]) -> (impl Iterator<Item = u64>, u64) {
-    let chunks = a.chunks_exact(8);
-    let mut last = [0; 8];
-    last[..chunks.remainder().len()].copy_from_slice(chunks.remainder());
-    (chunks.map(|c| u64::from_le_bytes([c[0], c[1], c[2], c[3], c[4], c[5], c[6], c[7]])), u64::from_le_bytes(last))
+fn words<'a>(a: &'a [u8], b: &'a [u8]) -> (impl Iterator<Item = (u64, u64)> + use<'a>, (u64, u64)) {
+    let (a, rest_a) = a.as_chunks::<8>();
+    let (b, rest_b) = b.as_chunks::<8>();
+    let last = |rest: &[u8]| rest.iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte));
+    let pairs = a.iter().zip(b).map(|(&a, &b)| (u64::from_le_bytes(a), u64::from_le_bytes(b)));
+    (pairs, (last(rest_a), last(rest_b)))
 }
 
 #[inline(always)]
 fn hamming(a: &[u8], b: &[u8]) -> f32 {
-    let ((a, last_a), (b, last_b)) = (words(a), words(b));
-    let count: u32 = a.zip(b).map(|(x, y)| (x ^ y).count_ones()).sum();
-    (count + (last_a ^ last_b).count_ones()) as f32
+    let (pairs, (x, y)) = words(a, b);
+    let mut differ = u64::from((x ^ y).count_ones());
+    for (x, y) in pairs {
+        differ += u64::from((x ^ y).count_ones());
+    }
+    differ as f32
 }
 
 #[inline(always)]
 fn jaccard(a: &[u8], b: &[u8]) -> f32 {
-    let ((a, last_a), (b, last_b)) = (words(a), words(b));
-    let (mut differ, mut either) = ((last_a ^ last_b).count_ones(), (last_a | last_b).count_ones());
-    for (x, y) in a.zip(b) {
-        differ += (x ^ y).count_ones();
-        either += (x | y).count_ones();
+    let (pairs, (x, y)) = words(a, b);
+    let (mut differ, mut either) = (u64::from((x ^ y).count_ones()), u64::from((x | y).count_ones()));
+    for (x, y) in pairs {
+        differ += u64::from((x ^ y).count_ones());
+        either += u64::from((x | y).count_ones());
     }
     // 1 - |and| / |or|, with one rounding.
     if either == 0 { 0.0 } else { differ as f32 / either as f32 }

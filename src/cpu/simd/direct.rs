@@ -1,4 +1,4 @@
-//! The direct pass: keys of one or two queries against four rows at a time, vectors along the dimension.
+//! The direct pass: keys of one or two queries against one or four rows at a time, vectors along the dimension.
 //!
 //! Each pair has its own accumulators (one or two vectors), so its key does not depend on which rows and queries were
 //! computed beside it, nor on threads. Every 1024 components the accumulators are added to a total, which keeps
@@ -91,51 +91,73 @@ impl<'a, T, const Q: usize> Block<'a, (), T, Q> {
     }
 }
 
-/// Rows at a time.
-const R: usize = 4;
-
 /// Components after which the accumulators are folded into the total; a multiple of every level's lanes.
 const FOLD: usize = 1024;
+
+/// Bytes ahead of the one being read that a pass of one query asks for.
+pub(super) const AHEAD: usize = 512;
 
 impl<O: Op, T: Lane, const Q: usize> Kernel for Block<'_, O, T, Q> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
+        // One query is bound by memory: one row after the other is the order that prefetchers like best. Bytes are the
+        // exception, as a row of them is too short for its chain of additions. Two queries work in the cache.
+        match (Q, size_of::<T>(), S::WIDE) {
+            (1, 2.., _) => self.rows::<S, 1>(s),
+            (1, ..) | (_, _, true) => self.rows::<S, 4>(s),
+            (_, _, false) => self.rows::<S, 2>(s),
+        }
+    }
+}
+
+impl<O: Op, T: Lane, const Q: usize> Block<'_, O, T, Q> {
+    /// `R` rows at a time.
+    #[inline(always)]
+    fn rows<S: Simd, const R: usize>(self, s: S) {
         let Block { op, queries, rows, picks, out } = self;
         let n = picks.len();
         for q in 0..Q {
             assert!(queries[q].len() == rows.dim() && out[q].len() == n);
         }
-        let mut i = 0;
-        while i < n {
-            let mut x = [&[][..]; R];
-            for (r, x) in x.iter_mut().enumerate() {
+        let mut x = [&[][..]; R];
+        for i in (0..n).step_by(R) {
+            for r in 0..R {
                 // Past the end the last row stands in; its keys are not written.
-                *x = rows.row(picks.at((i + r).min(n - 1)));
+                x[r] = rows.row(picks.at((i + r).min(n - 1)));
             }
-            let tile = tile(s, op, queries, x);
+            // Where one query goes on: the bytes that follow in a run of rows, the next row of a list.
+            let ahead = match picks {
+                Picks::Run { .. } if R == 1 => x[0].as_ptr().wrapping_byte_add(AHEAD),
+                _ => rows.row(picks.at((i + R).min(n - 1))).as_ptr(),
+            };
+            let tile = tile(s, op, queries, x, ahead);
             for q in 0..Q {
                 for r in 0..R.min(n - i) {
                     out[q][i + r] = op.finish(s, tile[q][r]);
                 }
             }
-            i += R;
         }
     }
 }
 
 /// The accumulators of `Q` queries times `R` rows.
 #[inline(always)]
-fn tile<S: Simd, O: Op, T: Lane, const Q: usize>(s: S, op: O, queries: [&[f32]; Q], x: [&[T]; R]) -> [[Acc<S>; R]; Q] {
+fn tile<S: Simd, O: Op, T: Lane, const Q: usize, const R: usize>(
+    s: S,
+    op: O,
+    queries: [&[f32]; Q],
+    x: [&[T]; R],
+    ahead: *const T,
+) -> [[Acc<S>; R]; Q] {
     let dim = queries[0].len();
     for r in 0..R {
         assert!(x[r].len() == dim);
     }
     let zero = [s.splat(0.0); 2];
     let mut total = [[zero; R]; Q];
-    let mut start = 0;
-    loop {
+    for start in (0..dim).step_by(FOLD) {
         let end = dim.min(start + FOLD);
         let mut part = [[zero; R]; Q];
         let mut d = start;
@@ -145,6 +167,9 @@ fn tile<S: Simd, O: Op, T: Lane, const Q: usize>(s: S, op: O, queries: [&[f32]; 
                 let mut v = [s.splat(0.0); R];
                 for r in 0..R {
                     v[r] = T::load(s, x[r].as_ptr().add(d));
+                    if Q == 1 {
+                        s.prefetch(ahead.wrapping_add(r * dim + d));
+                    }
                 }
                 for q in 0..Q {
                     let w = s.load(queries[q].as_ptr().add(d));
@@ -175,11 +200,8 @@ fn tile<S: Simd, O: Op, T: Lane, const Q: usize>(s: S, op: O, queries: [&[f32]; 
                 total[q][r] = op.fold(s, total[q][r], part[q][r]);
             }
         }
-        start = end;
-        if start >= dim {
-            return total;
-        }
     }
+    total
 }
 
 /// One or two vectors of partial sums.

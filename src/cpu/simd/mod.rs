@@ -128,6 +128,17 @@ impl Token {
     }
 }
 
+impl Token {
+    /// As [`Token::run`], for kernels that count bits: with the vector instruction for it where the CPU has that.
+    pub fn run_on_bits<K: Kernel>(self, kernel: K) -> K::Output {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Token::Avx512(token) => token.enter_on_bits(kernel),
+            _ => self.run(kernel),
+        }
+    }
+}
+
 /// An algorithm over any level. `run` and all it calls with vectors must be `#[inline(always)]`.
 pub(crate) trait Kernel {
     type Output;
@@ -143,6 +154,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     type F: Copy;
     /// f32 in a vector, at most [`MAX_LANES`].
     const LANES: usize;
+    /// Whether there are registers for two queries times four rows.
+    const WIDE: bool;
     /// The shape of the register tile of inner products: `PANEL` rows (a multiple of `LANES`) times at most `QUERIES`.
     const PANEL: usize;
     /// See `PANEL`.
@@ -219,6 +232,10 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
             }
         }
     }
+
+    /// Asks for the cache line at `p`, which may point anywhere.
+    #[inline(always)]
+    fn prefetch<T>(self, _p: *const T) {}
 
     /// Applies a function to every lane: for the rare operations that the compiler may vectorise itself.
     #[inline(always)]

@@ -51,6 +51,7 @@ unsafe fn gather<T: Copy>(p: *const T, f: impl Fn(T) -> f32) -> float32x4_t {
 impl Simd for Neon {
     type F = float32x4_t;
     const LANES: usize = 4;
+    const WIDE: bool = true;
     const PANEL: usize = 16;
     const QUERIES: usize = 6;
 

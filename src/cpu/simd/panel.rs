@@ -11,7 +11,7 @@ use std::ops::Range;
 use bytemuck::{Pod, Zeroable};
 
 use super::direct::Picks;
-use super::{Kernel, Lane, MAX_LANES, Simd, Token};
+use super::{Kernel, Lane, MAX_LANES, Simd, Token, convert};
 use crate::types::{MatrixView, Metric};
 
 /// Most components of a part.
@@ -181,6 +181,7 @@ impl Panels {
         // With one part the tile is finished at once and its memory used again.
         let tiles = if t.parts == 1 { 1 } else { t.groups * panels };
         self.tiles.grow(tiles * t.tile());
+        convert::touch(token, rows, picks);
         for (i, part) in t.parts().enumerate() {
             // Whole vectors are transposed, so a few components more than the part has are written.
             let panel_len = part.len().next_multiple_of(MAX_LANES) * t.panel;

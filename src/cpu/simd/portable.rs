@@ -34,6 +34,7 @@ unsafe fn gather<T: Copy>(p: *const T, f: impl Fn(T) -> f32) -> [f32; N] {
 impl Simd for Portable {
     type F = [f32; N];
     const LANES: usize = N;
+    const WIDE: bool = false;
     const PANEL: usize = 8;
     const QUERIES: usize = 4;
 

@@ -13,7 +13,10 @@ pub(crate) struct Avx2(());
 
 /// Exists only where AVX-512 F, BW, VL and DQ were found, and what AVX2 stands for.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Avx512(());
+pub(crate) struct Avx512 {
+    /// Whether VPOPCNTDQ was found too.
+    counts_bits: bool,
+}
 
 impl Avx2 {
     pub fn new() -> Option<Avx2> {
@@ -42,7 +45,7 @@ impl Avx512 {
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512vl")
             && is_x86_feature_detected!("avx512dq");
-        found.then_some(Avx512(()))
+        found.then(|| Avx512 { counts_bits: is_x86_feature_detected!("avx512vpopcntdq") })
     }
 
     #[inline]
@@ -53,6 +56,21 @@ impl Avx512 {
         }
         // SAFETY: the token proves the features.
         unsafe { inner(self, kernel) }
+    }
+
+    /// As `enter`, with VPOPCNTDQ where it was found: the compiler vectorises counting with it.
+    #[inline]
+    pub fn enter_on_bits<K: Kernel>(self, kernel: K) -> K::Output {
+        #[target_feature(enable = "avx512vpopcntdq,avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c,popcnt")]
+        fn inner<K: Kernel>(s: Avx512, kernel: K) -> K::Output {
+            kernel.run(s)
+        }
+        if self.counts_bits {
+            // SAFETY: the token proves the features, and VPOPCNTDQ was found.
+            unsafe { inner(self, kernel) }
+        } else {
+            self.enter(kernel)
+        }
     }
 }
 
@@ -82,6 +100,7 @@ macro_rules! memory {
 impl Simd for Avx2 {
     type F = __m256;
     const LANES: usize = 8;
+    const WIDE: bool = true;
     const PANEL: usize = 16;
     const QUERIES: usize = 6;
 
@@ -126,6 +145,12 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn prefetch<T>(self, p: *const T) {
+        // SAFETY: a prefetch never faults, whatever the address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+    }
+
+    #[inline(always)]
     unsafe fn transpose<T: Lane>(self, rows: &[*const T; MAX_LANES], to: *mut f32, stride: usize) {
         // SAFETY: the token proves the features; the caller that eight elements may be read and written at each place.
         unsafe {
@@ -156,6 +181,7 @@ impl Simd for Avx2 {
 impl Simd for Avx512 {
     type F = __m512;
     const LANES: usize = 16;
+    const WIDE: bool = true;
     const PANEL: usize = 64;
     const QUERIES: usize = 6;
 
@@ -217,6 +243,12 @@ impl Simd for Avx512 {
                 }
             }
         }
+    }
+
+    #[inline(always)]
+    fn prefetch<T>(self, p: *const T) {
+        // SAFETY: a prefetch never faults, whatever the address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
     }
 
     #[inline(always)]
