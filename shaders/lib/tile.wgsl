@@ -2,9 +2,9 @@
 // ---- lib/tile: the keys of 4 TY queries with 4 TX rows --------------------------------------------------------------
 // Thread (x, y) of TX x TY holds 4 x 4 keys: queries 4 y .. 4 y + 3 of the tile, rows 4 x .. 4 x + 3. Queries and rows
 // pass through workgroup memory TD components at a time, turned so that one vector holds a component of four rows.
-// Each block of TD components is summed on its own and then added: at most TD + dim / TD additions in a row.
+// Each block of 8 components is summed on its own and then added, in every shape: at most 8 + dim / 8 additions in a row.
 
-const TD = 8u;
+const BLOCK = 8u;
 
 var<workgroup> query_tile: array<vec4<u32>, TY * TD>;
 var<workgroup> row_tile: array<vec4<u32>, TX * TD>;
@@ -29,31 +29,45 @@ fn allowed(q: u32, r: u32) -> bool {
 // Components 4 j .. 4 j + TD - 1 of the tile's queries and rows; neighbours in memory go to neighbouring threads.
 // Places behind the last query or row repeat it.
 fn load_tiles(q0: u32, r0: u32, j: u32, thread: u32) {
-    for (var i = thread; i < TX * TD; i += TX * TY) {
-        let row = i / (TD / 4u);
+    for (var i = thread; i < TX * TD / 4u; i += TX * TY) {
+        let quad = i / (TD / 4u);
         let piece = i % (TD / 4u);
-        var v = vec4<u32>(0u);
+        let r = min(vec4<u32>(r0 + quad * 4u) + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(p.row_end - 1u));
+        var a = vec4<u32>(0u);
+        var b = vec4<u32>(0u);
+        var c = vec4<u32>(0u);
+        var d = vec4<u32>(0u);
         if (j + piece < p.query_stride) {
-            v = row4(min(r0 + row, p.row_end - 1u), j + piece);
+            a = row4(r.x, j + piece);
+            b = row4(r.y, j + piece);
+            c = row4(r.z, j + piece);
+            d = row4(r.w, j + piece);
         }
-        let at = piece * 4u * TX + (row >> 2u);
-        row_tile[at][row & 3u] = v.x;
-        row_tile[at + TX][row & 3u] = v.y;
-        row_tile[at + 2u * TX][row & 3u] = v.z;
-        row_tile[at + 3u * TX][row & 3u] = v.w;
+        let at = piece * 4u * TX + quad;
+        row_tile[at] = vec4<u32>(a.x, b.x, c.x, d.x);
+        row_tile[at + TX] = vec4<u32>(a.y, b.y, c.y, d.y);
+        row_tile[at + 2u * TX] = vec4<u32>(a.z, b.z, c.z, d.z);
+        row_tile[at + 3u * TX] = vec4<u32>(a.w, b.w, c.w, d.w);
     }
-    for (var i = thread; i < TY * TD; i += TX * TY) {
-        let query = i / (TD / 4u);
+    for (var i = thread; i < TY * TD / 4u; i += TX * TY) {
+        let quad = i / (TD / 4u);
         let piece = i % (TD / 4u);
-        var v = vec4<u32>(0u);
+        let q = min(vec4<u32>(q0 + quad * 4u) + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(p.q_end - 1u));
+        var a = vec4<u32>(0u);
+        var b = vec4<u32>(0u);
+        var c = vec4<u32>(0u);
+        var d = vec4<u32>(0u);
         if (j + piece < p.query_stride) {
-            v = queries[min(q0 + query, p.q_end - 1u) * p.query_stride + j + piece];
+            a = queries[q.x * p.query_stride + j + piece];
+            b = queries[q.y * p.query_stride + j + piece];
+            c = queries[q.z * p.query_stride + j + piece];
+            d = queries[q.w * p.query_stride + j + piece];
         }
-        let at = piece * 4u * TY + (query >> 2u);
-        query_tile[at][query & 3u] = v.x;
-        query_tile[at + TY][query & 3u] = v.y;
-        query_tile[at + 2u * TY][query & 3u] = v.z;
-        query_tile[at + 3u * TY][query & 3u] = v.w;
+        let at = piece * 4u * TY + quad;
+        query_tile[at] = vec4<u32>(a.x, b.x, c.x, d.x);
+        query_tile[at + TY] = vec4<u32>(a.y, b.y, c.y, d.y);
+        query_tile[at + 2u * TY] = vec4<u32>(a.z, b.z, c.z, d.z);
+        query_tile[at + 3u * TY] = vec4<u32>(a.w, b.w, c.w, d.w);
     }
 }
 
@@ -73,37 +87,39 @@ fn tile_keys(q0: u32, r0: u32, local: vec2<u32>, slack: f32) -> Keys {
         workgroupBarrier();
         load_tiles(q0, r0, j, thread);
         workgroupBarrier();
-        var at = vec4<f32>(0.0);
-        var bt = vec4<f32>(0.0);
-        var ct = vec4<f32>(0.0);
-        var dt = vec4<f32>(0.0);
-        var at2 = vec4<f32>(0.0);
-        var bt2 = vec4<f32>(0.0);
-        var ct2 = vec4<f32>(0.0);
-        var dt2 = vec4<f32>(0.0);
-        for (var i = 0u; i < TD; i++) {
-            let q = query_tile[i * TY + local.y];
-            let r = row_tile[i * TX + local.x];
-            at = add_first(at, q.xxxx, r);
-            bt = add_first(bt, q.yyyy, r);
-            ct = add_first(ct, q.zzzz, r);
-            dt = add_first(dt, q.wwww, r);
-            if (two_sums()) {
-                at2 = add_second(at2, q.xxxx, r);
-                bt2 = add_second(bt2, q.yyyy, r);
-                ct2 = add_second(ct2, q.zzzz, r);
-                dt2 = add_second(dt2, q.wwww, r);
+        for (var block = 0u; block < TD; block += BLOCK) {
+            var at = vec4<f32>(0.0);
+            var bt = vec4<f32>(0.0);
+            var ct = vec4<f32>(0.0);
+            var dt = vec4<f32>(0.0);
+            var at2 = vec4<f32>(0.0);
+            var bt2 = vec4<f32>(0.0);
+            var ct2 = vec4<f32>(0.0);
+            var dt2 = vec4<f32>(0.0);
+            for (var i = block; i < block + BLOCK; i++) {
+                let q = query_tile[i * TY + local.y];
+                let r = row_tile[i * TX + local.x];
+                at = add_first(at, q.xxxx, r);
+                bt = add_first(bt, q.yyyy, r);
+                ct = add_first(ct, q.zzzz, r);
+                dt = add_first(dt, q.wwww, r);
+                if (two_sums()) {
+                    at2 = add_second(at2, q.xxxx, r);
+                    bt2 = add_second(bt2, q.yyyy, r);
+                    ct2 = add_second(ct2, q.zzzz, r);
+                    dt2 = add_second(dt2, q.wwww, r);
+                }
             }
-        }
-        a = join(a, at);
-        b = join(b, bt);
-        c = join(c, ct);
-        d = join(d, dt);
-        if (two_sums()) {
-            a2 += at2;
-            b2 += bt2;
-            c2 += ct2;
-            d2 += dt2;
+            a = join(a, at);
+            b = join(b, bt);
+            c = join(c, ct);
+            d = join(d, dt);
+            if (two_sums()) {
+                a2 += at2;
+                b2 += bt2;
+                c2 += ct2;
+                d2 += dt2;
+            }
         }
     }
     var query_norm = vec4<f32>(0.0);

@@ -76,8 +76,11 @@ pub(super) const QUERY_NORMS: Binding = Binding { name: "query_norms", ty: "arra
 pub(super) const MASK: Binding = Binding { name: "mask", ty: "array<u32>", access: Access::Read };
 pub(super) const METRIC_CODES: &[f64] = &[0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0];
 pub(super) const DTYPE_CODES: &[f64] = &[0.0, 1.0, 2.0, 3.0, 4.0, 5.0];
-pub(super) const SHAPES: &[&[(&str, f64)]] =
-    &[&[("TX", 16.0), ("TY", 16.0)], &[("TX", 32.0), ("TY", 8.0)], &[("TX", 64.0), ("TY", 1.0)]];
+pub(super) const SHAPES: &[&[(&str, f64)]] = &[
+    &[("TX", 16.0), ("TY", 16.0), ("TD", 16.0)],
+    &[("TX", 32.0), ("TY", 8.0), ("TD", 16.0)],
+    &[("TX", 64.0), ("TY", 1.0), ("TD", 8.0)],
+];
 
 static DISTANCE: Kernel = Kernel {
     verb: "distance",
@@ -141,6 +144,7 @@ pub(super) fn constants(shape: Shape, metric: Metric, dtype: DType) -> Vec<(&'st
     vec![
         ("TX", shape.tx.into()),
         ("TY", shape.ty.into()),
+        ("TD", shape.td.into()),
         ("METRIC", metric_code(metric).into()),
         ("DTYPE", dtype_code(dtype).into()),
     ]

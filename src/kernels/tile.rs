@@ -7,21 +7,23 @@
 use super::DeviceCaps;
 use crate::types::{DType, Metric};
 
-/// Threads of a workgroup: along the rows (`TX`) and along the queries (`TY`).
+/// Threads of a workgroup: along the rows (`TX`) and along the queries (`TY`); components that it holds at a time (`TD`,
+/// which changes no sum).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Shape {
     pub tx: u32,
     pub ty: u32,
+    pub td: u32,
 }
 
 impl Shape {
     /// Many queries: 64 x 64 pairs.
-    pub const BATCH: Shape = Shape { tx: 16, ty: 16 };
+    pub const BATCH: Shape = Shape { tx: 16, ty: 16, td: 16 };
     /// Up to four queries: 4 x 256 pairs, so that reading the rows is all that is left.
-    pub const FEW: Shape = Shape { tx: 64, ty: 1 };
+    pub const FEW: Shape = Shape { tx: 64, ty: 1, td: 8 };
 
     /// Some queries: 32 x 128 pairs.
-    pub const SOME: Shape = Shape { tx: 32, ty: 8 };
+    pub const SOME: Shape = Shape { tx: 32, ty: 8, td: 16 };
 
     pub fn of(queries: u32) -> Shape {
         match queries {

@@ -1,264 +1,34 @@
-//! A kernel proves itself on the device before it is trusted: on its first use in a variant, and for each pipeline (so
-//! for each metric and element type), it runs a tiny case with ties, a zero row and forbidden rows, and is compared with
-//! the reference of its verb. A variant with subgroups that fails gives way to the plain one; a plain one that fails is
-//! disabled and named.
-
-use std::collections::HashMap;
-use std::sync::Mutex;
+//! The tiny case of a self-test and the comparisons of answers with the references.
 
 use half::{bf16, f16};
 
-use super::lower;
-use super::pipelines::Key;
-use super::resident::Residents;
-use super::submit::Machine;
-use super::sync::lock;
-use crate::engine::{Base, Candidates, EngineError, Input, Mask, Output, Task};
-use crate::kernels::{self, DeviceCaps, Launch, metric};
-use crate::plan::{Norm, Plan, Problem, Screen, Step};
-use crate::stats::SearchStats;
+use super::{DIM, ROWS, TWINS};
+use crate::engine::{Candidates, Mask};
+use crate::kernels::{self, metric};
+use crate::plan::Norm;
 use crate::types::{DType, MatrixView, Metric, RowsView};
 
-/// The budget of a self-test, beside that of the engine for as long as it runs.
-pub(super) const BYTES: u64 = 16 << 20;
-/// Rows of the tiny case: more than a tile of any shape.
-const ROWS: usize = 261;
-/// Components: not a multiple of anything.
-const DIM: usize = 19;
-/// Row r is the same as row r - TWIN for these many rows at the end.
-const TWINS: usize = 100;
-
-/// What is to be tested.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Case {
-    Search { screen: Screen, keep: usize, queries: usize },
-    Distance { queries: usize },
-    Range { queries: usize },
-    Refine,
-    Select,
-    Normalize { norm: Norm },
-}
-
-impl Case {
-    fn verb(self) -> &'static str {
-        match self {
-            Case::Search { .. } => "search",
-            Case::Distance { .. } => "distance",
-            Case::Range { .. } => "range",
-            Case::Refine => "refine",
-            Case::Select => "select_k",
-            Case::Normalize { .. } => "normalize",
-        }
-    }
-
-    /// As many queries as take the same shape of workgroup.
-    fn queries(self) -> usize {
-        match self {
-            Case::Search { queries, .. } | Case::Distance { queries } | Case::Range { queries } => queries.clamp(1, 20),
-            _ => 3,
-        }
-    }
-
-    /// A launch with the pipeline that is tested.
-    fn probe(self, metric: Metric, dtype: DType, caps: &DeviceCaps) -> Launch {
-        let (row_end, q_end, dim) = (ROWS as u32, self.queries() as u32, DIM);
-        match self {
-            Case::Search { screen, keep, .. } => kernels::search::record(
-                &kernels::search::Args {
-                    metric,
-                    dtype,
-                    dim,
-                    screen,
-                    keep: keep as u32,
-                    row_begin: 0,
-                    row_end,
-                    q_begin: 0,
-                    q_end,
-                    position_base: 0,
-                    mask: None,
-                    mask_row_base: 0,
-                    part_base: 0,
-                    parts_total: 1,
-                },
-                caps,
-            ),
-            Case::Distance { .. } => kernels::distance::record(
-                &kernels::distance::Args {
-                    metric,
-                    dtype,
-                    dim,
-                    row_begin: 0,
-                    row_end,
-                    q_begin: 0,
-                    q_end,
-                    mask: None,
-                    mask_row_base: 0,
-                    out_stride: row_end,
-                    out_offset: 0,
-                },
-                caps,
-            ),
-            Case::Range { .. } => kernels::range::record_fill(
-                &kernels::range::Args {
-                    metric,
-                    dtype,
-                    dim,
-                    key: 0.0,
-                    row_begin: 0,
-                    row_end,
-                    q_begin: 0,
-                    q_end,
-                    position_base: 0,
-                    mask: None,
-                    mask_row_base: 0,
-                    out_base: 0,
-                },
-                caps,
-            ),
-            Case::Refine => kernels::refine::record(
-                &kernels::refine::Args {
-                    metric,
-                    dtype,
-                    dim,
-                    q_begin: 0,
-                    q_end,
-                    width: 1,
-                    position_base: 0,
-                    rows: row_end,
-                    first: true,
-                },
-                caps,
-            ),
-            Case::Select => kernels::select_k::record(
-                &kernels::select_k::Args {
-                    segments: 1,
-                    width: 1,
-                    in_stride: 1,
-                    out_stride: 1,
-                    k: 1,
-                    part_width: 1,
-                    has_positions: false,
-                    position_base: 0,
-                    nan_is_missing: false,
-                },
-                caps,
-            ),
-            Case::Normalize { norm } => {
-                kernels::normalize::record(&kernels::normalize::Args { norm, dtype, dim, row_begin: 0, row_end }, caps)
-            }
-        }
-    }
-}
-
-/// What has been tested, and what came of it.
-#[derive(Default)]
-pub(super) struct Checks {
-    done: Mutex<HashMap<Key, Result<(), String>>>,
-    /// One test at a time.
-    testing: Mutex<()>,
-}
-
-/// Tests a case unless that has been done. Its pipeline may be used when this is `Ok`.
-pub(super) fn ensure(machine: &Machine, metric: Metric, dtype: DType, case: Case) -> Result<(), EngineError> {
-    let Some(checks) = &machine.checks else { return Ok(()) };
-    let known = |key: &Key| lock(&checks.done).get(key).cloned();
-    let key = |machine: &Machine| Key::of(&case.probe(metric, dtype, &machine.caps(case.verb())));
-    let verdict = match known(&key(machine)) {
-        Some(verdict) => verdict,
-        None => {
-            let _one = lock(&checks.testing);
-            let mut verdict = known(&key(machine));
-            if verdict.is_none() && machine.caps(case.verb()).subgroups && has_subgroups(metric, dtype, case) {
-                verdict = Some(test(machine, metric, dtype, case)?);
-                if matches!(verdict, Some(Err(_))) {
-                    machine.use_plain(case.verb());
-                    verdict = known(&key(machine));
-                }
-            }
-            let verdict = match verdict {
-                Some(verdict) => verdict,
-                None => test(machine, metric, dtype, case)?,
-            };
-            lock(&checks.done).insert(key(machine), verdict.clone());
-            verdict
-        }
-    };
-    verdict.map_err(|detail| EngineError::Disabled { kernel: case.verb().to_owned(), detail })
-}
-
-/// Whether a kernel is another one with subgroups.
-fn has_subgroups(metric: Metric, dtype: DType, case: Case) -> bool {
-    let caps = DeviceCaps { subgroups: true, max_invocations: 256, workgroup_memory: 16384, max_groups: 65535 };
-    case.probe(metric, dtype, &caps).variant.subgroups
-}
-
-/// Runs one case. The outer error is the device's, the inner one says what was wrong with the answer.
-fn test(machine: &Machine, metric: Metric, dtype: DType, case: Case) -> Result<Result<(), String>, EngineError> {
-    let machine = machine.for_test();
-    let data = Data::new(metric, dtype, case.queries());
-    let run = |step: Step, input: Input<'_>, mask: Option<Mask<'_>>, rows: usize| {
-        let problem = Problem { metric, dtype, dim: data.rows().dim(), rows, queries: data.queries };
-        let plan = Plan::one(problem, step);
-        let task = Task {
-            plan: &plan,
-            base: Base { rows: data.rows(), norms: Some(&data.row_norms), tag: None },
-            queries: data.query_rows(),
-            query_norms: &data.query_norms,
-            mask,
-            input,
-        };
-        lower::run(&machine, &Residents::default(), &task, &mut SearchStats::default())
-    };
-    let output = match case {
-        Case::Search { screen, keep, .. } => run(Step::Search { screen, keep }, Input::None, Some(data.mask()), ROWS),
-        Case::Distance { .. } => run(Step::Distance, Input::None, None, ROWS),
-        Case::Range { .. } => run(Step::Range { key: data.radius() }, Input::None, Some(data.mask()), ROWS),
-        Case::Refine => {
-            run(Step::Refine, Input::Positions { positions: &data.candidates, width: CANDIDATES }, None, ROWS)
-        }
-        Case::Select => run(Step::SelectK { k: 9 }, Input::Matrix(&data.matrix), None, ROWS),
-        Case::Normalize { norm } => run(Step::Normalize { norm }, Input::None, None, ROWS),
-    };
-    let output = match output {
-        // A text that the driver does not compile is a kernel that does not work, not a device that does not.
-        Err(EngineError::Driver(message)) => return Ok(Err(message)),
-        other => other?,
-    };
-    Ok(match (case, output) {
-        (Case::Search { screen: Screen::None, keep, .. }, Output::Candidates(c)) => data.check_nearest(&c, keep),
-        (Case::Search { keep, .. }, Output::Candidates(c)) => data.check_screen(&c, keep),
-        (Case::Distance { .. }, Output::Matrix(keys)) => data.check_matrix(&keys),
-        (Case::Range { .. }, Output::Range { offsets, keys, positions }) => {
-            data.check_range(&offsets, &keys, &positions)
-        }
-        (Case::Refine, Output::Candidates(c)) => data.check_refined(&c),
-        (Case::Select, Output::Candidates(c)) => data.check_selected(&c),
-        (Case::Normalize { norm }, Output::Rows { rows, norms }) => data.check_normalized(norm, &rows, &norms),
-        _ => Err("an answer of another kind".to_owned()),
-    })
-}
-
 /// Candidates a query in the test of `refine`.
-const CANDIDATES: usize = 11;
+pub(super) const CANDIDATES: usize = 11;
 
 /// The tiny case: rows and queries whose sums are exact in f32, their keys in f64, and a mask for each query.
-struct Data {
+pub(super) struct Data {
     metric: Metric,
     dtype: DType,
-    queries: usize,
+    pub(super) queries: usize,
     rows: Bytes,
     query_rows: Bytes,
-    row_norms: Vec<f32>,
-    query_norms: Vec<f32>,
+    pub(super) row_norms: Vec<f32>,
+    pub(super) query_norms: Vec<f32>,
     mask: Vec<u32>,
-    candidates: Vec<u32>,
-    matrix: Vec<f32>,
+    pub(super) candidates: Vec<u32>,
+    pub(super) matrix: Vec<f32>,
     /// Keys `[queries, ROWS]`.
-    exact: Vec<f64>,
+    pub(super) exact: Vec<f64>,
 }
 
 impl Data {
-    fn new(metric: Metric, dtype: DType, queries: usize) -> Data {
+    pub(super) fn new(metric: Metric, dtype: DType, queries: usize) -> Data {
         let mut state = 0x2545_f491_4f6c_dd1d_u64;
         let mut random = move || {
             state ^= state << 13;
@@ -309,15 +79,15 @@ impl Data {
         data
     }
 
-    fn rows(&self) -> RowsView<'_> {
+    pub(super) fn rows(&self) -> RowsView<'_> {
         view(self.rows.get(), self.dtype)
     }
 
-    fn query_rows(&self) -> RowsView<'_> {
+    pub(super) fn query_rows(&self) -> RowsView<'_> {
         view(self.query_rows.get(), if self.dtype == DType::Bits { DType::Bits } else { DType::F32 })
     }
 
-    fn mask(&self) -> Mask<'_> {
+    pub(super) fn mask(&self) -> Mask<'_> {
         Mask { words: &self.mask, stride: ROWS.div_ceil(32) }
     }
 
@@ -341,7 +111,7 @@ impl Data {
     }
 
     /// (exact key, position) of the allowed rows of a query, nearest first.
-    fn nearest(&self, q: usize) -> Vec<(f64, usize)> {
+    pub(super) fn nearest(&self, q: usize) -> Vec<(f64, usize)> {
         let mask = self.mask();
         let mut pairs: Vec<(f64, usize)> =
             (0..ROWS).filter(|&r| mask.allows(q, r)).map(|r| (self.key(q, r), r)).collect();
@@ -355,7 +125,7 @@ impl Data {
     }
 
     /// Every place holds an allowed row, with its own key, as near as the place's; a twin never goes before its twin.
-    fn check_nearest(&self, c: &Candidates, keep: usize) -> Result<(), String> {
+    pub(super) fn check_nearest(&self, c: &Candidates, keep: usize) -> Result<(), String> {
         for q in 0..self.queries {
             let wanted = self.nearest(q);
             let places = self.places(c, q, keep)?;
@@ -395,7 +165,7 @@ impl Data {
     }
 
     /// Bounds are below the exact keys, close to them, and no row left out could have had a smaller one.
-    fn check_screen(&self, c: &Candidates, keep: usize) -> Result<(), String> {
+    pub(super) fn check_screen(&self, c: &Candidates, keep: usize) -> Result<(), String> {
         let slack = f64::from(kernels::search::slack(self.rows().dim()));
         for q in 0..self.queries {
             let places = self.places(c, q, keep)?;
@@ -424,7 +194,7 @@ impl Data {
         Ok(())
     }
 
-    fn check_matrix(&self, keys: &[f32]) -> Result<(), String> {
+    pub(super) fn check_matrix(&self, keys: &[f32]) -> Result<(), String> {
         for (i, &key) in keys.iter().enumerate() {
             let (q, r) = (i / ROWS, i % ROWS);
             self.check_key(q, r, f64::from(key))?;
@@ -433,7 +203,7 @@ impl Data {
     }
 
     /// A radius that no key comes near: the middle of the widest gap among the nearer half of all keys.
-    fn radius(&self) -> f32 {
+    pub(super) fn radius(&self) -> f32 {
         let mut keys = self.exact.clone();
         keys.sort_by(f64::total_cmp);
         let half = &keys[keys.len() / 8..keys.len() / 2];
@@ -441,7 +211,7 @@ impl Data {
         widest.map_or(0.0, |gap| (gap[0] + (gap[1] - gap[0]) / 2.0) as f32)
     }
 
-    fn check_range(&self, offsets: &[u64], keys: &[f32], positions: &[u32]) -> Result<(), String> {
+    pub(super) fn check_range(&self, offsets: &[u64], keys: &[f32], positions: &[u32]) -> Result<(), String> {
         let radius = f64::from(self.radius());
         for q in 0..self.queries {
             let span = offsets[q] as usize..offsets[q + 1] as usize;
@@ -460,7 +230,7 @@ impl Data {
         Ok(())
     }
 
-    fn check_refined(&self, c: &Candidates) -> Result<(), String> {
+    pub(super) fn check_refined(&self, c: &Candidates) -> Result<(), String> {
         for q in 0..self.queries {
             let row = q * CANDIDATES..(q + 1) * CANDIDATES;
             let mut given = self.candidates[row.clone()].to_vec();
@@ -479,7 +249,7 @@ impl Data {
         Ok(())
     }
 
-    fn check_selected(&self, c: &Candidates) -> Result<(), String> {
+    pub(super) fn check_selected(&self, c: &Candidates) -> Result<(), String> {
         for q in 0..self.queries {
             let wanted = kernels::select_k::reference(&self.matrix[q * ROWS..(q + 1) * ROWS], None, c.width);
             let found = c.keys.iter().copied().zip(c.positions.iter().copied()).skip(q * c.width).take(c.width);
@@ -490,7 +260,7 @@ impl Data {
         Ok(())
     }
 
-    fn check_normalized(&self, norm: Norm, rows: &[f32], norms: &[f32]) -> Result<(), String> {
+    pub(super) fn check_normalized(&self, norm: Norm, rows: &[f32], norms: &[f32]) -> Result<(), String> {
         let (wanted, lengths) = kernels::normalize::reference(norm, &self.rows());
         let bound = (DIM as f64 / 4.0 + 16.0) * f64::powi(2.0, -24);
         let near = |found: f32, exact: f64| (f64::from(found) - exact).abs() <= bound * exact.abs();
@@ -540,42 +310,5 @@ fn view(bytes: &[u8], dtype: DType) -> RowsView<'_> {
         DType::I8 => RowsView::I8(matrix(bytes)),
         DType::U8 => RowsView::U8(matrix(bytes)),
         DType::Bits => RowsView::Bits(matrix(bytes)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_tiny_case_has_ties_zero_rows_and_forbidden_rows() {
-        for dtype in DType::ALL {
-            let data = Data::new(if dtype == DType::Bits { Metric::Hamming } else { Metric::L2 }, dtype, 20);
-            assert_eq!(data.rows().rows(), ROWS, "{dtype}");
-            assert_eq!(data.rows().row_bytes(0), data.rows().row_bytes(ROWS - TWINS));
-            assert!(data.rows().row_bytes(5).iter().all(|&b| b == 0));
-            assert!(data.nearest(0).len() < ROWS && data.nearest(0).len() > ROWS / 2);
-            let radius = f64::from(data.radius());
-            let hits = data.exact.iter().filter(|&&key| key <= radius).count();
-            assert!(hits > 100 && hits < data.exact.len(), "{dtype}: {hits} within {radius}");
-        }
-    }
-
-    #[test]
-    fn a_check_fails_when_one_key_is_wrong() {
-        let data = Data::new(Metric::L2, DType::F32, 3);
-        let mut keys: Vec<f32> = data.exact.iter().map(|&k| k as f32).collect();
-        assert_eq!(data.check_matrix(&keys), Ok(()));
-        keys[40] += 1e-3;
-        assert!(data.check_matrix(&keys).is_err());
-        let mut nearest = Candidates::empty(3, 10);
-        for q in 0..3 {
-            for (i, (key, r)) in data.nearest(q).into_iter().take(10).enumerate() {
-                (nearest.keys[q * 10 + i], nearest.positions[q * 10 + i]) = (key as f32, r as u32);
-            }
-        }
-        assert_eq!(data.check_nearest(&nearest, 10), Ok(()));
-        nearest.positions.swap(0, 11);
-        assert!(data.check_nearest(&nearest, 10).is_err());
     }
 }
