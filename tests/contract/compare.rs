@@ -13,8 +13,11 @@ pub type Check = Result<(), String>;
 #[macro_export]
 macro_rules! check {
     ($condition:expr, $($words:tt)+) => {
+        // A value of its own, as comparisons with NaN are meant to be false.
         let holds: bool = $condition;
-        if !holds { return Err(format!($($words)+)); }
+        if !holds {
+            return Err(format!($($words)+));
+        }
     };
 }
 

@@ -42,8 +42,13 @@ pub fn cpu(level: Level) -> Option<Subject> {
         Arc::new(engine)
     };
     let engines = ENGINES.get_or_init(|| {
+        let demanded = demanded();
         for &missing in this_architecture().iter().filter(|level| !Level::available().contains(level)) {
-            assert!(!demanded(missing), "NEARFIELD_TEST_MIN demands {}, which this CPU lacks", missing.name());
+            assert!(
+                !demanded.contains(&missing),
+                "NEARFIELD_TEST_MIN demands {}, which this CPU lacks",
+                missing.name()
+            );
             say_loudly(&format!("NOT TESTED: this CPU has no {}; its tests pass without running", missing.name()));
         }
         Level::available().into_iter().map(make).collect()
@@ -63,21 +68,20 @@ fn this_architecture() -> &'static [Level] {
     }
 }
 
-/// Whether `NEARFIELD_TEST_MIN` asks for this level, or one above it.
-fn demanded(level: Level) -> bool {
-    let Ok(least) = std::env::var("NEARFIELD_TEST_MIN") else { return false };
+/// The levels that `NEARFIELD_TEST_MIN` asks for: the one it names and those below.
+fn demanded() -> &'static [Level] {
     let levels = this_architecture();
-    let named = match least.as_str() {
-        "" => return false,
-        "all" => levels.len() - 1,
-        name => levels.iter().position(|l| l.name() == name).unwrap_or_else(|| {
-            panic!(
-                "NEARFIELD_TEST_MIN={name}: there are {:?} and all",
-                levels.iter().map(|l| l.name()).collect::<Vec<_>>()
-            )
-        }),
-    };
-    levels[..=named].contains(&level)
+    match std::env::var("NEARFIELD_TEST_MIN").as_deref() {
+        Err(_) | Ok("") => &[],
+        Ok("all") => levels,
+        Ok(name) => match levels.iter().position(|level| level.name() == name) {
+            Some(place) => &levels[..=place],
+            None => panic!(
+                "NEARFIELD_TEST_MIN={name}: there are all, {}",
+                levels.iter().map(|l| l.name()).collect::<Vec<_>>().join(", ")
+            ),
+        },
+    }
 }
 
 /// A GPU through each adapter named in `NEARFIELD_TEST_ADAPTERS`.
