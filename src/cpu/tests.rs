@@ -475,9 +475,9 @@ fn refine_leaves_empty_places_and_selects() {
         let got = candidates(case.run(&engine, &[Step::Refine], None, input));
         let (queries, rows) = (case.queries.view(7), case.rows.view(7));
         let want = kernels::refine::reference(Metric::L2, &queries, &rows, &positions, 3);
-        for i in 0..6 {
-            let close = (f64::from(got.keys[i]) - want[i]).abs() <= case.tolerance(want[i], i / 3, 0);
-            assert!(close || got.keys[i] == f32::INFINITY && want[i] == f64::INFINITY);
+        for (i, (&key, &want)) in got.keys.iter().zip(&want).enumerate() {
+            let close = (f64::from(key) - want).abs() <= case.tolerance(want, i / 3, 0);
+            assert!(close || key == f32::INFINITY && want == f64::INFINITY);
         }
         assert_eq!(got.positions, positions);
         let got = candidates(case.run(&engine, &[Step::Refine, Step::SelectK { k: 2 }], None, input));
