@@ -1,7 +1,7 @@
 //! The CPU engine: every verb, in vectors of the best level the CPU has, on a pool of threads of its own.
 //!
-//! One file a verb. A verb cuts its work into items, and [`CpuEngine::spread`] lets the calling thread and the pool
-//! take one after another; each worker has [`Scratch`] that lives on from call to call. Results never depend on the
+//! One file a verb. A verb cuts its work into items, and `CpuEngine::spread` lets the calling thread and the pool
+//! take one after another; each worker has scratch memory that lives on from call to call. Results never depend on the
 //! number of threads: keys are computed pair by pair, and ties are broken by position.
 
 mod distance;
@@ -10,7 +10,7 @@ mod range;
 mod refine;
 mod search;
 mod select_k;
-pub mod simd;
+mod simd;
 #[cfg(test)]
 mod tests;
 
@@ -305,18 +305,18 @@ impl CpuEngine {
             });
             self.keep(scratch);
         });
-        let rounds = 1 << 14;
-        let multiplying = fastest(3, &|| {
-            let scratch = self.spread(self.threads, 0..4 * self.threads, idle, |_, _| {
-                std::hint::black_box(simd::probe::multiply(self.token, rounds));
+        let (rounds, items) = (1 << 14, 8 * self.threads);
+        let multiplying = fastest(4, &|| {
+            let scratch = self.spread(self.threads, 0..items, idle, |_, _| {
+                simd::probe::multiply(self.token, rounds);
             });
             self.keep(scratch);
         });
+        let operations = items as f64 * simd::probe::multiply(self.token, rounds);
         let launching = fastest(5, &|| self.keep(self.spread(self.threads, 0..self.threads, idle, |_, _| {})));
         Ceilings {
             bytes_per_second: (buffer.len() * 4) as f64 / reading,
-            operations_per_second: (4 * self.threads) as f64 * simd::probe::operations(self.token, rounds)
-                / multiplying,
+            operations_per_second: operations / multiplying,
             launch_seconds: launching,
         }
     }

@@ -547,7 +547,7 @@ fn what_does_not_fit_is_refused() {
     assert!(run(&Task { queries: case.rows.view(4), ..good }).is_err(), "another number of queries");
     assert!(run(&Task { mask: Some(Mask { words: &[], stride: 0 }), ..good }).is_err(), "a short mask");
     let plan = Plan::one(case.problem, Step::Search { screen: Screen::None, keep: 1 << 60 });
-    assert!(matches!(run(&Task { plan: &plan, ..good }), Err(EngineError::OutOfMemory { .. })));
+    assert!(matches!(run(&Task { plan: &plan, ..good }), Err(EngineError::AnswerTooLarge { .. })));
     let plan = Plan::one(case.problem, Step::Refine);
     assert!(run(&Task { plan: &plan, ..good }).is_err(), "nothing to refine");
     let input = Input::Positions { positions: &[0, 5], width: 1 };

@@ -1,6 +1,8 @@
 //! Small loops that show what the machine can do at best.
 
-use super::{Kernel, Simd, Token};
+use std::hint::black_box;
+
+use super::{Kernel, MAX_LANES, Simd, Token};
 
 /// The sum of all numbers: reading, with hardly any arithmetic.
 pub(crate) fn sum(token: Token, numbers: &[f32]) -> f32 {
@@ -25,45 +27,48 @@ impl Kernel for Sum<'_> {
     }
 }
 
-/// Independent chains of multiply-adds: enough to cover the latency on any CPU, few enough for 16 registers.
+/// Independent chains of multiply-adds: enough to cover their latency, few enough for the registers.
 const CHAINS: usize = 12;
+/// For arrays of eight, which are two or more registers each.
+const NARROW_CHAINS: usize = 4;
 
-/// Multiply-adds in registers, `rounds` in each chain.
-pub(crate) fn multiply(token: Token, rounds: usize) -> f32 {
+/// Multiply-adds in registers, `rounds` in each chain; gives how many additions and multiplications that were.
+pub(crate) fn multiply(token: Token, rounds: usize) -> f64 {
     token.run(Multiply(rounds))
-}
-
-/// Additions and multiplications in [`multiply`].
-pub(crate) fn operations(token: Token, rounds: usize) -> f64 {
-    struct Lanes;
-    impl Kernel for Lanes {
-        type Output = usize;
-        #[inline(always)]
-        fn run<S: Simd>(self, _: S) -> usize {
-            S::LANES
-        }
-    }
-    (2 * CHAINS * rounds * token.run(Lanes)) as f64
 }
 
 struct Multiply(usize);
 
 impl Kernel for Multiply {
-    type Output = f32;
+    type Output = f64;
 
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) -> f32 {
-        let mut acc = [s.splat(1.0); CHAINS];
-        let (a, b) = (s.splat(std::hint::black_box(0.5)), s.splat(std::hint::black_box(0.25)));
+    fn run<S: Simd>(self, s: S) -> f64 {
+        if S::WIDE { self.chains::<S, CHAINS>(s) } else { self.chains::<S, NARROW_CHAINS>(s) }
+    }
+}
+
+impl Multiply {
+    #[inline(always)]
+    fn chains<S: Simd, const N: usize>(self, s: S) -> f64 {
+        // Through memory at both ends: compilers then see vectors in arrays, too.
+        let mut ends = black_box([[1.0f32; MAX_LANES]; N]);
+        let mut acc = [s.splat(1.0); N];
+        for i in 0..N {
+            // SAFETY: MAX_LANES >= LANES.
+            acc[i] = unsafe { s.load(ends[i].as_ptr()) };
+        }
+        let (a, b) = (s.splat(black_box(0.5)), s.splat(black_box(0.25)));
         for _ in 0..self.0 {
-            for acc in &mut acc {
-                *acc = s.fma(*acc, a, b);
+            for i in 0..N {
+                acc[i] = s.fma(acc[i], a, b);
             }
         }
-        let mut total = acc[0];
-        for &acc in &acc[1..] {
-            total = s.add(total, acc);
+        for i in 0..N {
+            // SAFETY: MAX_LANES >= LANES.
+            unsafe { s.store(ends[i].as_mut_ptr(), acc[i]) };
         }
-        s.sum(total)
+        black_box(ends);
+        (2 * N * S::LANES * self.0) as f64
     }
 }
