@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use crate::kernels::Mask;
+use crate::kernels::codes::{Codes, QueryCodes};
 use crate::plan::Plan;
 use crate::stats::{Ceilings, SearchStats};
 use crate::types::RowsView;
@@ -56,6 +57,19 @@ pub struct Base<'a> {
     pub norms: Option<&'a [f32]>,
     /// A name for the rows when they will be used again; without one nothing is kept.
     pub tag: Option<&'a Tag>,
+    /// Codes of rows and queries, for [`Screen::Int8`](crate::plan::Screen::Int8).
+    pub codes: Option<Coded<'a>>,
+}
+
+/// Codes and their name, by which an engine may keep a copy of them beside or instead of the rows.
+#[derive(Clone, Copy, Debug)]
+pub struct Coded<'a> {
+    /// One code a row of the base.
+    pub codes: &'a Codes,
+    /// Changes when codes change; codes may be appended without a new epoch.
+    pub tag: &'a Tag,
+    /// The queries of the task in the same code.
+    pub queries: &'a QueryCodes,
 }
 
 /// Everything a plan works on.

@@ -19,6 +19,11 @@ pub enum Screen {
     None,
     /// f32 inner products and norms (l2 by expansion), with the bound of `docs/numerics.md`.
     F32,
+    /// f16 inner products of the rows as they are, on matrix units where the device has them; an engine without f16
+    /// arithmetic takes f32 instead.
+    F16,
+    /// 8-bit codes of each row's part in the principal subspace of the data ([`crate::kernels::codes`]).
+    Int8,
 }
 
 impl fmt::Display for Screen {
@@ -26,6 +31,8 @@ impl fmt::Display for Screen {
         f.write_str(match self {
             Screen::None => "none",
             Screen::F32 => "f32",
+            Screen::F16 => "f16",
+            Screen::Int8 => "int8",
         })
     }
 }
@@ -77,7 +84,8 @@ pub enum Step {
     },
     /// All distances: gives a matrix `[queries, rows]` of keys.
     Distance,
-    /// The `keep` rows with the smallest key (or lower bound of it) for each query: gives candidates.
+    /// The `keep` rows with the smallest key (or lower bound of it) for each query: gives candidates. Behind
+    /// [`Screen::Int8`] an engine may give more or fewer, with the bound that says what it left out.
     Search {
         /// What computes the keys.
         screen: Screen,
@@ -140,8 +148,9 @@ impl Plan {
     pub fn search(problem: Problem, k: usize, screen: Screen) -> Plan {
         let steps = match screen {
             Screen::None => vec![Step::Search { screen, keep: k }],
-            Screen::F32 => {
-                let keep = (k + (k / 4).max(8)).min(problem.rows.max(1));
+            Screen::F32 | Screen::F16 | Screen::Int8 => {
+                let spare = if screen == Screen::F32 { (k / 4).max(8) } else { k.max(118) };
+                let keep = (k + spare).min(problem.rows.max(1));
                 vec![Step::Search { screen, keep }, Step::Refine, Step::SelectK { k }]
             }
         };

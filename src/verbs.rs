@@ -82,7 +82,7 @@ impl Device {
         let (nothing, norms) = (vec![0.0; width.max(q)], vec![0.0; q]);
         let task = Task {
             plan: &plan,
-            base: Base { rows: MatrixView::new(&nothing[..width], 1)?.into(), norms: None, tag: None },
+            base: Base { rows: MatrixView::new(&nothing[..width], 1)?.into(), norms: None, tag: None, codes: None },
             queries: MatrixView::new(&nothing[..q], 1)?.into(),
             query_norms: &norms,
             mask: None,
@@ -213,7 +213,7 @@ impl<'a> Work<'a> {
         };
         let task = Task {
             plan: &Plan { problem, steps },
-            base: Base { rows: self.rows, norms: Some(&self.norms), tag: None },
+            base: Base { rows: self.rows, norms: Some(&self.norms), tag: None, codes: None },
             queries: self.queries.view(),
             query_norms: &self.queries.norms,
             mask: None,

@@ -59,7 +59,7 @@ impl Data {
     fn task<'a>(&'a self, plan: &'a Plan, tag: Option<&'a Tag>) -> Task<'a> {
         Task {
             plan,
-            base: Base { rows: self.rows(), norms: Some(&self.row_norms), tag },
+            base: Base { rows: self.rows(), norms: Some(&self.row_norms), tag, codes: None },
             queries: self.query_rows(),
             query_norms: &self.query_norms,
             mask: None,

@@ -79,7 +79,7 @@ impl Workload {
         let plan = Plan { problem: self.problem, steps: steps.to_vec() };
         let task = Task {
             plan: &plan,
-            base: Base { rows: self.view(&self.rows), norms: Some(&self.row_norms), tag: Some(&self.tag) },
+            base: Base { rows: self.view(&self.rows), norms: Some(&self.row_norms), tag: Some(&self.tag), codes: None },
             queries: self.view(&self.queries),
             query_norms: &self.query_norms,
             mask: None,

@@ -120,7 +120,7 @@ impl Case {
 
     fn run(&self, engine: &CpuEngine, steps: &[Step], mask: Option<Mask<'_>>, input: Input<'_>) -> Output {
         let plan = Plan { problem: self.problem, steps: steps.to_vec() };
-        let base = Base { rows: self.rows.view(self.unit), norms: Some(&self.norms), tag: None };
+        let base = Base { rows: self.rows.view(self.unit), norms: Some(&self.norms), tag: None, codes: None };
         let (queries, query_norms) = (self.queries.view(self.unit), &self.query_norms[..]);
         let task = Task { plan: &plan, base, queries, query_norms, mask, input };
         engine.run(&task, &mut SearchStats::default()).unwrap()
@@ -259,7 +259,7 @@ fn strides_are_stepped_over() {
             Plan::one(problem, Step::Normalize { norm: Norm::L2 }),
         ] {
             let run = |view: MatrixView<'_, f32>| {
-                let base = Base { rows: view.into(), norms: Some(&lengths), tag: None };
+                let base = Base { rows: view.into(), norms: Some(&lengths), tag: None, codes: None };
                 let (queries, query_norms) = (view.into(), &lengths[..]);
                 let task = Task { plan: &plan, base, queries, query_norms, mask: None, input: Input::None };
                 engine.run(&task, &mut SearchStats::default()).unwrap()
@@ -536,7 +536,7 @@ fn what_does_not_fit_is_refused() {
     let case = Case::new(Metric::Cosine, DType::F32, 4, 5, 2);
     let engine = CpuEngine::new(CpuOptions::default());
     let plan = Plan::one(case.problem, Step::Distance);
-    let base = Base { rows: case.rows.view(4), norms: None, tag: None };
+    let base = Base { rows: case.rows.view(4), norms: None, tag: None, codes: None };
     let (queries, query_norms) = (case.queries.view(4), &case.query_norms[..]);
     let task = Task { plan: &plan, base, queries, query_norms, mask: None, input: Input::None };
     let run = |task: &Task<'_>| engine.run(task, &mut SearchStats::default());
@@ -562,7 +562,7 @@ fn statistics_and_ceilings_are_filled() {
     let engine = CpuEngine::new(CpuOptions { threads: Some(2), level: Some(Level::Portable) });
     assert_eq!(engine.name(), "cpu (portable, 2 threads)");
     let plan = Plan::search(case.problem, 3, Screen::F32);
-    let base = Base { rows: case.rows.view(8), norms: Some(&case.norms), tag: None };
+    let base = Base { rows: case.rows.view(8), norms: Some(&case.norms), tag: None, codes: None };
     let (queries, query_norms) = (case.queries.view(8), &case.query_norms[..]);
     let task = Task { plan: &plan, base, queries, query_norms, mask: None, input: Input::None };
     let mut stats = SearchStats::default();

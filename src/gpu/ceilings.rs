@@ -63,7 +63,7 @@ fn operations(machine: &Machine) -> Result<f64, EngineError> {
         let plan = Plan::one(problem, Step::Search { screen: Screen::None, keep: 10 });
         let task = Task {
             plan: &plan,
-            base: Base { rows: base, norms: None, tag: None },
+            base: Base { rows: base, norms: None, tag: None, codes: None },
             queries: batch,
             query_norms: &[],
             mask: None,

@@ -134,7 +134,7 @@ impl Store {
     }
 
     pub fn base(&self) -> Base<'_> {
-        Base { rows: self.view(), norms: Some(&self.norms), tag: Some(&self.tag) }
+        Base { rows: self.view(), norms: Some(&self.norms), tag: Some(&self.tag), codes: None }
     }
 
     /// The id of the row at a position; [`NO_ID`] for the position that marks a missing row.

@@ -3,6 +3,7 @@
 //! The parts of a file have a fixed order: what it computes, shapes and numeric error (module doc), `Params`,
 //! `kernels()` and their variants, `record()`, `cost()`, `reference()`, tests. The WGSL lies in `shaders/<verb>.wgsl`.
 
+pub mod codes;
 pub mod distance;
 pub mod metric;
 pub mod normalize;

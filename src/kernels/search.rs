@@ -211,7 +211,7 @@ pub fn cost(p: &Problem, screen: Screen, keep: usize) -> Cost {
     let direct = distance::cost(p);
     let operations = match screen {
         Screen::None => direct.operations,
-        Screen::F32 => p.rows as f64 * p.queries as f64 * (p.dim as f64 * 2.0 + 4.0),
+        _ => p.rows as f64 * p.queries as f64 * (p.dim as f64 * 2.0 + 4.0),
     };
     Cost { bytes_written: p.queries as f64 * keep as f64 * 8.0, operations, launches: 2.0, ..direct }
 }

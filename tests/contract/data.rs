@@ -305,7 +305,7 @@ impl Case {
         let norms = (screened || self.metric == Metric::Cosine).then_some(&self.row_norms[..]);
         let task = Task {
             plan: &plan,
-            base: Base { rows: self.rows.view(), norms, tag },
+            base: Base { rows: self.rows.view(), norms, tag, codes: None },
             queries: self.queries.view(),
             query_norms: &self.query_norms,
             mask,

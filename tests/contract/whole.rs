@@ -114,7 +114,7 @@ pub fn wrong_shapes_are_errors(s: &Subject) {
     let plan = Plan { problem: case.problem(), steps: SEARCH.to_vec() };
     let whole = Task {
         plan: &plan,
-        base: Base { rows: case.rows.view(), norms: Some(&norms), tag: None },
+        base: Base { rows: case.rows.view(), norms: Some(&norms), tag: None, codes: None },
         queries: case.queries.view(),
         query_norms: &norms[..3],
         mask: None,

@@ -211,7 +211,7 @@ fn test(machine: &Machine, metric: Metric, dtype: DType, case: Case) -> Result<R
         let plan = Plan::one(problem, step);
         let task = Task {
             plan: &plan,
-            base: Base { rows: data.rows(), norms: Some(&data.row_norms), tag: None },
+            base: Base { rows: data.rows(), norms: Some(&data.row_norms), tag: None, codes: None },
             queries: data.query_rows(),
             query_norms: &data.query_norms,
             mask,
