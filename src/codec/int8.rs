@@ -3,7 +3,8 @@
 
 use rayon::prelude::*;
 
-use super::subspace::{Basis, Principal};
+pub(crate) use super::subspace::Basis;
+use super::subspace::Principal;
 use crate::engine::{Base, Engine, EngineError, Input, Output, Task};
 use crate::kernels::codes::{BIAS, Codes, GROUP, PADDING, QueryCodes, QueryTerms};
 use crate::plan::{Plan, Problem, Step};
@@ -56,7 +57,12 @@ impl Coder {
     ///
     /// # Errors
     /// [`EngineError`] of the engine that multiplies.
-    pub fn train(engine: &dyn Engine, metric: Metric, rows: &RowsView<'_>, norms: &[f32]) -> Result<Coder, EngineError> {
+    pub fn train(
+        engine: &dyn Engine,
+        metric: Metric,
+        rows: &RowsView<'_>,
+        norms: &[f32],
+    ) -> Result<Coder, EngineError> {
         let (n, dim) = (rows.rows(), rows.dim());
         let count = n.min(SAMPLE);
         let places: Vec<usize> = (0..count).map(|i| (i as u64 * n as u64 / count as u64) as usize).collect();
@@ -80,6 +86,11 @@ impl Coder {
         let kept = best_dim(&turned, dim, n);
         let basis = principal.turned(kept, kept.next_multiple_of(16));
         Ok(Coder::new(metric, mean, Some(basis), kept.next_multiple_of(16)))
+    }
+
+    /// Directions of the basis that are not zero; 0 without a basis.
+    pub fn kept(&self) -> usize {
+        self.basis.as_ref().map_or(0, |basis| basis.kept)
     }
 
     /// Bytes of memory.
@@ -107,19 +118,22 @@ impl Coder {
             let mut vectors = vec![0.0f32; count * dim];
             let squares = vectors.par_chunks_mut(dim).enumerate().map(|(i, out)| {
                 unit(self.metric, rows, norms, first + i, out);
-                let less_mean = out.iter_mut().zip(&self.mean).map(|(x, &m)| {
+                let (mut square, mut with_mean) = (0.0, 0.0);
+                for (x, &m) in out.iter_mut().zip(&self.mean) {
                     // In f64, before the subtraction rounds.
                     let z = f64::from(*x) - f64::from(m);
                     *x -= m;
-                    z * z
-                });
-                less_mean.sum()
+                    square += z * z;
+                    with_mean += z * f64::from(m);
+                }
+                (square, with_mean)
             });
-            let squares: Vec<f64> = squares.collect();
+            let squares: Vec<(f64, f64)> = squares.collect();
             let projected = self.project(engine, &vectors)?;
             let mut bytes = vec![0u8; count * self.dim];
             let parts = bytes.par_chunks_mut(self.dim).zip(projected.par_chunks(self.dim)).zip(&squares);
-            let terms: Vec<RowTerms> = parts.map(|((bytes, y), &square)| self.row(y, square, bytes)).collect();
+            let terms: Vec<RowTerms> =
+                parts.map(|((bytes, y), &(square, with_mean))| self.row(y, square, with_mean, bytes)).collect();
             codes.bytes.extend_from_slice(&bytes);
             terms.iter().for_each(|row| codes.push(row));
             Ok(())
@@ -131,15 +145,19 @@ impl Coder {
         done
     }
 
-    /// The code of a row from its projection and the square of its length.
-    fn row(&self, y: &[f32], square: f64, bytes: &mut [u8]) -> RowTerms {
+    /// The code of a row from its projection, the square of its length and its product with the mean.
+    fn row(&self, y: &[f32], square: f64, with_mean: f64, bytes: &mut [u8]) -> RowTerms {
         let (scale, residual) = quantise(y, |i, c| bytes[i] = (c + BIAS) as u8);
         let long = square.sqrt();
         // For cosine the vector was rounded once when it was divided.
         let long = if self.metric == Metric::Cosine { long + 2.0 * U } else { long };
         let inside = (length(y.iter().map(|&x| f64::from(x))) - self.skew * long).max(0.0);
         let tail = (long * long - inside * inside).max(0.0).sqrt();
-        let square = if self.metric == Metric::L2 { square * (1.0 - self.slack()) } else { 0.0 };
+        let square = match self.metric {
+            Metric::L2 => square * (1.0 - self.slack()),
+            Metric::Cosine => -with_mean,
+            _ => 0.0,
+        };
         RowTerms { square: down(square), scale, residual: up(residual), tail: up(tail), length: up(long) }
     }
 
@@ -168,18 +186,26 @@ impl Coder {
                 _ => {
                     let norm = length(query.clone().map(|&x| f64::from(x)));
                     let norm = if norm > 0.0 { norm } else { 1.0 };
-                    out.iter_mut().zip(query).for_each(|(o, &x)| *o = (f64::from(x) / norm) as f32);
+                    let less_mean = |x: f32, m: f32| (f64::from(x) / norm - f64::from(m)) as f32;
+                    out.iter_mut().zip(query).zip(&self.mean).for_each(|((o, &x), &m)| *o = less_mean(x, m));
                 }
             }
         }
         let projected = self.project(engine, &vectors)?;
         let mut codes = QueryCodes { dim: self.dim, bytes: vec![0; queries.rows() * self.dim], terms: Vec::new() };
         let parts = codes.bytes.chunks_mut(self.dim).zip(projected.chunks(self.dim)).zip(vectors.chunks(dim));
-        codes.terms = parts.zip(norms).map(|(((bytes, y), g), &norm)| self.query(g, y, f64::from(norm), bytes)).collect();
+        let terms = parts.zip(norms).enumerate().map(|(q, (((bytes, y), g), &norm))| {
+            let norm = f64::from(norm);
+            let unit = if self.metric == Metric::Cosine && norm > 0.0 { norm } else { 1.0 };
+            let with_mean = dot(queries.row(q), &self.mean) / unit;
+            self.query(g, y, norm, with_mean, bytes)
+        });
+        codes.terms = terms.collect();
         Ok(codes)
     }
 
-    fn query(&self, g: &[f32], y: &[f32], norm: f64, bytes: &mut [i8]) -> QueryTerms {
+    /// The code of a query from `g`, its projection, its own length and its product with the mean.
+    fn query(&self, g: &[f32], y: &[f32], norm: f64, with_mean: f64, bytes: &mut [i8]) -> QueryTerms {
         let (scale, lost) = quantise(y, |i, w| bytes[i] = w as i8);
         let coded = f64::from(scale) * length(bytes.iter().map(|&w| f64::from(w)));
         let long = length(g.iter().map(|&x| f64::from(x))) * (1.0 + 2.0 * U);
@@ -192,13 +218,14 @@ impl Coder {
         let tiny = f64::powi(2.0, -100);
         let (factor, offset, error) = match self.metric {
             Metric::L2 => (2.0, long * long * (1.0 - self.slack()) * (1.0 - 8.0 * U) - tiny, error),
-            metric => {
-                let middle: f64 = g.iter().zip(&self.mean).map(|(&x, &m)| f64::from(x) * f64::from(m)).sum();
+            Metric::InnerProduct => {
                 let rounding = (128.0 * U + direct) * long * self.mean_length + tiny;
-                match metric {
-                    Metric::InnerProduct => (1.0, -middle - rounding, error + direct * norm),
-                    _ => (1.0, -middle - rounding - 2.0 * direct - 16.0 * U, error),
-                }
+                (1.0, -with_mean - rounding, error + direct * norm)
+            }
+            // Of lengths near 1: each vector was rounded when it was divided, and the direct pass errs.
+            _ => {
+                let rounding = (128.0 * U + direct) * self.mean_length + 2.0 * direct + 16.0 * U + tiny;
+                (1.0, -with_mean - rounding, error + 128.0 * U * self.mean_length)
             }
         };
         QueryTerms {
@@ -305,7 +332,8 @@ fn quantise(y: &[f32], mut write: impl FnMut(usize, i32)) -> (f32, f64) {
         (0..y.len()).for_each(|i| write(i, 0));
         return (0.0, length(y.iter().map(|&x| f64::from(x))));
     }
-    let integer = |x: f32| (x * per_unit).round_ties_even();
+    // Adding and taking off 1.5 * 2^23 rounds to the nearest integer.
+    let integer = |x: f32| (x * per_unit + 12_582_912.0) - 12_582_912.0;
     let (mut with_y, mut square) = (0.0f64, 0.0f64);
     for &x in y {
         let c = f64::from(integer(x));
@@ -405,6 +433,10 @@ fn transposed(rows: &[f32], dim: usize) -> Vec<f32> {
 
 fn square(x: &[f32]) -> f32 {
     x.iter().map(|a| a * a).sum()
+}
+
+fn dot(a: &[f32], b: &[f32]) -> f64 {
+    a.iter().zip(b).map(|(&x, &y)| f64::from(x) * f64::from(y)).sum()
 }
 
 fn length(x: impl Iterator<Item = f64>) -> f64 {

@@ -10,8 +10,8 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
-use super::distance::{Direct, allowed_rows, allows, shared};
-use super::select_k::{TopK, fill, pack, unpack};
+use super::distance::{Direct, allowed_rows, shared};
+use super::select_k::{TopK, each_bit, fill, pack, unpack};
 use super::simd::bytes::{self, MAX_PANEL, Queries};
 use super::simd::direct::Picks;
 use super::{CpuEngine, Scratch, mismatch};
@@ -19,10 +19,10 @@ use crate::engine::{Candidates, Coded, EngineError, Mask, Task};
 use crate::stats::SearchStats;
 
 /// Bytes that the least bounds of a pass may take, and those of its lists.
-const BOUNDS: usize = 24 << 20;
-const LISTS: usize = 32 << 20;
+const BOUNDS: usize = 40 << 20;
+const LISTS: usize = 16 << 20;
 
-/// Most panels, or neighbouring panels together, that have a least bound of their own.
+/// Most panels, or neighbouring panels together, that have least bounds of their own.
 const MOST_SPANS: usize = 1 << 15;
 
 /// Queries of a pass at most: their codes and terms should stay in the second cache.
@@ -102,7 +102,7 @@ impl CpuEngine {
         let span = picks.len().div_ceil(MOST_SPANS).next_multiple_of(MAX_PANEL);
         let spans = picks.len().div_ceil(span);
         let k = k.min(n);
-        let batch = (LISTS / (16 * k * self.threads)).min(BOUNDS / (4 * spans)).clamp(1, MOST_QUERIES);
+        let batch = (LISTS / (16 * k * self.threads)).min(BOUNDS / (16 * spans)).clamp(1, MOST_QUERIES);
         for first in (0..q).step_by(batch) {
             let queries = first..q.min(first + batch);
             let packed = Queries::pack(self.token, coded.queries, queries.clone());
@@ -119,7 +119,12 @@ impl CpuEngine {
         let (queries, dim) = (pass.queries.len(), pass.coded.codes.dim);
         let began = Instant::now();
         let spans = pass.picks.len().div_ceil(pass.span);
-        let mut least = vec![f32::INFINITY; spans * queries];
+        let mut kept = self.kept_scratch().pop().unwrap_or_default();
+        let mut buffer = std::mem::take(&mut kept.least);
+        if buffer.len() < spans * queries {
+            buffer.resize(spans * queries, [0.0; 4]);
+        }
+        let least = &mut buffer[..spans * queries];
         let workers = self.workers(pass.picks.len() * queries * dim / 4);
         let chunk = spans.div_ceil(if workers == 1 { 1 } else { 16 * workers });
         let reset = |s: &mut Scratch| s.reset_lists(queries, pass.k);
@@ -127,9 +132,11 @@ impl CpuEngine {
         let scratch = self.spread(workers, chunks, reset, |s, (i, least)| pass.estimate(s, i * chunk, least));
         stats.add_stage("search", began.elapsed(), false);
         let began = Instant::now();
-        let decided = self.decide(task, pass, &scratch, &least, out);
+        let decided = self.decide(task, pass, &scratch, least, out);
         stats.add_stage("refine", began.elapsed(), false);
+        kept.least = buffer;
         self.keep(scratch);
+        self.keep(vec![kept]);
         let rows = &task.base.rows;
         stats.refined += decided as u64;
         stats.bytes_read += (pass.picks.len() * (dim + 16) + decided * rows.dtype().row_bytes(rows.dim())) as u64;
@@ -142,7 +149,7 @@ impl CpuEngine {
         task: &Task<'_>,
         pass: &Pass<'_>,
         scratch: &[Scratch],
-        least: &[f32],
+        least: &[[f32; 4]],
         out: &mut Candidates,
     ) -> usize {
         let (width, Range { start: first, end }) = (out.width, pass.queries.clone());
@@ -157,17 +164,26 @@ impl CpuEngine {
             |s| s.refined = 0,
             |mine, (group, ((keys, positions), bounds))| {
                 let queries = group * TOGETHER..group * TOGETHER + bounds.len();
-                let Scratch { decisions, refined, .. } = mine;
+                let Scratch { decisions, refined, thresholds: limits, masks, .. } = mine;
                 decisions.resize_with(TOGETHER, Decision::default);
                 for (q, decision) in queries.clone().zip(&mut *decisions) {
                     decision.begin(&direct, pass, q, scratch.iter().map(|s| &s.lists[q]));
                 }
-                let count = pass.queries.len();
-                for (span, least) in least.chunks_exact(count).enumerate() {
-                    for (&bound, (q, decision)) in least[queries.clone()].iter().zip(queries.clone().zip(&mut *decisions)) {
-                        if bound <= decision.threshold {
-                            decision.look(&direct, pass, q, span);
-                        }
+                limits.clear();
+                limits.extend(decisions.iter().flat_map(|d| [d.threshold; 4]));
+                limits.truncate(4 * queries.len());
+                masks.resize((4 * queries.len()).div_ceil(64), 0);
+                for (span, least) in least.chunks_exact(pass.queries.len()).enumerate() {
+                    let least = &least[queries.clone()];
+                    bytes::not_above(self.token, least.as_flattened(), limits, masks);
+                    for (word, &mask) in masks.iter().enumerate() {
+                        each_bit(mask, |bit| {
+                            let (i, fourth) = ((word * 64 + bit) / 4, bit % 4);
+                            let decision = &mut decisions[i];
+                            if least[i][fourth] <= decision.threshold {
+                                decision.look(&direct, pass, queries.start + i, span, fourth);
+                            }
+                        });
                     }
                 }
                 let places = keys.chunks_mut(width).zip(positions.chunks_mut(width)).zip(bounds);
@@ -186,19 +202,25 @@ impl CpuEngine {
 }
 
 impl Pass<'_> {
+    /// Whether a row may be returned for a query of the pass.
+    fn allows(&self, q: usize, row: usize) -> bool {
+        self.mask.is_none_or(|mask| mask.allows(self.queries.start + q, row))
+    }
+
     /// Estimates all keys of some spans; `least` gets their least bounds.
-    fn estimate(&self, s: &mut Scratch, first: usize, least: &mut [f32]) {
+    fn estimate(&self, s: &mut Scratch, first: usize, least: &mut [[f32; 4]]) {
         let Scratch { lists, thresholds, bytes, lower, .. } = s;
         let (codes, queries) = (self.coded.codes, self.queries.len());
         self.shared.meet(thresholds);
         for (span, least) in (first..).zip(least.chunks_mut(queries)) {
+            least.fill([f32::INFINITY; 4]);
             let rows = span * self.span..self.picks.len().min((span + 1) * self.span);
             for start in rows.clone().step_by(MAX_PANEL) {
                 let panel = self.picks.part(start, rows.end.min(start + MAX_PANEL));
                 // What a panel finds lowers the thresholds of the next.
                 bytes::screen(self.token, &self.packed, codes, panel, thresholds, least, bytes, |q, pick, estimate| {
                     let row = panel.at(pick);
-                    if allows(self.mask, self.queries.start + q, row) && lists[q].push(estimate, row as u32) {
+                    if self.allows(q, row) && lists[q].push(estimate, row as u32) {
                         lower.push((q, lists[q].threshold()));
                     }
                 });
@@ -227,13 +249,7 @@ pub(crate) struct Decision {
 
 impl Decision {
     /// The direct keys of the rows with the smallest estimates.
-    fn begin<'a>(
-        &mut self,
-        direct: &Direct<'_>,
-        pass: &Pass<'_>,
-        q: usize,
-        lists: impl Iterator<Item = &'a TopK>,
-    ) {
+    fn begin<'a>(&mut self, direct: &Direct<'_>, pass: &Pass<'_>, q: usize, lists: impl Iterator<Item = &'a TopK>) {
         (self.threshold, self.computed) = (f32::INFINITY, 0);
         self.best.clear();
         lists.for_each(|list| self.best.extend_from_slice(list.pairs()));
@@ -249,20 +265,25 @@ impl Decision {
         self.compute(direct, pass, q);
     }
 
-    /// The direct keys of the rows of a span that their bounds do not exclude.
-    fn look(&mut self, direct: &Direct<'_>, pass: &Pass<'_>, q: usize, span: usize) {
+    /// The direct keys of the rows of a fourth of a span that their bounds do not exclude.
+    fn look(&mut self, direct: &Direct<'_>, pass: &Pass<'_>, q: usize, span: usize, fourth: usize) {
         let rows = span * pass.span..pass.picks.len().min((span + 1) * pass.span);
         let coded = pass.coded;
         let query = pass.queries.start + q;
         let code = (coded.queries.query(query), &coded.queries.terms[query]);
         for start in rows.clone().step_by(MAX_PANEL) {
-            let panel = pass.picks.part(start, rows.end.min(start + MAX_PANEL));
+            let mut some = [0u32; MAX_PANEL / 4];
+            let mut count = 0;
+            for pick in (start + fourth..rows.end.min(start + MAX_PANEL)).step_by(4) {
+                some[count] = pass.picks.at(pick) as u32;
+                count += 1;
+            }
             let Decision { positions, promising, threshold, .. } = self;
             positions.clear();
-            bytes::suspects(pass.token, code, coded.codes, panel, *threshold, |pick| {
-                let row = panel.at(pick);
-                if allows(pass.mask, query, row) && promising.binary_search(&(row as u32)).is_err() {
-                    positions.push(row as u32);
+            bytes::suspects(pass.token, code, coded.codes, Picks::List(&some[..count]), *threshold, |pick| {
+                let row = some[pick];
+                if pass.allows(q, row as usize) && promising.binary_search(&row).is_err() {
+                    positions.push(row);
                 }
             });
             if !self.positions.is_empty() {

@@ -61,6 +61,7 @@ pub(crate) struct Scratch {
     bytes: simd::bytes::Scratch,
     lower: Vec<(usize, f32)>,
     decisions: Vec<coded::Decision>,
+    least: Vec<[f32; 4]>,
     refined: usize,
 }
 

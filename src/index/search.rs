@@ -195,8 +195,7 @@ impl Search<'_> {
             Some(Step::Search { screen: Screen::Int8, .. }) => Some(self.codes(stats)?),
             _ => None,
         };
-        let codes =
-            coding.as_ref().map(|(coding, queries)| Coded { codes: &coding.codes, tag: &coding.tag, queries });
+        let codes = coding.as_ref().map(|(coding, queries)| Coded { codes: &coding.codes, tag: &coding.tag, queries });
         let task = Task {
             plan,
             base: Base { codes, ..self.store.base() },

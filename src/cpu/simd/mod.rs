@@ -181,10 +181,17 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn sum(self, a: Self::F) -> f32;
     /// The largest lane.
     fn largest(self, a: Self::F) -> f32;
-    /// The smallest lane.
+    /// Of the lanes j, j + 4, j + 8, ... the smallest, for j from 0 to 3.
     #[inline(always)]
-    fn least(self, a: Self::F) -> f32 {
-        -self.largest(self.sub(self.splat(0.0), a))
+    fn least_of_four(self, a: Self::F) -> [f32; 4] {
+        let mut lanes = [f32::INFINITY; MAX_LANES];
+        // SAFETY: MAX_LANES >= LANES.
+        unsafe { self.store(lanes.as_mut_ptr(), a) };
+        let mut out = [f32::INFINITY; 4];
+        for (i, &x) in lanes.iter().enumerate() {
+            out[i % 4] = out[i % 4].min(x);
+        }
+        out
     }
 
     /// # Safety

@@ -149,6 +149,9 @@ impl Simd for Avx2 {
             let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
             _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)))
         }}
+        fn least_of_four(a: __m256) -> [f32; 4] {
+            std::mem::transmute(_mm_min_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a)))
+        }
     }
 
     memory! {
@@ -229,6 +232,10 @@ impl Simd for Avx512 {
             let four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
             let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
             _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)))
+        }}
+        fn least_of_four(a: __m512) -> [f32; 4] {{
+            let eight = _mm256_min_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps::<1>(a));
+            std::mem::transmute(_mm_min_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight)))
         }}
     }
 

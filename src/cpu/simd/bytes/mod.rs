@@ -139,15 +139,15 @@ impl<'a> Queries<'a> {
 }
 
 /// Estimates the keys of the picked rows, at most [`MAX_PANEL`], for all queries. `each` is given every query, pick and
-/// estimate that is not above the query's threshold; `least` becomes for each query the least of it and the bounds of all
-/// picks.
+/// estimate that is not above the query's threshold; `least[query][j]` becomes the least of it and the bounds of the
+/// picks j, j + 4, j + 8 and so on.
 pub(crate) fn screen(
     token: Token,
     queries: &Queries<'_>,
     codes: &Codes,
     picks: Picks<'_>,
     thresholds: &[f32],
-    least: &mut [f32],
+    least: &mut [[f32; 4]],
     scratch: &mut Scratch,
     each: impl FnMut(usize, usize, f32),
 ) {
@@ -170,12 +170,44 @@ pub(crate) fn suspects(
     token.run_on_bytes(OneQuery { query, codes, picks, threshold, each });
 }
 
+/// Sets bit i of `masks` where `values[i] <= limits[i]`.
+pub(crate) fn not_above(token: Token, values: &[f32], limits: &[f32], masks: &mut [u64]) {
+    assert!(values.len() == limits.len() && masks.len() == values.len().div_ceil(64));
+    token.run(NotAbove { values, limits, masks });
+}
+
+struct NotAbove<'a> {
+    values: &'a [f32],
+    limits: &'a [f32],
+    masks: &'a mut [u64],
+}
+
+impl super::Kernel for NotAbove<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        for (i, mask) in self.masks.iter_mut().enumerate() {
+            *mask = 0;
+            for at in (i * 64..self.values.len().min(i * 64 + 64)).step_by(S::LANES) {
+                let n = self.values.len() - at;
+                // SAFETY: whole vectors are read only where there are any.
+                let (x, y) = unsafe {
+                    let (x, y) = (self.values.as_ptr().add(at), self.limits.as_ptr().add(at));
+                    if n >= S::LANES { (s.load(x), s.load(y)) } else { (s.load_part(x, n), s.load_part(y, n)) }
+                };
+                *mask |= (u64::from(s.not_above(x, y)) & below(n)) << (at - i * 64);
+            }
+        }
+    }
+}
+
 struct Panel<'a, E> {
     queries: &'a Queries<'a>,
     codes: &'a Codes,
     picks: Picks<'a>,
     thresholds: &'a [f32],
-    least: &'a mut [f32],
+    least: &'a mut [[f32; 4]],
     scratch: &'a mut Scratch,
     each: E,
 }
@@ -318,19 +350,24 @@ impl<E: FnMut(usize, usize, f32)> Panel<'_, E> {
     ) {
         let (terms, limit) = (&self.queries.terms[q], s.splat(self.scratch.limits[q]));
         let mut estimates = [s.splat(0.0); V];
-        let mut mask = 0u64;
-        let mut least = s.splat(f32::INFINITY);
-        for v in 0..V {
-            let (estimate, bound) = rest(s, d, sums[v], terms, rows, v);
-            estimates[v] = estimate;
-            mask |= u64::from(s.not_above(estimate, limit)) << (v * S::LANES);
-            least = s.min(least, bound);
+        let (first, mut bound) = rest(s, d, sums[0], terms, rows, 0);
+        let mut estimate = first;
+        estimates[0] = first;
+        for v in 1..V {
+            let (e, b) = rest(s, d, sums[v], terms, rows, v);
+            estimates[v] = e;
+            (estimate, bound) = (s.min(estimate, e), s.min(bound, b));
         }
-        // A NaN becomes no minimum; codes hold none.
-        self.least[q] = self.least[q].min(s.least(least) + self.scratch.constants[q]);
-        mask &= below(rows.len);
-        if mask != 0 {
-            let mut values = [0.0f32; MAX_PANEL];
+        let constant = self.scratch.constants[q];
+        for (least, bound) in self.least[q].iter_mut().zip(s.least_of_four(bound)) {
+            *least = least.min(bound + constant);
+        }
+        if s.not_above(estimate, limit) != 0 {
+            let (mut mask, mut values) = (0u64, [0.0f32; MAX_PANEL]);
+            for v in 0..V {
+                mask |= u64::from(s.not_above(estimates[v], limit)) << (v * S::LANES);
+            }
+            mask &= below(rows.len);
             for v in 0..V {
                 // SAFETY: V LANES = PANEL <= MAX_PANEL.
                 unsafe { s.store(values.as_mut_ptr().add(v * S::LANES), estimates[v]) };
@@ -371,13 +408,7 @@ impl<E: FnMut(usize, usize, f32)> Panel<'_, E> {
     }
 
     #[inline(always)]
-    fn tiles<S: Simd, D: Dot<S>, const V: usize, const Q: usize>(
-        &mut self,
-        s: S,
-        d: D,
-        start: usize,
-        rows: &RowTerms,
-    ) {
+    fn tiles<S: Simd, D: Dot<S>, const V: usize, const Q: usize>(&mut self, s: S, d: D, start: usize, rows: &RowTerms) {
         let queries = self.queries;
         assert!(queries.group == Q && self.scratch.panel.len() * 64 >= queries.dim * V * S::LANES);
         let panel: *const u8 = self.scratch.panel.as_ptr().cast();
@@ -475,11 +506,7 @@ fn rest<S: Simd, D: Dot<S>>(s: S, d: D, sums: D::I, terms: &QueryTerms, rows: &R
     assert!(at + S::LANES <= MAX_PANEL);
     // SAFETY: at + LANES <= MAX_PANEL (asserted).
     let (square, scale, tail) = unsafe {
-        (
-            s.load(rows.square.as_ptr().add(at)),
-            s.load(rows.scale.as_ptr().add(at)),
-            s.load(rows.tail.as_ptr().add(at)),
-        )
+        (s.load(rows.square.as_ptr().add(at)), s.load(rows.scale.as_ptr().add(at)), s.load(rows.tail.as_ptr().add(at)))
     };
     let estimate = s.fma(s.mul(scale, d.to_f32(sums)), s.splat(-terms.scale), square);
     (estimate, s.fma(tail, s.splat(-terms.tail), estimate))

@@ -35,14 +35,9 @@ impl Dot<Neon> for Widen {
             let (x_low, x_high) =
                 (vreinterpretq_s16_u16(vmovl_u8(vget_low_u8(x))), vreinterpretq_s16_u16(vmovl_high_u8(x)));
             let (w_low, w_high) = (vmovl_s8(vget_low_s8(w)), vmovl_high_s8(w));
-            let low = vpaddq_s32(
-                vmull_s16(vget_low_s16(x_low), vget_low_s16(w_low)),
-                vmull_high_s16(x_low, w_low),
-            );
-            let high = vpaddq_s32(
-                vmull_s16(vget_low_s16(x_high), vget_low_s16(w_high)),
-                vmull_high_s16(x_high, w_high),
-            );
+            let low = vpaddq_s32(vmull_s16(vget_low_s16(x_low), vget_low_s16(w_low)), vmull_high_s16(x_low, w_low));
+            let high =
+                vpaddq_s32(vmull_s16(vget_low_s16(x_high), vget_low_s16(w_high)), vmull_high_s16(x_high, w_high));
             vaddq_s32(acc, vpaddq_s32(low, high))
         }
     }

@@ -83,26 +83,62 @@ macro_rules! dot {
     };
 }
 
-dot!(Vnni512, Avx512, __m512i, _mm512_set1_epi32, _mm512_cvtepi32_ps, _mm512_loadu_si512, _mm512_storeu_si512, |acc, x, w| {
-    _mm512_dpbusd_epi32(acc, x, w)
-}, |a| _mm512_reduce_add_epi32(a));
+dot!(
+    Vnni512,
+    Avx512,
+    __m512i,
+    _mm512_set1_epi32,
+    _mm512_cvtepi32_ps,
+    _mm512_loadu_si512,
+    _mm512_storeu_si512,
+    |acc, x, w| { _mm512_dpbusd_epi32(acc, x, w) },
+    |a| _mm512_reduce_add_epi32(a)
+);
 
 // Even and odd bytes apart, so that the products of a pair fit in 32 bits without saturation.
-dot!(Pairs512, Avx512, __m512i, _mm512_set1_epi32, _mm512_cvtepi32_ps, _mm512_loadu_si512, _mm512_storeu_si512, |acc, x, w| {
-    let (even, odd) = (_mm512_and_si512(x, _mm512_set1_epi16(0xff)), _mm512_srli_epi16::<8>(x));
-    let (w_even, w_odd) = (_mm512_srai_epi16::<8>(_mm512_slli_epi16::<8>(w)), _mm512_srai_epi16::<8>(w));
-    _mm512_add_epi32(_mm512_add_epi32(acc, _mm512_madd_epi16(even, w_even)), _mm512_madd_epi16(odd, w_odd))
-}, |a| _mm512_reduce_add_epi32(a));
+dot!(
+    Pairs512,
+    Avx512,
+    __m512i,
+    _mm512_set1_epi32,
+    _mm512_cvtepi32_ps,
+    _mm512_loadu_si512,
+    _mm512_storeu_si512,
+    |acc, x, w| {
+        let (even, odd) = (_mm512_and_si512(x, _mm512_set1_epi16(0xff)), _mm512_srli_epi16::<8>(x));
+        let (w_even, w_odd) = (_mm512_srai_epi16::<8>(_mm512_slli_epi16::<8>(w)), _mm512_srai_epi16::<8>(w));
+        _mm512_add_epi32(_mm512_add_epi32(acc, _mm512_madd_epi16(even, w_even)), _mm512_madd_epi16(odd, w_odd))
+    },
+    |a| _mm512_reduce_add_epi32(a)
+);
 
-dot!(Vnni256, Avx2, __m256i, _mm256_set1_epi32, _mm256_cvtepi32_ps, _mm256_loadu_si256, _mm256_storeu_si256, |acc, x, w| {
-    _mm256_dpbusd_avx_epi32(acc, x, w)
-}, |a| sum256(a));
+dot!(
+    Vnni256,
+    Avx2,
+    __m256i,
+    _mm256_set1_epi32,
+    _mm256_cvtepi32_ps,
+    _mm256_loadu_si256,
+    _mm256_storeu_si256,
+    |acc, x, w| { _mm256_dpbusd_avx_epi32(acc, x, w) },
+    |a| sum256(a)
+);
 
-dot!(Pairs256, Avx2, __m256i, _mm256_set1_epi32, _mm256_cvtepi32_ps, _mm256_loadu_si256, _mm256_storeu_si256, |acc, x, w| {
-    let (even, odd) = (_mm256_and_si256(x, _mm256_set1_epi16(0xff)), _mm256_srli_epi16::<8>(x));
-    let (w_even, w_odd) = (_mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(w)), _mm256_srai_epi16::<8>(w));
-    _mm256_add_epi32(_mm256_add_epi32(acc, _mm256_madd_epi16(even, w_even)), _mm256_madd_epi16(odd, w_odd))
-}, |a| sum256(a));
+dot!(
+    Pairs256,
+    Avx2,
+    __m256i,
+    _mm256_set1_epi32,
+    _mm256_cvtepi32_ps,
+    _mm256_loadu_si256,
+    _mm256_storeu_si256,
+    |acc, x, w| {
+        let (even, odd) = (_mm256_and_si256(x, _mm256_set1_epi16(0xff)), _mm256_srli_epi16::<8>(x));
+        let (w_even, w_odd) = (_mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(w)), _mm256_srai_epi16::<8>(w));
+        _mm256_add_epi32(_mm256_add_epi32(acc, _mm256_madd_epi16(even, w_even)), _mm256_madd_epi16(odd, w_odd))
+    },
+    |a| sum256(a)
+);
 
 /// # Safety
 /// AVX2 is there.
