@@ -138,22 +138,39 @@ impl<'a> Queries<'a> {
     }
 }
 
+/// Where the least bounds of each query go: place j of a query is for the picks j, j + 4, j + 8 and so on. [`TOGETHER`]
+/// queries lie side by side, the next as many `stride` places behind.
+pub(crate) struct Least<'a> {
+    pub places: &'a mut [[f32; 4]],
+    pub stride: usize,
+}
+
+/// Queries whose least bounds lie side by side.
+pub(crate) const TOGETHER: usize = 16;
+
+impl Least<'_> {
+    #[inline(always)]
+    fn of(&mut self, query: usize) -> &mut [f32; 4] {
+        &mut self.places[query / TOGETHER * self.stride + query % TOGETHER]
+    }
+}
+
 /// Estimates the keys of the picked rows, at most [`MAX_PANEL`], for all queries. `each` is given every query, pick and
-/// estimate that is not above the query's threshold; `least[query][j]` becomes the least of it and the bounds of the
-/// picks j, j + 4, j + 8 and so on.
+/// estimate that is not above the query's threshold; the least bounds become the least of them and of the bounds of all
+/// picks.
 pub(crate) fn screen(
     token: Token,
     queries: &Queries<'_>,
     codes: &Codes,
     picks: Picks<'_>,
     thresholds: &[f32],
-    least: &mut [[f32; 4]],
+    least: Least<'_>,
     scratch: &mut Scratch,
     each: impl FnMut(usize, usize, f32),
 ) {
     let count = queries.len();
     assert!(queries.dim == codes.dim && codes.dim.is_multiple_of(16) && picks.len() <= MAX_PANEL);
-    assert!(thresholds.len() == count && least.len() == count);
+    assert!(thresholds.len() == count);
     token.run_on_bytes(Panel { queries, codes, picks, thresholds, least, scratch, each });
 }
 
@@ -207,7 +224,7 @@ struct Panel<'a, E> {
     codes: &'a Codes,
     picks: Picks<'a>,
     thresholds: &'a [f32],
-    least: &'a mut [[f32; 4]],
+    least: Least<'a>,
     scratch: &'a mut Scratch,
     each: E,
 }
@@ -359,7 +376,7 @@ impl<E: FnMut(usize, usize, f32)> Panel<'_, E> {
             (estimate, bound) = (s.min(estimate, e), s.min(bound, b));
         }
         let constant = self.scratch.constants[q];
-        for (least, bound) in self.least[q].iter_mut().zip(s.least_of_four(bound)) {
+        for (least, bound) in self.least.of(q).iter_mut().zip(s.least_of_four(bound)) {
             *least = least.min(bound + constant);
         }
         if s.not_above(estimate, limit) != 0 {
