@@ -78,12 +78,12 @@ pub(crate) struct Scratch {
     limits: Vec<f32>,
 }
 
-/// What the rows of a panel have beside their codes.
+/// What the rows of a panel have beside their codes: a whole panel of each, whatever rows there are.
 #[derive(Clone, Copy)]
-struct RowTerms {
-    square: [f32; MAX_PANEL],
-    scale: [f32; MAX_PANEL],
-    tail: [f32; MAX_PANEL],
+struct RowTerms<'a> {
+    square: &'a [f32],
+    scale: &'a [f32],
+    tail: &'a [f32],
     residual: f32,
     longest: f32,
     len: usize,
@@ -241,7 +241,8 @@ impl<E: FnMut(usize, usize, f32)> ByteKernel for Panel<'_, E> {
         constants.resize(limits.len(), 0.0);
         for start in (0..self.picks.len()).step_by(S::PANEL) {
             let picks = self.picks.part(start, self.picks.len().min(start + S::PANEL));
-            let rows = gather(self.codes, picks);
+            let mut room = Room::new();
+            let rows = room.gather(self.codes, picks, S::PANEL);
             for (constant, q) in self.scratch.constants.iter_mut().zip(self.queries.terms) {
                 *constant = q.offset - rows.residual * q.length - rows.longest * q.error;
             }
@@ -271,7 +272,8 @@ impl<E: FnMut(usize)> ByteKernel for OneQuery<'_, E> {
         let start_at = -BIAS * query.iter().map(|&w| i32::from(w)).sum::<i32>();
         for start in (0..self.picks.len()).step_by(S::PANEL) {
             let picks = self.picks.part(start, self.picks.len().min(start + S::PANEL));
-            let rows = gather(self.codes, picks);
+            let mut room = Room::new();
+            let rows = room.gather(self.codes, picks, S::PANEL);
             let constant = terms.offset - rows.residual * terms.length - rows.longest * terms.error;
             let products = products(s, d, self.codes, picks, query, start_at);
             let mut mask = 0;
@@ -288,41 +290,54 @@ impl<E: FnMut(usize)> ByteKernel for OneQuery<'_, E> {
     }
 }
 
-/// What the picked rows have beside their codes.
-#[inline(always)]
-fn gather(codes: &Codes, picks: Picks<'_>) -> RowTerms {
-    let zero = [0.0; MAX_PANEL];
-    let len = picks.len();
-    // Places behind the last row: never near.
-    let far = [f32::INFINITY; MAX_PANEL];
-    let mut rows = RowTerms { square: far, scale: zero, tail: zero, residual: 0.0, longest: 0.0, len };
-    match picks {
-        Picks::Run { start, .. } => {
-            let range = start..start + len;
-            rows.square[..len].copy_from_slice(&codes.square[range.clone()]);
-            rows.scale[..len].copy_from_slice(&codes.scale[range.clone()]);
-            rows.tail[..len].copy_from_slice(&codes.tail[range.clone()]);
-            rows.residual = codes.residual[range].iter().fold(0.0, |a: f32, &b| a.max(b));
-            for group in start / GROUP..(start + len).div_ceil(GROUP) {
-                rows.longest = rows.longest.max(codes.longest[group]);
-            }
-        }
-        Picks::List(list) => {
-            for (i, &r) in list.iter().enumerate() {
-                let r = r as usize;
-                (rows.square[i], rows.scale[i], rows.tail[i]) = (codes.square[r], codes.scale[r], codes.tail[r]);
-                rows.residual = rows.residual.max(codes.residual[r]);
-                rows.longest = rows.longest.max(codes.longest[r / GROUP]);
-            }
-        }
+/// Room for what the rows of a panel have beside their codes, where they do not lie side by side.
+struct Room {
+    square: [f32; MAX_PANEL],
+    scale: [f32; MAX_PANEL],
+    tail: [f32; MAX_PANEL],
+}
+
+impl Room {
+    /// Places behind the last row are never near.
+    #[inline(always)]
+    fn new() -> Room {
+        Room { square: [f32::INFINITY; MAX_PANEL], scale: [0.0; MAX_PANEL], tail: [0.0; MAX_PANEL] }
     }
-    rows
+
+    /// What the picked rows have beside their codes, `panel` of them or fewer.
+    #[inline(always)]
+    fn gather<'a>(&'a mut self, codes: &'a Codes, picks: Picks<'_>, panel: usize) -> RowTerms<'a> {
+        let len = picks.len();
+        let (mut residual, mut longest) = (0.0f32, 0.0f32);
+        if let Picks::Run { start, .. } = picks
+            && len == panel
+        {
+            let range = start..start + len;
+            let mut most = [0.0f32; MAX_LANES];
+            for some in codes.residual[range.clone()].chunks(MAX_LANES) {
+                for (most, &r) in most.iter_mut().zip(some) {
+                    *most = if r > *most { r } else { *most };
+                }
+            }
+            most.iter().for_each(|&r| residual = residual.max(r));
+            codes.longest[start / GROUP..(start + len).div_ceil(GROUP)].iter().for_each(|&l| longest = longest.max(l));
+            let (square, scale) = (&codes.square[range.clone()], &codes.scale[range.clone()]);
+            return RowTerms { square, scale, tail: &codes.tail[range], residual, longest, len };
+        }
+        for i in 0..len {
+            let r = picks.at(i);
+            (self.square[i], self.scale[i], self.tail[i]) = (codes.square[r], codes.scale[r], codes.tail[r]);
+            residual = residual.max(codes.residual[r]);
+            longest = longest.max(codes.longest[r / GROUP]);
+        }
+        RowTerms { square: &self.square, scale: &self.scale, tail: &self.tail, residual, longest, len }
+    }
 }
 
 impl<E: FnMut(usize, usize, f32)> Panel<'_, E> {
     /// Each query row by row, as memory allows.
     #[inline(always)]
-    fn one<S: Simd, D: Dot<S>>(&mut self, s: S, d: D, start: usize, picks: Picks<'_>, rows: &RowTerms) {
+    fn one<S: Simd, D: Dot<S>>(&mut self, s: S, d: D, start: usize, picks: Picks<'_>, rows: &RowTerms<'_>) {
         for q in 0..self.queries.len() {
             let products = products(s, d, self.codes, picks, self.queries.group(q), self.queries.starts[q]);
             match S::PANEL / S::LANES {
@@ -340,7 +355,7 @@ impl<E: FnMut(usize, usize, f32)> Panel<'_, E> {
         d: D,
         q: usize,
         start: usize,
-        rows: &RowTerms,
+        rows: &RowTerms<'_>,
         products: &[i32; MAX_PANEL],
     ) {
         if S::PANEL != V * S::LANES {
@@ -362,7 +377,7 @@ impl<E: FnMut(usize, usize, f32)> Panel<'_, E> {
         d: D,
         q: usize,
         start: usize,
-        rows: &RowTerms,
+        rows: &RowTerms<'_>,
         sums: [D::I; V],
     ) {
         let (terms, limit) = (&self.queries.terms[q], s.splat(self.scratch.limits[q]));
@@ -396,7 +411,7 @@ impl<E: FnMut(usize, usize, f32)> Panel<'_, E> {
 
     /// All queries, in tiles.
     #[inline(always)]
-    fn packed<S: Simd, D: Dot<S>>(&mut self, s: S, d: D, start: usize, picks: Picks<'_>, rows: &RowTerms) {
+    fn packed<S: Simd, D: Dot<S>>(&mut self, s: S, d: D, start: usize, picks: Picks<'_>, rows: &RowTerms<'_>) {
         let lines = (self.codes.dim * S::PANEL).div_ceil(64);
         if self.scratch.panel.len() < lines {
             self.scratch.panel.resize(lines, Line([0; 64]));
@@ -411,7 +426,7 @@ impl<E: FnMut(usize, usize, f32)> Panel<'_, E> {
     }
 
     #[inline(always)]
-    fn groups<S: Simd, D: Dot<S>, const V: usize>(&mut self, s: S, d: D, start: usize, rows: &RowTerms) {
+    fn groups<S: Simd, D: Dot<S>, const V: usize>(&mut self, s: S, d: D, start: usize, rows: &RowTerms<'_>) {
         if S::PANEL != V * S::LANES {
             return;
         }
@@ -425,7 +440,7 @@ impl<E: FnMut(usize, usize, f32)> Panel<'_, E> {
     }
 
     #[inline(always)]
-    fn tiles<S: Simd, D: Dot<S>, const V: usize, const Q: usize>(&mut self, s: S, d: D, start: usize, rows: &RowTerms) {
+    fn tiles<S: Simd, D: Dot<S>, const V: usize, const Q: usize>(&mut self, s: S, d: D, start: usize, rows: &RowTerms<'_>) {
         let queries = self.queries;
         assert!(queries.group == Q && self.scratch.panel.len() * 64 >= queries.dim * V * S::LANES);
         let panel: *const u8 = self.scratch.panel.as_ptr().cast();
@@ -518,10 +533,10 @@ fn bits(mut mask: u64, mut f: impl FnMut(usize)) {
 
 /// Of the rows `v LANES ..` the estimates less the query's offset, and the bounds less what all rows share.
 #[inline(always)]
-fn rest<S: Simd, D: Dot<S>>(s: S, d: D, sums: D::I, terms: &QueryTerms, rows: &RowTerms, v: usize) -> (S::F, S::F) {
+fn rest<S: Simd, D: Dot<S>>(s: S, d: D, sums: D::I, terms: &QueryTerms, rows: &RowTerms<'_>, v: usize) -> (S::F, S::F) {
     let at = v * S::LANES;
-    assert!(at + S::LANES <= MAX_PANEL);
-    // SAFETY: at + LANES <= MAX_PANEL (asserted).
+    assert!(rows.square.len() >= at + S::LANES && rows.scale.len() >= at + S::LANES && rows.tail.len() >= at + S::LANES);
+    // SAFETY: a vector is left at `at` in each (asserted).
     let (square, scale, tail) = unsafe {
         (s.load(rows.square.as_ptr().add(at)), s.load(rows.scale.as_ptr().add(at)), s.load(rows.tail.as_ptr().add(at)))
     };
