@@ -181,17 +181,15 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn sum(self, a: Self::F) -> f32;
     /// The largest lane.
     fn largest(self, a: Self::F) -> f32;
-    /// Of the lanes j, j + 4, j + 8, ... the smallest, for j from 0 to 3.
+    /// Lowers each of four numbers j to the least of the lanes j, j + 4, j + 8, ... plus `add`.
     #[inline(always)]
-    fn least_of_four(self, a: Self::F) -> [f32; 4] {
+    fn lower_four(self, numbers: &mut [f32; 4], a: Self::F, add: f32) {
         let mut lanes = [f32::INFINITY; MAX_LANES];
         // SAFETY: MAX_LANES >= LANES.
         unsafe { self.store(lanes.as_mut_ptr(), a) };
-        let mut out = [f32::INFINITY; 4];
-        for (i, &x) in lanes.iter().enumerate() {
-            out[i % 4] = out[i % 4].min(x);
+        for (i, &x) in lanes.iter().enumerate().take(Self::LANES) {
+            numbers[i % 4] = numbers[i % 4].min(x + add);
         }
-        out
     }
 
     /// # Safety

@@ -390,23 +390,25 @@ impl<E: FnMut(usize, usize, f32)> Panel<'_, E> {
             estimates[v] = e;
             (estimate, bound) = (s.min(estimate, e), s.min(bound, b));
         }
-        let constant = self.scratch.constants[q];
-        for (least, bound) in self.least.of(q).iter_mut().zip(s.least_of_four(bound)) {
-            *least = least.min(bound + constant);
-        }
+        s.lower_four(self.least.of(q), bound, self.scratch.constants[q]);
         if s.not_above(estimate, limit) != 0 {
             let (mut mask, mut values) = (0u64, [0.0f32; MAX_PANEL]);
             for v in 0..V {
                 mask |= u64::from(s.not_above(estimates[v], limit)) << (v * S::LANES);
             }
-            mask &= below(rows.len);
             for v in 0..V {
                 // SAFETY: V LANES = PANEL <= MAX_PANEL.
                 unsafe { s.store(values.as_mut_ptr().add(v * S::LANES), estimates[v]) };
             }
-            let each = &mut self.each;
-            bits(mask, |r| each(q, start + r, values[r] + terms.offset));
+            self.report(q, start, mask & below(rows.len), &values);
         }
+    }
+
+    /// Rare enough not to be repeated for every query of a tile.
+    #[inline(never)]
+    fn report(&mut self, q: usize, start: usize, mask: u64, values: &[f32; MAX_PANEL]) {
+        let (each, offset) = (&mut self.each, self.queries.terms[q].offset);
+        bits(mask, |r| each(q, start + r, values[r] + offset));
     }
 
     /// All queries, in tiles.
@@ -440,15 +442,22 @@ impl<E: FnMut(usize, usize, f32)> Panel<'_, E> {
     }
 
     #[inline(always)]
-    fn tiles<S: Simd, D: Dot<S>, const V: usize, const Q: usize>(&mut self, s: S, d: D, start: usize, rows: &RowTerms<'_>) {
+    fn tiles<S: Simd, D: Dot<S>, const V: usize, const Q: usize>(
+        &mut self,
+        s: S,
+        d: D,
+        start: usize,
+        rows: &RowTerms<'_>,
+    ) {
         let queries = self.queries;
         assert!(queries.group == Q && self.scratch.panel.len() * 64 >= queries.dim * V * S::LANES);
         let panel: *const u8 = self.scratch.panel.as_ptr().cast();
         for (group, first) in (0..queries.len()).step_by(Q).enumerate() {
             let bytes = queries.group(group);
+            let starts = &queries.starts[first..first + Q];
             let mut acc = [[d.splat(0); V]; Q];
             for q in 0..Q {
-                acc[q] = [d.splat(queries.starts[first + q]); V];
+                acc[q] = [d.splat(starts[q]); V];
             }
             let (mut row, mut query) = (panel, bytes.as_ptr());
             for _ in 0..queries.dim / 4 {
@@ -469,9 +478,16 @@ impl<E: FnMut(usize, usize, f32)> Panel<'_, E> {
                     query = query.add(4 * Q);
                 }
             }
-            for q in 0..Q.min(queries.len() - first) {
-                self.query(s, d, first + q, start, rows, acc[q]);
+            // Not a loop: the accumulators would have to lie in memory for it, from the beginning.
+            let there = queries.len() - first;
+            macro_rules! one {
+                ($($q:literal)+) => {$(
+                    if Q > $q && there > $q {
+                        self.query(s, d, first + $q, start, rows, acc[$q % Q]);
+                    }
+                )+};
             }
+            one!(0 1 2 3 4 5);
         }
     }
 }
@@ -535,7 +551,9 @@ fn bits(mut mask: u64, mut f: impl FnMut(usize)) {
 #[inline(always)]
 fn rest<S: Simd, D: Dot<S>>(s: S, d: D, sums: D::I, terms: &QueryTerms, rows: &RowTerms<'_>, v: usize) -> (S::F, S::F) {
     let at = v * S::LANES;
-    assert!(rows.square.len() >= at + S::LANES && rows.scale.len() >= at + S::LANES && rows.tail.len() >= at + S::LANES);
+    assert!(
+        rows.square.len() >= at + S::LANES && rows.scale.len() >= at + S::LANES && rows.tail.len() >= at + S::LANES
+    );
     // SAFETY: a vector is left at `at` in each (asserted).
     let (square, scale, tail) = unsafe {
         (s.load(rows.square.as_ptr().add(at)), s.load(rows.scale.as_ptr().add(at)), s.load(rows.tail.as_ptr().add(at)))
