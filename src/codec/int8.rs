@@ -452,3 +452,173 @@ fn up(x: f64) -> f32 {
 fn down(x: f64) -> f32 {
     (x - x.abs() * 2e-7) as f32
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::cpu::{CpuEngine, CpuOptions, Level};
+    use crate::engine::{Candidates, Coded, Tag};
+    use crate::kernels::codes::{lower_bound, product};
+    use crate::kernels::search::norm_in_range;
+    use crate::plan::Screen;
+
+    const METRICS: [Metric; 3] = [Metric::L2, Metric::InnerProduct, Metric::Cosine];
+
+    fn engine(level: Option<Level>) -> CpuEngine {
+        CpuEngine::new(CpuOptions { threads: Some(2), level })
+    }
+
+    fn lengths(rows: &[f32], dim: usize) -> Vec<f32> {
+        rows.chunks_exact(dim).map(|row| length(row.iter().map(|&x| f64::from(x))) as f32).collect()
+    }
+
+    fn view(rows: &[f32], dim: usize) -> MatrixView<'_, f32> {
+        MatrixView::new(rows, dim).expect("whole rows")
+    }
+
+    /// Runs a plan over rows and queries, behind codes when there are any.
+    fn run(
+        engine: &CpuEngine,
+        metric: Metric,
+        (rows, queries): (&[f32], &[f32]),
+        dim: usize,
+        steps: Vec<Step>,
+        codes: Option<(&Codes, &QueryCodes)>,
+    ) -> Output {
+        let (rows, queries) = (view(rows, dim), view(queries, dim));
+        let (norms, query_norms) = (lengths(rows.as_slice(), dim), lengths(queries.as_slice(), dim));
+        let problem = Problem { metric, dtype: DType::F32, dim, rows: rows.rows(), queries: queries.rows() };
+        let (plan, tag) = (Plan { problem, steps }, Tag::new());
+        let codes = codes.map(|(codes, queries)| Coded { codes, tag: &tag, queries });
+        let task = Task {
+            plan: &plan,
+            base: Base { rows: rows.into(), norms: Some(&norms), tag: None, codes },
+            queries: queries.into(),
+            query_norms: &query_norms,
+            mask: None,
+            input: Input::None,
+        };
+        engine.run(&task, &mut SearchStats::default()).expect("a task that fits together")
+    }
+
+    fn coded(engine: &CpuEngine, metric: Metric, rows: &[f32], queries: &[f32], dim: usize) -> (Codes, QueryCodes) {
+        let (norms, query_norms) = (lengths(rows, dim), lengths(queries, dim));
+        let rows = RowsView::F32(view(rows, dim));
+        let coder = Coder::train(engine, metric, &rows, &norms).expect("trained");
+        let mut codes = Codes::default();
+        coder.encode(engine, &rows, &norms, &mut codes).expect("coded");
+        (codes, coder.queries(engine, view(queries, dim), &query_norms).expect("coded"))
+    }
+
+    /// Rows in few directions, of lengths that differ by `spread` powers of ten, around a mean.
+    fn rows(seed: u64, n: usize, dim: usize, spread: f32, mean: f32, scale: f32) -> Vec<f32> {
+        let mut state = seed | 1;
+        let mut next = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+        };
+        let directions: Vec<f32> = (0..4 * dim).map(|_| next()).collect();
+        let mut out = Vec::new();
+        for _ in 0..n {
+            let (weights, long) = ([next(), next(), next(), next()], f32::powf(10.0, spread * next()));
+            for d in 0..dim {
+                let inside: f32 = (0..4).map(|i| weights[i] * directions[i * dim + d]).sum();
+                out.push(scale * (mean + long * (inside + 0.05 * next())));
+            }
+        }
+        out
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(60))]
+        /// No direct key ever falls below the bound, with a learnt subspace and without one.
+        #[test]
+        fn row_b8_no_key_falls_below_its_bound(
+            seed in 1u64..u64::MAX,
+            dim in prop::sample::select(vec![1usize, 3, 16, 17, 40, 96]),
+            many: bool,
+            spread in 0.0f32..4.0,
+            mean in prop::sample::select(vec![0.0f32, 0.3, 20.0]),
+            scale in prop::sample::select(vec![1e-9f32, 1.0, 1e9]),
+        ) {
+            let engine = engine(None);
+            // Few rows have no subspace of their own.
+            let n = if many { 2 * dim + 40 } else { 20 };
+            let base = rows(seed, n, dim, spread, mean, scale);
+            let mut queries = rows(seed ^ 0xabcdef, 6, dim, spread, mean, scale);
+            queries[..dim].copy_from_slice(&base[..dim]);
+            for metric in METRICS {
+                prop_assume!(lengths(&base, dim).iter().chain(&lengths(&queries, dim)).all(|&x| norm_in_range(x)));
+                let (codes, query_codes) = coded(&engine, metric, &base, &queries, dim);
+                let Output::Matrix(keys) = run(&engine, metric, (&base, &queries), dim, vec![Step::Distance], None) else {
+                    panic!("no matrix");
+                };
+                for (q, terms) in query_codes.terms.iter().enumerate() {
+                    for r in 0..n {
+                        let bound = lower_bound(&codes, r, terms, product(codes.row(r), query_codes.query(q)));
+                        let key = keys[q * n + r];
+                        prop_assert!(bound <= key, "{metric}, row {r}, query {q}: bound {bound} above {key}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn bounds_are_tight_where_the_data_has_few_directions() {
+        let (n, dim) = (600, 64);
+        let engine = engine(None);
+        let (base, queries) = (rows(3, n, dim, 0.0, 0.5, 1.0), rows(4, 5, dim, 0.0, 0.5, 1.0));
+        for metric in METRICS {
+            let (codes, query_codes) = coded(&engine, metric, &base, &queries, dim);
+            let keys = run(&engine, metric, (&base, &queries), dim, vec![Step::Distance], None);
+            let Output::Matrix(keys) = keys else { panic!("no matrix") };
+            let spread =
+                keys[..n].iter().fold(f32::MIN, |a, &b| a.max(b)) - keys[..n].iter().fold(f32::MAX, |a, &b| a.min(b));
+            let bound =
+                |r: usize| lower_bound(&codes, r, &query_codes.terms[0], product(codes.row(r), query_codes.query(0)));
+            let mean = (0..n).map(|r| keys[r] - bound(r)).sum::<f32>() / n as f32;
+            assert!(mean < spread / 8.0, "{metric}: bounds lie {mean} below keys that differ by {spread}");
+        }
+    }
+
+    #[test]
+    fn every_level_finds_the_same_behind_codes() {
+        for (n, dim, q) in [(1000, 40, 1), (777, 96, 7), (500, 20, 33)] {
+            let (base, queries) = (rows(5, n, dim, 0.3, 0.2, 1.0), rows(6, q, dim, 0.3, 0.2, 1.0));
+            for metric in METRICS {
+                let mut found: Vec<Candidates> = Vec::new();
+                for level in Level::available() {
+                    let engine = engine(Some(level));
+                    let (codes, query_codes) = coded(&engine, metric, &base, &queries, dim);
+                    let steps =
+                        Plan::search(Problem { metric, dtype: DType::F32, dim, rows: n, queries: q }, 9, Screen::Int8)
+                            .steps;
+                    let codes = Some((&codes, &query_codes));
+                    let Output::Candidates(c) = run(&engine, metric, (&base, &queries), dim, steps, codes) else {
+                        panic!("no candidates");
+                    };
+                    assert!((0..q).all(|i| c.keys[i * 9 + 8] < c.bound[i]), "{level:?}: not proven");
+                    found.push(c);
+                }
+                for other in &found[1..] {
+                    assert_eq!(found[0].positions, other.positions, "{metric}, {n} x {dim}, {q} queries");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn codes_of_rows_that_cannot_be_coded_lose_everything_and_say_so() {
+        let (scale, lost) = quantise(&[0.0; 16], |_, c| assert_eq!(c, 0));
+        assert_eq!((scale, lost), (0.0, 0.0));
+        let tiny = [f32::MIN_POSITIVE / 4.0; 16];
+        let (scale, lost) = quantise(&tiny, |_, c| assert_eq!(c, 0));
+        assert!(scale == 0.0 && lost >= 3.9 * f64::from(tiny[0]));
+        assert!(up(1.0) > 1.0 && down(1.0) < 1.0 && down(-1.0) < -1.0 && up(0.0) > 0.0);
+    }
+}
