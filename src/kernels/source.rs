@@ -22,7 +22,15 @@ pub(super) mod lib {
     /// Keys in an order that integers have.
     pub const ORDER: &str = include_str!("../../shaders/lib/order.wgsl");
     /// Tiles of queries and rows.
-    pub const TILE: &str = include_str!("../../shaders/lib/tile.wgsl");
+    pub const TILE: &str =
+        concat!(include_str!("../../shaders/lib/pairs.wgsl"), include_str!("../../shaders/lib/tile.wgsl"));
+    /// The same for 8-bit codes.
+    pub const TILE_CODES: &str =
+        concat!(include_str!("../../shaders/lib/pairs.wgsl"), include_str!("../../shaders/lib/tile_codes.wgsl"));
+    /// The smallest pairs of each query of a workgroup.
+    pub const HEAP: &str = include_str!("../../shaders/lib/heap.wgsl");
+    /// Lower bounds from codes and what was lost in them.
+    pub const BOUND: &str = include_str!("../../shaders/lib/bound.wgsl");
     /// A histogram of digits.
     pub const TALLY: (&str, &str) =
         (include_str!("../../shaders/lib/tally.wgsl"), include_str!("../../shaders/lib/tally_subgroups.wgsl"));
@@ -129,6 +137,7 @@ fn constants(text: &mut String) {
     line("NAN", NAN);
     line("INFINITY", INFINITY);
     line("NO_POSITION", NO_POSITION);
+    line("GROUP", super::codes::GROUP as u32);
 }
 
 fn declarations(text: &mut String, kernel: &Kernel, params: ParamsIn) {
@@ -158,6 +167,6 @@ fn declarations(text: &mut String, kernel: &Kernel, params: ParamsIn) {
 
 /// A file with several entry points declares the buffers of the one that has most; the others use the first of them.
 fn bindings(kernel: &Kernel) -> &'static [super::Binding] {
-    let same_file = registry().into_iter().filter(|k| k.verb == kernel.verb);
+    let same_file = registry().into_iter().filter(|k| k.wgsl == kernel.wgsl);
     same_file.map(|k| k.bindings).max_by_key(|b| b.len()).unwrap_or(&[])
 }

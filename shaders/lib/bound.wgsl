@@ -1,0 +1,44 @@
+
+// ---- lib/bound: lower bounds of direct keys, and lists that a later launch goes on with ------------------------------
+
+// Of four rows.
+struct RowTerms {
+    square: vec4<f32>,
+    scale: vec4<f32>,
+    residual: vec4<f32>,
+    tail: vec4<f32>,
+    longest: f32,
+}
+
+// `kernels::codes::lower_bound`, as keys: one NaN, no -0. The query's terms: offset, scale, length, tail.
+fn lower_bounds(products: vec4<f32>, query: vec4<f32>, error: f32, of_rows: RowTerms) -> vec4<u32> {
+    let estimate = query.x + of_rows.square - of_rows.scale * query.y * products;
+    let width = of_rows.residual * query.z + of_rows.tail * query.w + of_rows.longest * error;
+    let bits = bitcast<vec4<u32>>(estimate - width);
+    let numbers = select(bits, vec4<u32>(NAN), (bits & vec4<u32>(0x7fffffffu)) > vec4<u32>(INFINITY));
+    return select(numbers, vec4<u32>(0u), numbers == vec4<u32>(0x80000000u));
+}
+
+// The lists that an earlier launch wrote as heaps, which they are. All threads of the workgroup call it together (one
+// barrier).
+fn read_heaps(q0: u32, part: u32, thread: u32) {
+    for (var i = thread; i < 4u * TY * p.keep; i += TX * TY) {
+        let q = q0 + i % (4u * TY);
+        if (q < p.q_end) {
+            let at = (q * p.parts_total + part) * p.keep + i / (4u * TY);
+            let position = out_positions[at];
+            heap_keys[i] = select(sortable(out_keys[at]), 0xffffffffu, position == NO_POSITION);
+            heap_positions[i] = position;
+        }
+    }
+    workgroupBarrier();
+}
+
+// Notes what a heap without free places left out: nothing below its largest key. Complements, so that 0 means nothing.
+fn write_bounds(q0: u32, thread: u32) {
+    for (var lane = thread; lane < 4u * TY; lane += TX * TY) {
+        if (q0 + lane < p.q_end && heap_positions[lane] != NO_POSITION) {
+            atomicMax(&out_bounds[q0 + lane], ~heap_keys[lane]);
+        }
+    }
+}
