@@ -2,9 +2,10 @@
 //! Runs on every usable adapter; no adapter at all is a failure.
 #![cfg(feature = "gpu")]
 
-use nearfield::engine::{Base, Candidates, Engine, EngineError, Input, Mask, Output, Tag, Task};
+use nearfield::engine::{Base, Candidates, Coded, Engine, EngineError, Input, Mask, Output, Tag, Task};
 use nearfield::gpu::{self, Fault, GpuEngine, GpuOptions, Select};
 use nearfield::kernels;
+use nearfield::kernels::codes::{BIAS, Codes, GROUP, PADDING, QueryCodes, QueryTerms};
 use nearfield::plan::{Norm, Plan, Problem, Screen, Step};
 use nearfield::stats::SearchStats;
 use nearfield::{DType, MatrixView, Metric, RowsView};
@@ -388,4 +389,110 @@ fn ceilings_are_measured() {
         assert!(ceilings.bytes_per_second > 1e8 && ceilings.operations_per_second > 1e7);
         assert!(ceilings.launch_seconds > 0.0 && ceilings.launch_seconds < 1.0);
     }
+}
+
+/// Rows and queries of small whole numbers, which are their own codes: every bound is the key itself.
+struct Whole {
+    data: Data,
+    codes: Codes,
+    queries: QueryCodes,
+}
+
+const WHOLE_DIM: usize = 64;
+
+impl Whole {
+    fn new(rows: usize, queries: usize) -> Whole {
+        let mut data = Data::new(rows, queries, WHOLE_DIM);
+        data.rows.iter_mut().chain(&mut data.queries).for_each(|x| *x = (*x * 9.0).round());
+        data.row_norms = norms(&data.rows, WHOLE_DIM);
+        data.query_norms = norms(&data.queries, WHOLE_DIM);
+        let square = |row: &[f32]| row.iter().map(|x| x * x).sum::<f32>();
+        let mut codes = Codes { dim: WHOLE_DIM, ..Codes::default() };
+        codes.bytes = data.rows.iter().map(|&x| (x as i32 + BIAS) as u8).chain([0; PADDING]).collect();
+        codes.square = data.rows.chunks(WHOLE_DIM).map(square).collect();
+        codes.scale = vec![1.0; rows];
+        (codes.residual, codes.tail) = (vec![0.0; rows], vec![0.0; rows]);
+        codes.longest = vec![0.0; rows.div_ceil(GROUP)];
+        let term = |q: &[f32]| QueryTerms { offset: square(q), scale: 2.0, ..QueryTerms::default() };
+        let terms = data.queries.chunks(WHOLE_DIM).map(term).collect();
+        let bytes = data.queries.iter().map(|&x| x as i8).collect();
+        Whole { data, codes, queries: QueryCodes { dim: WHOLE_DIM, bytes, terms } }
+    }
+
+    fn task<'a>(&'a self, plan: &'a Plan, rows: &'a Tag, codes: &'a Tag) -> Task<'a> {
+        let mut task = self.data.task(plan, Some(rows));
+        task.base.codes = Some(Coded { codes: &self.codes, tag: codes, queries: &self.queries });
+        task
+    }
+
+    /// The candidates have exact keys, and nothing with a smaller key than the bound is missing.
+    fn assert_candidates(&self, found: &Candidates, what: &str) {
+        for (q, wanted) in self.data.reference(Metric::L2, None, self.data.row_norms.len()).iter().enumerate() {
+            let places = q * found.width..(q + 1) * found.width;
+            let got = found.keys[places.clone()].iter().zip(&found.positions[places]);
+            let got: Vec<(f64, u32)> = got.map(|(&key, &p)| (f64::from(key), p)).collect();
+            let due: Vec<(f64, u32)> =
+                wanted.iter().copied().take_while(|pair| pair.0 < f64::from(found.bound[q])).collect();
+            assert!(due.len() > 10, "{what}, query {q}: only {} rows below the bound {}", due.len(), found.bound[q]);
+            assert!(due.iter().all(|pair| got.contains(pair)), "{what}, query {q}: a row is missing");
+            assert!(got.iter().all(|pair| wanted.contains(pair)), "{what}, query {q}: a key is wrong");
+        }
+    }
+}
+
+#[test]
+fn row_b8_codes_live_on_the_device_without_their_rows() {
+    let whole = Whole::new(20_000, 5);
+    let bytes = (whole.data.rows.len() * 4) as u64;
+    for engine in engines(Some(bytes * 4 / 5)) {
+        let (rows, codes) = (Tag::new(), Tag::new());
+        let screen = Plan::one(whole.data.problem(Metric::L2), Step::Search { screen: Screen::Int8, keep: 128 });
+        let all = Plan::search(whole.data.problem(Metric::L2), 10, Screen::Int8);
+        assert!(!engine.refines(&whole.task(&all, &rows, &codes)), "the rows do not fit");
+        let run = || search(&engine, &whole.task(&screen, &rows, &codes)).unwrap();
+        let (found, stats) = run();
+        whole.assert_candidates(&found, &engine.name());
+        assert!(stats.chunks_uploaded > 0 && stats.kernels[0].starts_with("search_codes"), "{stats:?}");
+        let (again, stats) = run();
+        assert_eq!((again, stats.chunks_uploaded), (found, 0));
+        // All steps all the same: from streamed rows, without the screen.
+        let (found, stats) = search(&engine, &whole.task(&all, &rows, &codes)).unwrap();
+        assert_nearest(&found, &whole.data.reference(Metric::L2, None, 10), "streamed");
+        assert!(found.bound.is_empty() && stats.chunks_uploaded > 1, "{stats:?}");
+        assert!(engine.peak() <= engine.budget(), "{} of {}", engine.peak(), engine.budget());
+        engine.trim();
+        assert_eq!(engine.used(), 0);
+    }
+    let engine = any_engine();
+    let (rows, codes) = (Tag::new(), Tag::new());
+    let all = Plan::search(whole.data.problem(Metric::L2), 10, Screen::Int8);
+    assert!(engine.refines(&whole.task(&all, &rows, &codes)), "there is room for everything");
+    let (found, stats) = search(&engine, &whole.task(&all, &rows, &codes)).unwrap();
+    assert_nearest(&found, &whole.data.reference(Metric::L2, None, 10), "refined");
+    assert!((0..5).all(|q| found.keys[q * 10 + 9] < found.bound[q]) && stats.refined > 0, "{stats:?}");
+}
+
+/// Appended codes go into the free places of shards and into new ones, which further launches search.
+#[test]
+fn row_b8_appended_codes_are_seen() {
+    let engine = any_engine();
+    let (rows, mut codes) = (Tag::new(), Tag::new());
+    let run = |n: usize, tag: &Tag| {
+        let whole = Whole::new(n, 21);
+        let plan = Plan::one(whole.data.problem(Metric::L2), Step::Search { screen: Screen::Int8, keep: 128 });
+        let (found, stats) = search(&engine, &whole.task(&plan, &rows, tag)).unwrap();
+        whole.assert_candidates(&found, &format!("{n} rows"));
+        stats.chunks_uploaded
+    };
+    // `Data` draws rows first, so that more rows begin with the same ones.
+    assert_eq!((run(1000, &codes), run(1000, &codes)), (1, 0));
+    for n in [1010, 1500, 1503, 4000] {
+        assert!((1..=2).contains(&run(n, &codes)), "{n}");
+    }
+    codes.bump();
+    assert_eq!(run(4000, &codes), 1, "a new epoch is uploaded anew");
+    drop(codes);
+    run(100, &Tag::new());
+    engine.trim();
+    assert_eq!(engine.used(), 0);
 }

@@ -80,7 +80,7 @@ impl Tiling {
 pub struct Args {
     /// Components of a code, a multiple of 16.
     pub dim: usize,
-    /// Rows `row_begin..row_end` of the bound shard.
+    /// Rows `row_begin..row_end` of the bound shard; the first is a multiple of 256, so the front of a tile.
     pub row_begin: u32,
     /// See `row_begin`.
     pub row_end: u32,
