@@ -430,7 +430,8 @@ impl Whole {
         for (q, wanted) in self.data.reference(Metric::L2, None, self.data.row_norms.len()).iter().enumerate() {
             let places = q * found.width..(q + 1) * found.width;
             let got = found.keys[places.clone()].iter().zip(&found.positions[places]);
-            let got: Vec<(f64, u32)> = got.map(|(&key, &p)| (f64::from(key), p)).collect();
+            let got: Vec<(f64, u32)> =
+                got.map(|(&key, &p)| (f64::from(key), p)).filter(|pair| pair.1 != u32::MAX).collect();
             let due: Vec<(f64, u32)> =
                 wanted.iter().copied().take_while(|pair| pair.0 < f64::from(found.bound[q])).collect();
             assert!(due.len() > 10, "{what}, query {q}: only {} rows below the bound {}", due.len(), found.bound[q]);
@@ -495,4 +496,37 @@ fn row_b8_appended_codes_are_seen() {
     run(100, &Tag::new());
     engine.trim();
     assert_eq!(engine.used(), 0);
+}
+
+/// `NEARFIELD_TEST_MATRIX` asks for an adapter with matrix units; without it adapters without them are only named.
+#[test]
+fn row_b8_matrix_units_are_used_where_they_are_listed() {
+    let data = Data::new(3000, 45, 37);
+    let mut tested = 0;
+    for engine in engines(None) {
+        let units = engine.info().features.iter().find(|(name, there)| name.starts_with("f16 matrices") && *there);
+        let Some(&(units, _)) = units else {
+            eprintln!("\n*** NOT TESTED: {} lists no f16 matrices", engine.name());
+            let plan = Plan::search(data.problem(Metric::L2), 10, Screen::F16);
+            let (found, stats) = search(&engine, &data.task(&plan, None)).unwrap();
+            assert_nearest(&found, &data.reference(Metric::L2, None, 10), "f32 instead");
+            assert!(stats.kernels.iter().all(|k| !k.contains("matrix")), "{:?}", stats.kernels);
+            continue;
+        };
+        let kernel = if units.ends_with("16x16") { "search_matrix_16" } else { "search_matrix_8" };
+        let tag = Tag::new();
+        for metric in [Metric::L2, Metric::InnerProduct, Metric::Cosine] {
+            for k in [1, 10, 100] {
+                let plan = Plan::search(data.problem(metric), k, Screen::F16);
+                let (found, stats) = search(&engine, &data.task(&plan, Some(&tag))).unwrap();
+                let what = format!("{} {metric} {plan}", engine.name());
+                assert_nearest(&found, &data.reference(metric, None, k), &what);
+                assert!(stats.kernels[0].starts_with(kernel), "{what}: {:?}", stats.kernels);
+                let proven = (0..45).filter(|&q| found.keys[q * k + k - 1] < found.bound[q]).count();
+                assert_eq!(proven, 45, "{what}: f16 is enough for these");
+            }
+        }
+        tested += 1;
+    }
+    assert!(tested > 0 || std::env::var_os("NEARFIELD_TEST_MATRIX").is_none(), "no adapter lists f16 matrices");
 }

@@ -5,6 +5,7 @@
 
 use std::sync::{Arc, Weak};
 
+use super::halves;
 use super::memory::{Buffer, ROWS};
 use super::resident::{Residents, Upload, bytes_fit, staging_bytes};
 use super::submit::Machine;
@@ -12,18 +13,22 @@ use super::sync::lock;
 use crate::engine::{EngineError, Tag};
 use crate::kernels::codes::{Codes, GROUP};
 use crate::stats::SearchStats;
+use crate::types::{DType, Metric, RowsView};
 
 /// What is copied.
 #[derive(Clone, Copy)]
 pub(super) enum Form<'a> {
     /// 8-bit codes as they are.
     Codes(&'a Codes),
+    /// f16, made on the way, with what a metric asks for.
+    Halves { metric: Metric, rows: RowsView<'a>, norms: &'a [f32] },
 }
 
 impl Form<'_> {
     fn rows(&self) -> usize {
         match self {
             Form::Codes(codes) => codes.rows(),
+            Form::Halves { rows, .. } => rows.rows(),
         }
     }
 
@@ -31,13 +36,15 @@ impl Form<'_> {
     fn stride(&self) -> u64 {
         match self {
             Form::Codes(codes) => codes.dim as u64,
+            Form::Halves { rows, .. } => halves::width(rows.dim()) as u64 * 2,
         }
     }
 
     /// What two copies must have in common to be of the same form.
-    fn kind(&self) -> (u8, usize) {
-        match self {
-            Form::Codes(codes) => (0, codes.dim),
+    fn kind(&self) -> (Option<Metric>, DType, usize) {
+        match *self {
+            Form::Codes(codes) => (None, DType::I8, codes.dim),
+            Form::Halves { metric, rows, .. } => (Some(metric), rows.dtype(), rows.dim()),
         }
     }
 
@@ -69,12 +76,19 @@ impl Form<'_> {
                 let groups = start / GROUP..end.div_ceil(GROUP);
                 upload.write(&shard.longest, (at / GROUP) as u64 * 4, bytemuck::cast_slice(&codes.longest[groups]))
             }
+            Form::Halves { metric, rows, norms } => {
+                let halves = halves::rows(*metric, rows, norms, start, end);
+                upload.write(&shard.data, at as u64 * self.stride(), bytemuck::cast_slice(&halves.bits))?;
+                upload.write(&shard.terms, at as u64 * TERMS, bytemuck::cast_slice(&halves.terms))
+            }
         }
     }
 }
 
 /// Rows whose terms are put together at a time.
-const STEP: usize = 1 << 16;
+const STEP: usize = 1 << 14;
+/// Shards have room for a multiple of this: whole groups, and whole tiles of every shape.
+const WHOLE: usize = 256;
 
 /// Bytes of the numbers that stand beside a row's components.
 const TERMS: u64 = 16;
@@ -90,7 +104,7 @@ pub(super) struct CopyShard {
     pub(super) first: usize,
     /// Rows that it holds.
     pub(super) rows: usize,
-    /// Rows that it has room for, a multiple of [`GROUP`].
+    /// Rows that it has room for, a multiple of [`WHOLE`].
     capacity: usize,
     /// The components.
     pub(super) data: Arc<Buffer>,
@@ -104,7 +118,7 @@ pub(super) struct CopyShard {
 pub(super) struct Copied {
     id: Weak<u64>,
     epoch: u64,
-    kind: (u8, usize),
+    kind: (Option<Metric>, DType, usize),
     rows: usize,
     shards: Vec<CopyShard>,
     pub(super) last_used: u64,
@@ -154,10 +168,10 @@ impl Copied {
         let limits = &machine.context.limits;
         let each = form.stride().max(TERMS);
         let binding = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size).min((2 << 30) - 4);
-        let most = ((binding / each) as usize / GROUP * GROUP).max(GROUP);
+        let most = ((binding / each) as usize / WHOLE * WHOLE).max(WHOLE);
         let spare = (machine.memory.free() / 2 / (form.stride() + TERMS + 1)) as usize;
         let wanted = (total - self.rows).max((self.rows / 2).min(spare));
-        let capacity = wanted.next_multiple_of(GROUP).min(most);
+        let capacity = wanted.next_multiple_of(WHOLE).min(most);
         let buffer =
             |label: &str, bytes: u64| machine.memory.buffer(&machine.context, label, bytes, ROWS).map(Arc::new);
         self.shards.push(CopyShard {
@@ -174,8 +188,8 @@ impl Copied {
 
 /// Whether a copy fits a budget beside `others` bytes that must be there with it.
 pub(super) fn fits(machine: &Machine, form: &Form<'_>, others: u64, scratch: u64) -> bool {
-    // Whole groups of rows, and buffers of whole units.
-    let slack = (GROUP as u64 + 16) * (form.stride() + TERMS);
+    // Whole tiles of rows, and buffers of whole units.
+    let slack = (WHOLE as u64 + 16) * (form.stride() + TERMS);
     bytes_fit(machine.memory.limit(), form.bytes().saturating_add(others).saturating_add(slack), scratch)
 }
 

@@ -9,6 +9,7 @@ mod adapters;
 mod ceilings;
 mod context;
 mod copies;
+mod halves;
 mod lower;
 mod memory;
 mod pipelines;

@@ -27,6 +27,9 @@ pub(super) mod lib {
     /// The same for 8-bit codes.
     pub const TILE_CODES: &str =
         concat!(include_str!("../../shaders/lib/pairs.wgsl"), include_str!("../../shaders/lib/tile_codes.wgsl"));
+    /// The same on matrix units.
+    pub const TILE_MATRIX: &str =
+        concat!(include_str!("../../shaders/lib/pairs.wgsl"), include_str!("../../shaders/lib/matrix.wgsl"));
     /// The smallest pairs of each query of a workgroup.
     pub const HEAP: &str = include_str!("../../shaders/lib/heap.wgsl");
     /// Lower bounds from codes and what was lost in them.
@@ -114,6 +117,9 @@ const NORMS: [(&str, Norm); 3] = [("NORM_L2", Norm::L2), ("NORM_L1", Norm::L1), 
 /// The whole text of a kernel.
 pub fn compose(kernel: &Kernel, variant: Variant, params: ParamsIn, target: Target) -> String {
     let mut text = String::new();
+    if kernel.wgsl.contains("coop_mat") {
+        text.push_str("enable f16;\nenable wgpu_cooperative_matrix;\n");
+    }
     if target == Target::Web && variant.subgroups {
         text.push_str("enable subgroups;\n");
     }

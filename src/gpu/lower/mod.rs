@@ -14,14 +14,15 @@ mod select;
 use std::sync::Arc;
 
 use super::adapters::Kind;
-use super::copies::{self, CopyShard};
+use super::copies;
 use super::memory::Buffer;
 use super::pipelines::{self, Pipeline};
 use super::resident::{self, Residents, Shard, Upload};
 use super::rows;
 use super::selftest::{self, Case};
 use super::submit::{Bind, Machine, Recorder, SLICE_SECONDS};
-use crate::engine::{Candidates, EngineError, Input, Output, Tag, Task};
+use crate::engine::{Candidates, EngineError, Input, Output, Task};
+use crate::kernels::search::screened::Unit;
 use crate::kernels::{DeviceCaps, Launch, distance};
 use crate::plan::{Screen, Step};
 use crate::stats::SearchStats;
@@ -57,7 +58,7 @@ pub(super) struct Job<'a> {
     residents: &'a Residents,
     source: Arc<Source>,
     /// What the screen of the plan reads in place of the rows.
-    copies: Option<Arc<[CopyShard]>>,
+    copies: Option<screened::Copies>,
     scratch: u64,
     /// Bound where a kernel has an input that it does not read.
     dummy: Arc<Buffer>,
@@ -210,7 +211,11 @@ impl<'a> Job<'a> {
     ) -> Result<Job<'a>, EngineError> {
         let scratch = scratch_of_a_job(machine);
         let copies = match copy_for(machine, task, scratch) {
-            Some((form, tag)) => Some(residents.place_copy(machine, &form, tag, scratch, stats)?.into()),
+            Some((form, unit)) => {
+                let tag = screened::tag(task, unit);
+                let shards = residents.place_copy(machine, &form, &tag, scratch, stats)?;
+                Some(screened::Copies::new(&form, unit, shards))
+            }
             None => None,
         };
         let source = match task.plan.steps.as_slice() {
@@ -411,16 +416,16 @@ fn scratch_of_a_job(machine: &Machine) -> u64 {
 }
 
 /// The copy of the rows that a task's screen reads, where it can have one: it must fit, with the rows if they are needed.
-fn copy_for<'a>(machine: &Machine, task: &Task<'a>, scratch: u64) -> Option<(copies::Form<'a>, &'a Tag)> {
+fn copy_for<'a>(machine: &Machine, task: &Task<'a>, scratch: u64) -> Option<(copies::Form<'a>, Unit)> {
     let rows = if task.plan.steps.len() > 1 { resident::base_bytes(&task.base) } else { 0 };
-    screened::form(task).filter(|(form, _)| copies::fits(machine, form, rows, scratch))
+    screened::form(machine, task).filter(|(form, _)| copies::fits(machine, form, rows, scratch))
 }
 
 /// Whether the device can do all steps of a task as they are. When it can't, the screen alone fits and the rows do not:
 /// then they are better refined where they lie.
 pub(super) fn refines(machine: &Machine, task: &Task<'_>) -> bool {
     let scratch = scratch_of_a_job(machine);
-    match screened::form(task) {
+    match screened::form(machine, task) {
         Some((form, _)) => copy_for(machine, task, scratch).is_some() || !copies::fits(machine, &form, 0, scratch),
         None => true,
     }

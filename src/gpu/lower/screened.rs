@@ -6,23 +6,41 @@ use std::sync::Arc;
 use super::search::{last_of, refine_block, sort_into};
 use super::select::{self, Selection};
 use super::{Job, ROW_STEP, block_queries};
-use crate::engine::{Candidates, Coded, EngineError, Task};
+use crate::engine::{Candidates, Coded, EngineError, Tag, Task};
 use crate::gpu::copies::{CopyShard, Form};
+use crate::gpu::halves;
 use crate::gpu::memory::Buffer;
 use crate::gpu::selftest::Case;
-use crate::gpu::submit::Bind;
-use crate::kernels::search::{screened, screens};
+use crate::gpu::submit::{Bind, Machine};
+use crate::kernels::search::screened::{self, Tiling, Unit};
+use crate::kernels::search::screens;
 use crate::plan::{Screen, Step};
+use crate::types::DType;
 
-/// The copy that the screen of a task reads, and the name that it lives by; nothing where it is another screen, or one
-/// that this task can't have.
-pub(super) fn form<'a>(task: &Task<'a>) -> Option<(Form<'a>, &'a crate::engine::Tag)> {
-    if !screens(task.plan.problem.metric) {
+/// What the screen of a task reads on this device, and what multiplies it; nothing where it is another screen, or one
+/// that the task or the device can't have.
+pub(super) fn form<'a>(machine: &Machine, task: &Task<'a>) -> Option<(Form<'a>, Unit)> {
+    let p = &task.plan.problem;
+    let Some(Step::Search { screen, .. }) = task.plan.steps.first() else { return None };
+    if !screens(p.metric) || p.dtype == DType::Bits {
         return None;
     }
-    match (task.plan.steps.first(), task.base.codes) {
-        (Some(Step::Search { screen: Screen::Int8, .. }), Some(coded)) => Some((Form::Codes(coded.codes), coded.tag)),
+    match screen {
+        Screen::Int8 => task.base.codes.map(|coded| (Form::Codes(coded.codes), Unit::Codes)),
+        Screen::F16 => {
+            let norms = task.base.norms.filter(|_| task.query_norms.len() == p.queries)?;
+            let unit = Unit::Matrix(machine.context.matrix?);
+            Some((Form::Halves { metric: p.metric, rows: task.base.rows, norms }, unit))
+        }
         _ => None,
+    }
+}
+
+/// The name that the copy lives by. Copies of rows without a name go with it.
+pub(super) fn tag(task: &Task<'_>, unit: Unit) -> Tag {
+    match (unit, task.base.codes) {
+        (Unit::Codes, Some(coded)) => coded.tag.clone(),
+        _ => task.base.tag.cloned().unwrap_or_default(),
     }
 }
 
@@ -47,24 +65,44 @@ pub(super) fn mismatch(coded: &Coded<'_>, rows: usize, queries: usize) -> Option
     checks.into_iter().find(|(_, found, wanted)| found != wanted)
 }
 
+/// The copies that a job searches.
+#[derive(Clone)]
+pub(super) struct Copies {
+    pub(super) unit: Unit,
+    /// Components of a copied row.
+    dim: usize,
+    bytes: u64,
+    shards: Arc<[CopyShard]>,
+}
+
+impl Copies {
+    pub(super) fn new(form: &Form<'_>, unit: Unit, shards: Vec<CopyShard>) -> Copies {
+        let dim = match form {
+            Form::Codes(codes) => codes.dim,
+            Form::Halves { rows, .. } => halves::width(rows.dim()),
+        };
+        Copies { unit, dim, bytes: form.bytes(), shards: shards.into() }
+    }
+}
+
 /// The candidates of the screen: `keep` a query, or the `k` best of them by their direct keys when the plan refines them.
 /// Nothing when the task has no copies here, or when their kernel does not work on this device.
 pub(super) fn run(job: &mut Job<'_>, keep: usize, k: usize) -> Result<Option<Candidates>, EngineError> {
-    let (Some(shards), Some(coded)) = (job.copies.clone(), job.task.base.codes) else { return Ok(None) };
+    let Some(copies) = job.copies.clone() else { return Ok(None) };
     let refined = matches!(job.task.plan.steps.get(1), Some(Step::Refine));
     let keep = keep.min(job.rows());
     let mut out = Candidates::places(job.queries(), if refined { k } else { keep })?;
     out.bound = vec![f32::INFINITY; job.queries()];
-    let count = queries_of_a_block(job, coded.codes.dim, keep);
+    let count = queries_of_a_block(job, &copies, keep);
     let mut first = 0;
     while first < job.queries() {
         let queries = count.min(job.queries() - first);
-        match job.ensure(Case::Codes { queries, keep }) {
+        match job.ensure(Case::Screened { unit: copies.unit, queries, keep }) {
             Err(EngineError::Disabled { .. }) => return Ok(None),
             other => other?,
         }
         job.ensure(Case::Select)?;
-        let found = block(job, &shards, &coded, (first, queries), keep)?;
+        let found = block(job, &copies, (first, queries), keep)?;
         let mut sources = vec![found.keys, found.positions.clone(), found.bounds];
         if refined {
             job.ensure(Case::Refine)?;
@@ -72,10 +110,10 @@ pub(super) fn run(job: &mut Job<'_>, keep: usize, k: usize) -> Result<Option<Can
             sources.push(refine_block(job, &block, found.positions, found.width)?);
         }
         job.rec.stats.scanned += (job.rows() * queries) as u64;
-        job.rec.stats.bytes_read += Form::Codes(coded.codes).bytes();
+        job.rec.stats.bytes_read += copies.bytes;
         let mut read = job.rec.read(&sources)?.into_iter();
         let (Some(mut keys), Some(positions), Some(parts)) = (read.next(), read.next(), read.next()) else { break };
-        job.spoil("search_codes", &mut keys);
+        job.spoil(copies.unit.kernel(), &mut keys);
         let all = found.width == job.rows();
         for (q, (bound, word)) in out.bound[first..first + queries].iter_mut().zip(parts).enumerate() {
             let places = q * found.width..(q + 1) * found.width;
@@ -104,14 +142,38 @@ fn bound_of(keys: &[u32], positions: &[u32], all: bool) -> f32 {
 }
 
 /// How many queries a block has: what its lists, codes, queries and candidates leave room for.
-fn queries_of_a_block(job: &Job<'_>, dim: usize, keep: usize) -> usize {
-    let caps = job.caps("search_codes");
-    let each = job.query_bytes() + screened::query_bytes(dim) as u64 + keep as u64 * 12 * 2 + 4;
+fn queries_of_a_block(job: &Job<'_>, copies: &Copies, keep: usize) -> usize {
+    let caps = job.caps(copies.unit.kernel());
+    let each = job.query_bytes() + screened::query_bytes(2 * copies.dim) as u64 + keep as u64 * 12 * 2 + 4;
     block_queries(job.queries_at_a_time(), job.scratch, |q| {
-        let tiling = screened::Tiling::of(q as u32, job.rows() as u32, keep as u32, &caps);
+        let tiling = Tiling::of(copies.unit, q as u32, job.rows() as u32, keep as u32, &caps);
         // Lists of keys and positions, and as much again for what selection has in between.
         q as u64 * (u64::from(tiling.parts) * u64::from(tiling.places) * 8 * 2 + each)
     })
+}
+
+/// Queries `first..first + queries` as the kernel reads them, and their terms where they lie apart.
+fn upload_queries(
+    job: &Job<'_>,
+    copies: &Copies,
+    first: usize,
+    queries: usize,
+) -> Result<[Arc<Buffer>; 2], EngineError> {
+    let task = job.task;
+    match (copies.unit, task.base.codes) {
+        (Unit::Codes, Some(coded)) => {
+            let mut packed = Vec::with_capacity(queries * screened::query_bytes(copies.dim));
+            for q in first..first + queries {
+                screened::push_query(&mut packed, coded.queries.query(q), &coded.queries.terms[q]);
+            }
+            Ok([job.rec.upload(&packed)?, job.dummy.clone()])
+        }
+        _ => {
+            let halves = halves::queries(job.metric(), &task.queries, task.query_norms, first, first + queries);
+            let bits = job.rec.upload(bytemuck::cast_slice(&halves.bits))?;
+            Ok([bits, job.rec.upload(bytemuck::cast_slice(&halves.terms))?])
+        }
+    }
 }
 
 /// Candidates of a block.
@@ -127,19 +189,14 @@ struct Found {
 
 fn block(
     job: &mut Job<'_>,
-    shards: &[CopyShard],
-    coded: &Coded<'_>,
+    copies: &Copies,
     (first, queries): (usize, usize),
     keep: usize,
 ) -> Result<Found, EngineError> {
-    let caps = job.caps("search_codes");
-    let dim = coded.codes.dim;
-    let tiling = screened::Tiling::of(queries as u32, job.rows() as u32, keep as u32, &caps);
-    let mut packed = Vec::with_capacity(queries * screened::query_bytes(dim));
-    for q in first..first + queries {
-        screened::push_query(&mut packed, coded.queries.query(q), &coded.queries.terms[q]);
-    }
-    let of_queries = job.rec.upload(&packed)?;
+    let caps = job.caps(copies.unit.kernel());
+    let dim = copies.dim;
+    let tiling = Tiling::of(copies.unit, queries as u32, job.rows() as u32, keep as u32, &caps);
+    let [of_queries, terms] = upload_queries(job, copies, first, queries)?;
     let mask = job.mask(first, queries)?;
     let width = tiling.parts as usize * tiling.places as usize;
     let bytes = (queries * width) as u64 * 4;
@@ -148,7 +205,7 @@ fn block(
     let bounds = Bind::first(&job.rec.scratch(queries as u64 * 4)?, queries as u64 * 4);
     job.rec.clear(bounds.clone());
     let work = queries.next_multiple_of(4) as f64 * (dim as f64 / 2.0 + 16.0) + dim as f64 + 16.0;
-    for shard in shards {
+    for shard in copies.shards.iter() {
         let mut row = 0;
         while row < shard.rows {
             let mut args = screened::Args {
@@ -167,13 +224,13 @@ fn block(
             let fit = job.rec.fit(&pipeline, work, ROW_STEP)? / ROW_STEP * ROW_STEP;
             let rows = fit.min(shard.rows - row);
             args.row_end = (row + rows) as u32;
-            let mut binds = vec![
-                Bind::first(&shard.data, (shard.rows * dim) as u64),
-                Bind::whole(&of_queries),
-                Bind::first(&shard.terms, shard.rows as u64 * 16),
-                Bind::whole(&shard.longest),
-                mask.as_ref().map_or_else(|| Bind::whole(&job.dummy), |(bits, _)| Bind::whole(bits)),
-            ];
+            let [whole, of_queries] = [&shard.data, &of_queries].map(Bind::whole);
+            let row_terms = Bind::first(&shard.terms, shard.rows as u64 * 16);
+            let mut binds = match copies.unit {
+                Unit::Codes => vec![whole, of_queries, row_terms, Bind::whole(&shard.longest)],
+                Unit::Matrix(_) => vec![whole, of_queries, row_terms, Bind::whole(&terms)],
+            };
+            binds.push(mask.as_ref().map_or_else(|| Bind::whole(&job.dummy), |(bits, _)| Bind::whole(bits)));
             binds.extend([lists[0].clone(), lists[1].clone(), bounds.clone()]);
             job.rec.launch("search", &pipeline, screened::record(&args, &caps), binds, work * rows as f64);
             row += rows;

@@ -6,7 +6,7 @@ use crate::engine::{Base, Candidates, Coded, EngineError, Input, Mask, Output, T
 use crate::gpu::resident::Residents;
 use crate::gpu::submit::Machine;
 use crate::kernels::codes::{self, Codes, GROUP, PADDING, QueryCodes, QueryTerms};
-use crate::kernels::search::screened;
+use crate::kernels::search::screened::{self, Tiling, Unit};
 use crate::kernels::{DeviceCaps, Launch};
 use crate::plan::{Plan, Problem, Screen, Step};
 use crate::stats::SearchStats;
@@ -18,7 +18,7 @@ const ROWS: usize = 700;
 const DIM: usize = 48;
 
 /// A launch with the pipeline that is tested.
-pub(super) fn probe(queries: usize, keep: usize, caps: &DeviceCaps) -> Launch {
+pub(super) fn probe(unit: Unit, queries: usize, keep: usize, caps: &DeviceCaps) -> Launch {
     let args = screened::Args {
         dim: DIM,
         row_begin: 0,
@@ -28,7 +28,7 @@ pub(super) fn probe(queries: usize, keep: usize, caps: &DeviceCaps) -> Launch {
         position_base: 0,
         mask: None,
         mask_row_base: 0,
-        tiling: screened::Tiling::of(queries as u32, ROWS as u32, keep.min(ROWS) as u32, caps),
+        tiling: Tiling::of(unit, queries as u32, ROWS as u32, keep.min(ROWS) as u32, caps),
         resume: false,
     };
     screened::record(&args, caps)

@@ -16,6 +16,7 @@ use super::resident::Residents;
 use super::submit::Machine;
 use super::sync::lock;
 use crate::engine::{Base, EngineError, Input, Mask, Output, Tag, Task};
+use crate::kernels::search::screened::Unit;
 use crate::kernels::{self, DeviceCaps, Launch};
 use crate::plan::{Norm, Plan, Problem, Screen, Step};
 use crate::stats::SearchStats;
@@ -40,8 +41,9 @@ pub(super) enum Case {
         keep: usize,
         queries: usize,
     },
-    /// The search in 8-bit codes.
-    Codes {
+    /// The search in 8-bit codes, or in f16 on matrix units.
+    Screened {
+        unit: Unit,
         keep: usize,
         queries: usize,
     },
@@ -62,7 +64,7 @@ impl Case {
     fn verb(self) -> &'static str {
         match self {
             Case::Search { .. } => "search",
-            Case::Codes { .. } => "search_codes",
+            Case::Screened { unit, .. } => unit.kernel(),
             Case::Distance { .. } => "distance",
             Case::Range { .. } => "range",
             Case::Refine => "refine",
@@ -75,7 +77,7 @@ impl Case {
     fn queries(self) -> usize {
         match self {
             Case::Search { queries, .. }
-            | Case::Codes { queries, .. }
+            | Case::Screened { queries, .. }
             | Case::Distance { queries }
             | Case::Range { queries } => queries,
             _ => 3,
@@ -112,7 +114,7 @@ impl Case {
                 },
                 caps,
             ),
-            Case::Codes { keep, .. } => codes::probe(queries, keep, caps),
+            Case::Screened { unit, keep, .. } => codes::probe(unit, queries, keep, caps),
             Case::Distance { .. } => kernels::distance::record(
                 &kernels::distance::Args {
                     metric,
@@ -226,10 +228,11 @@ fn has_subgroups(metric: Metric, dtype: DType, case: Case) -> bool {
 /// Runs one case. The outer error is the device's, the inner one says what was wrong with the answer.
 fn test(machine: &Machine, metric: Metric, dtype: DType, case: Case) -> Result<Result<(), String>, EngineError> {
     let machine = machine.for_test();
-    if let Case::Codes { keep, .. } = case {
-        return codes::test(&machine, case.few_queries(metric, dtype, &machine.caps(case.verb())), keep);
+    let queries = case.few_queries(metric, dtype, &machine.caps(case.verb()));
+    if let Case::Screened { unit: Unit::Codes, keep, .. } = case {
+        return codes::test(&machine, queries, keep);
     }
-    let data = Data::new(metric, dtype, case.few_queries(metric, dtype, &machine.caps(case.verb())));
+    let data = Data::new(metric, dtype, queries);
     let run = |step: Step, input: Input<'_>, mask: Option<Mask<'_>>, rows: usize| {
         let problem = Problem { metric, dtype, dim: data.rows().dim(), rows, queries: data.queries };
         let plan = Plan::one(problem, step);
@@ -245,7 +248,9 @@ fn test(machine: &Machine, metric: Metric, dtype: DType, case: Case) -> Result<R
     };
     let output = match case {
         Case::Search { screen, keep, .. } => run(Step::Search { screen, keep }, Input::None, Some(data.mask()), ROWS),
-        Case::Codes { .. } => return Ok(Err("not tested".to_owned())),
+        Case::Screened { keep, .. } => {
+            run(Step::Search { screen: Screen::F16, keep: keep.min(ROWS) }, Input::None, Some(data.mask()), ROWS)
+        }
         Case::Distance { .. } => run(Step::Distance, Input::None, None, ROWS),
         Case::Range { .. } => run(Step::Range { key: data.radius() }, Input::None, Some(data.mask()), ROWS),
         Case::Refine => {
@@ -262,6 +267,7 @@ fn test(machine: &Machine, metric: Metric, dtype: DType, case: Case) -> Result<R
     Ok(match (case, output) {
         (Case::Search { screen: Screen::None, keep, .. }, Output::Candidates(c)) => data.check_nearest(&c, keep),
         (Case::Search { keep, .. }, Output::Candidates(c)) => data.check_screen(&c, keep),
+        (Case::Screened { .. }, Output::Candidates(c)) => data.check_halves(&c),
         (Case::Distance { .. }, Output::Matrix(keys)) => data.check_matrix(&keys),
         (Case::Range { .. }, Output::Range { offsets, keys, positions }) => {
             data.check_range(&offsets, &keys, &positions)

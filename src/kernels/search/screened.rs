@@ -1,8 +1,8 @@
-//! The search behind a screen of low precision: lower bounds of the direct keys from 8-bit codes, and the smallest of
-//! them, in one pass.
+//! The search behind a screen of low precision: lower bounds of the direct keys from 8-bit codes, or from f16 on matrix
+//! units, and the smallest of them, in one pass.
 //!
-//! Shapes: codes of rows `[n, dim]` bytes with four numbers a row, codes of queries `[q, dim]` with their terms, out
-//! `[q, parts, places]` pairs (key f32, position u32). Each part of the rows keeps its `places` smallest bounds as a
+//! Shapes: codes of rows `[n, dim]` (bytes or f16) with four numbers a row, codes of queries `[q, dim]` with their terms,
+//! out `[q, parts, places]` pairs (key f32, position u32). Each part of the rows keeps its `places` smallest bounds as a
 //! heap, the largest first, and says which bound the smallest row that it left out can have. A launch over further rows
 //! goes on with the heaps of the one before, so the number of parts never grows with the number of launches.
 //! A key is [`codes::lower_bound`](crate::kernels::codes::lower_bound), in f32 and in any order.
@@ -13,7 +13,7 @@ use crate::kernels::tile::Shape;
 use crate::kernels::{Access, Binding, DeviceCaps, Kernel, Launch, Variant, distance};
 
 crate::params! {
-    /// What `shaders/search/codes.wgsl` reads.
+    /// What the files in `shaders/search/` read.
     Params {
         /// First row of the bound shard that is searched.
         row_begin: u32,
@@ -23,9 +23,9 @@ crate::params! {
         q_begin: u32,
         /// The query after the last.
         q_end: u32,
-        /// Units of 16 bytes of a code.
+        /// Units of 16 bytes of an 8-bit code; numbers of an f16 row.
         row_stride: u32,
-        /// Units of 16 bytes from query to query.
+        /// The same from query to query.
         query_stride: u32,
         /// 1 when the mask is to be read.
         has_mask: u32,
@@ -44,9 +44,39 @@ crate::params! {
     }
 }
 
+/// What multiplies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// Packed products of 8-bit codes.
+    Codes,
+    /// Matrix units of f16 with sums in f32, square with this side: 8 or 16.
+    Matrix(u32),
+}
+
+impl Unit {
+    /// The entry point, by which its self-test and its variant are known.
+    pub fn kernel(self) -> &'static str {
+        match self {
+            Unit::Codes => CODES.entry,
+            Unit::Matrix(16) => MATRIX_16.entry,
+            Unit::Matrix(_) => MATRIX_8.entry,
+        }
+    }
+}
+
+/// Bytes of workgroup memory that the kernels for matrix units take at most.
+pub const MATRIX_MEMORY: u32 = 28 << 10;
+/// Components of f16 rows are filled up to a multiple of this, and rows and queries to whole tiles.
+pub const MATRIX_STEP: usize = 16;
+/// Rows of a tile of matrix units.
+pub const MATRIX_ROWS: usize = 128;
+/// Queries of a tile of matrix units.
+pub const MATRIX_QUERIES: usize = 32;
+
 /// How the rows are shared out and what is kept of each share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tiling {
+    unit: Unit,
     shape: Shape,
     /// Workgroups that share the rows.
     pub parts: u32,
@@ -56,14 +86,15 @@ pub struct Tiling {
 
 impl Tiling {
     /// For `keep` candidates a query among `rows` rows: so many parts that the candidates of most queries spread over
-    /// them with room to spare. Which kernel runs depends on `queries` and `keep` only.
-    pub fn of(queries: u32, rows: u32, keep: u32, caps: &DeviceCaps) -> Tiling {
-        let places = match keep {
-            0..=128 => 32,
-            129..=256 => 64,
+    /// them with room to spare. Which kernel runs depends on `unit`, `queries` and `keep` only.
+    pub fn of(unit: Unit, queries: u32, rows: u32, keep: u32, caps: &DeviceCaps) -> Tiling {
+        let places = match (unit, keep) {
+            (Unit::Matrix(_), _) | (_, 0..=128) => 32,
+            (_, 129..=256) => 64,
             _ => 128,
         };
         let shape = match (queries, places) {
+            _ if unit != Unit::Codes => Shape { tx: 32, ty: 8, td: 0 },
             (0..=4, _) => Shape::FEW,
             (5..=8, _) | (_, 128) => Shape { tx: 32, ty: 2, td: 8 },
             (9..=16, _) | (_, 64) => Shape { tx: 32, ty: 4, td: 8 },
@@ -71,14 +102,14 @@ impl Tiling {
         };
         let tiles = rows.div_ceil(shape.rows());
         let wanted = (4 * keep).div_ceil(places).min(tiles).min(caps.max_groups);
-        Tiling { shape, parts: shape.walkers(rows, queries, 2048, 8, caps).max(wanted), places }
+        Tiling { unit, shape, parts: shape.walkers(rows, queries, 2048, 8, caps).max(wanted), places }
     }
 }
 
 /// What one launch searches.
 #[derive(Clone, Copy, Debug)]
 pub struct Args {
-    /// Components of a code, a multiple of 16.
+    /// Components of a code or of an f16 row, a multiple of 16.
     pub dim: usize,
     /// Rows `row_begin..row_end` of the bound shard; the first is a multiple of 256, so the front of a tile.
     pub row_begin: u32,
@@ -132,26 +163,69 @@ static CODES: Kernel = Kernel {
     overrides: &[],
 };
 
+const MATRIX_BINDINGS: [Binding; 8] = [
+    Binding { name: "rows", ty: "array<f16>", access: Access::Read },
+    Binding { name: "queries", ty: "array<f16>", access: Access::Read },
+    ROW_TERMS,
+    Binding { name: "query_terms", ty: "array<vec4<f32>>", access: Access::Read },
+    distance::MASK,
+    OUT_KEYS,
+    OUT_POSITIONS,
+    OUT_BOUNDS,
+];
+const MATRIX_SHAPES: &[&[(&str, f64)]] = &[&[("TX", 32.0), ("TY", 8.0), ("K", 32.0)]];
+
+static MATRIX_8: Kernel = Kernel {
+    verb: "search",
+    entry: "search_matrix_8",
+    wgsl: include_str!("../../../shaders/search/matrix_8.wgsl"),
+    libs: &[lib::ORDER, lib::TILE_MATRIX, lib::HEAP, lib::BOUND],
+    pairs: &[lib::CLAIM],
+    bindings: &MATRIX_BINDINGS,
+    params: Params::FIELDS,
+    variants: &[Variant::PLAIN, Variant::SUBGROUPS],
+    shapes: MATRIX_SHAPES,
+    overrides: &[],
+};
+
+static MATRIX_16: Kernel = Kernel {
+    verb: "search",
+    entry: "search_matrix_16",
+    wgsl: include_str!("../../../shaders/search/matrix_16.wgsl"),
+    libs: &[lib::ORDER, lib::TILE_MATRIX, lib::HEAP, lib::BOUND],
+    pairs: &[lib::CLAIM],
+    bindings: &MATRIX_BINDINGS,
+    params: Params::FIELDS,
+    variants: &[Variant::PLAIN, Variant::SUBGROUPS],
+    shapes: MATRIX_SHAPES,
+    overrides: &[],
+};
+
 /// The entry points of the files in `shaders/search/`.
 pub fn kernels() -> Vec<&'static Kernel> {
-    vec![&CODES]
+    vec![&CODES, &MATRIX_8, &MATRIX_16]
 }
 
 /// One launch: workgroup `w` of the parts that share rows `row_begin..row_end` writes its `places` smallest bounds, as a
 /// heap, at `(q * parts + w) * places` of keys and positions, q counted from the first bound query, and raises
 /// `bounds[q]` to the [complement](bound_of) of the largest of them when no place is free.
-/// Buffers: codes, [queries](push_query), (square, scale, residual, tail) of each row, the lengths of
+/// Buffers for codes: codes, [queries](push_query), (square, scale, residual, tail) of each row, the lengths of
 /// [`Codes::longest`](crate::kernels::codes::Codes::longest), mask (read when there is one), keys, positions, bounds.
+/// For matrix units: rows and queries in f16, `dim` numbers each, whole tiles of them; (square, scale, residual, tail) of
+/// each row; (offset, scale, length, tail) of each query; mask, keys, positions, bounds.
 pub fn record(args: &Args, caps: &DeviceCaps) -> Launch {
-    let Tiling { shape, parts, places } = args.tiling;
-    let row_stride = (args.dim / 16) as u32;
+    let Tiling { unit, shape, parts, places } = args.tiling;
+    let (row_stride, query_stride) = match unit {
+        Unit::Codes => ((args.dim / 16) as u32, (args.dim / 16) as u32 + TERMS),
+        Unit::Matrix(_) => (args.dim as u32, args.dim as u32),
+    };
     let params = Params {
         row_begin: args.row_begin,
         row_end: args.row_end,
         q_begin: args.q_begin,
         q_end: args.q_end,
         row_stride,
-        query_stride: row_stride + TERMS,
+        query_stride,
         has_mask: args.mask.is_some().into(),
         mask_stride: args.mask.unwrap_or(0),
         mask_row_base: args.mask_row_base,
@@ -165,11 +239,19 @@ pub fn record(args: &Args, caps: &DeviceCaps) -> Launch {
         16 => 64,
         _ => 128,
     };
-    let (tx, ty, td) = (shape.tx, shape.ty, shape.td);
+    let mut constants = vec![("TX", shape.tx.into()), ("TY", shape.ty.into()), ("K", most.into())];
+    let kernel = match unit {
+        Unit::Codes => {
+            constants.push(("TD", shape.td.into()));
+            &CODES
+        }
+        Unit::Matrix(16) => &MATRIX_16,
+        Unit::Matrix(_) => &MATRIX_8,
+    };
     Launch {
-        kernel: &CODES,
+        kernel,
         variant: Variant { subgroups: caps.subgroups },
-        constants: vec![("TX", tx.into()), ("TY", ty.into()), ("TD", td.into()), ("K", most.into())],
+        constants,
         params: bytemuck::bytes_of(&params).to_vec(),
         groups: shape.groups(args.q_end - args.q_begin, parts, caps),
     }
@@ -212,8 +294,12 @@ mod tests {
     fn there_is_room_for_the_candidates_wherever_there_are_rows() {
         for queries in [1, 4, 5, 9, 17, 1000, 100_000] {
             for rows in [1, 31, 1000, 100_000, 10_000_000] {
-                for keep in [1, 128, 129, 256, 257, 2000] {
-                    let tiling = Tiling::of(queries, rows, keep, &CAPS);
+                for (keep, unit) in [1, 128, 129, 256, 257, 2000]
+                    .map(|keep| (keep, Unit::Codes))
+                    .into_iter()
+                    .chain([(128, Unit::Matrix(8)), (2000, Unit::Matrix(16))])
+                {
+                    let tiling = Tiling::of(unit, queries, rows, keep, &CAPS);
                     let room = tiling.parts * tiling.places;
                     let tiles = rows.div_ceil(tiling.shape.rows());
                     assert!(room >= 4 * keep || tiling.parts == tiles, "{queries} {rows} {keep}: {tiling:?}");
