@@ -41,11 +41,13 @@ fn read_heaps(q0: u32, part: u32, thread: u32) {
     workgroupBarrier();
 }
 
-// Notes what a heap without free places left out: nothing below its largest key. Complements, so that 0 means nothing.
-fn write_bounds(q0: u32, thread: u32) {
+// Notes what the heaps without free places left out: nothing below their largest key. Complements, so that 0 says that
+// nothing was left out. No atomic operations, which naga 30 gives a scope that matrix units do not allow.
+fn write_bounds(q0: u32, part: u32, thread: u32) {
     for (var lane = thread; lane < 4u * TY; lane += TX * TY) {
-        if (q0 + lane < p.q_end && heap_positions[lane] != NO_POSITION) {
-            atomicMax(&out_bounds[q0 + lane], ~heap_keys[lane]);
+        if (q0 + lane < p.q_end) {
+            let full = heap_positions[lane] != NO_POSITION;
+            out_bounds[(q0 + lane) * p.parts_total + part] = select(0u, ~heap_keys[lane], full);
         }
     }
 }

@@ -65,5 +65,5 @@ fn search_tiles(group: vec3<u32>, groups: vec3<u32>, thread: u32, team: u32, tea
         select_tile(keys, q0, r0, local);
     }
     write_heaps(q0, group.y, thread);
-    write_bounds(q0, thread);
+    write_bounds(q0, group.y, thread);
 }

@@ -1,7 +1,7 @@
 
 // ---- search_codes: lower bounds from 8-bit codes and the `keep` smallest of them in one pass -------------------------
 // Buffers: rows (codes), queries (codes and terms), row_terms, longest, mask
-//   -> out_keys, out_positions [q, parts_total, keep], each part a heap; out_bounds [q].
+//   -> out_keys, out_positions [q, parts_total, keep], each part a heap; out_bounds [q, parts_total].
 // One thread: 4 queries x 4 rows of a tile. One workgroup: 4 TY queries, every `parts_total`-th tile of 4 TX rows.
 // Barriers: two for each TD words of a tile, in lib/tile_codes; four for each round of the queue, in lib/heap.
 
@@ -25,5 +25,5 @@ fn search_codes(
         select_tile(keys, q0, r0, local.xy);
     }
     write_heaps(q0, group.y, thread);
-    write_bounds(q0, thread);
+    write_bounds(q0, group.y, thread);
 }

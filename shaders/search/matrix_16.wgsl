@@ -1,7 +1,7 @@
 
 // ---- search_matrix_16: lower bounds from f16 on matrix units of 16 x 16 x 16, and the `keep` smallest in one pass -----------
 // Buffers: rows and queries (f16, whole tiles of them), row_terms, query_terms, mask
-//   -> out_keys, out_positions [q, parts_total, keep], each part a heap; out_bounds [q].
+//   -> out_keys, out_positions [q, parts_total, keep], each part a heap; out_bounds [q, parts_total].
 // One subgroup: strips of 32 queries x 16 rows. One workgroup: 4 TY queries, every `parts_total`-th tile of 4 TX rows.
 // Barriers: one a tile, in lib/matrix; four for each round of the queue, in lib/heap.
 

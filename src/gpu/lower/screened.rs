@@ -115,9 +115,11 @@ pub(super) fn run(job: &mut Job<'_>, keep: usize, k: usize) -> Result<Option<Can
         let (Some(mut keys), Some(positions), Some(parts)) = (read.next(), read.next(), read.next()) else { break };
         job.spoil(copies.unit.kernel(), &mut keys);
         let all = found.width == job.rows();
-        for (q, (bound, word)) in out.bound[first..first + queries].iter_mut().zip(parts).enumerate() {
+        let of_parts = parts.chunks(parts.len() / queries);
+        for (q, (bound, words)) in out.bound[first..first + queries].iter_mut().zip(of_parts).enumerate() {
             let places = q * found.width..(q + 1) * found.width;
-            *bound = bound_of(&keys[places.clone()], &positions[places], all).min(screened::bound_of(word));
+            let all = bound_of(&keys[places.clone()], &positions[places], all);
+            *bound = words.iter().fold(all, |least, &word| least.min(screened::bound_of(word)));
         }
         if let Some(mut direct) = read.next() {
             job.spoil("refine", &mut direct);
@@ -148,7 +150,7 @@ fn queries_of_a_block(job: &Job<'_>, copies: &Copies, keep: usize) -> usize {
     block_queries(job.queries_at_a_time(), job.scratch, |q| {
         let tiling = Tiling::of(copies.unit, q as u32, job.rows() as u32, keep as u32, &caps);
         // Lists of keys and positions, and as much again for what selection has in between.
-        q as u64 * (u64::from(tiling.parts) * u64::from(tiling.places) * 8 * 2 + each)
+        q as u64 * (u64::from(tiling.parts) * (u64::from(tiling.places) * 8 * 2 + 4) + each)
     })
 }
 
@@ -182,7 +184,7 @@ struct Found {
     keys: Bind,
     /// Positions `[queries, width]`.
     positions: Bind,
-    /// What the parts left out, `[queries]`.
+    /// What the parts left out, `[queries, parts]`.
     bounds: Bind,
     width: usize,
 }
@@ -202,8 +204,8 @@ fn block(
     let bytes = (queries * width) as u64 * 4;
     let lists: [Arc<Buffer>; 2] = [job.rec.scratch(bytes)?, job.rec.scratch(bytes)?];
     let lists = lists.map(|list| Bind::first(&list, bytes));
-    let bounds = Bind::first(&job.rec.scratch(queries as u64 * 4)?, queries as u64 * 4);
-    job.rec.clear(bounds.clone());
+    let bytes = queries as u64 * u64::from(tiling.parts) * 4;
+    let bounds = Bind::first(&job.rec.scratch(bytes)?, bytes);
     let work = queries.next_multiple_of(4) as f64 * (dim as f64 / 2.0 + 16.0) + dim as f64 + 16.0;
     for shard in copies.shards.iter() {
         let mut row = 0;

@@ -134,7 +134,7 @@ pub struct Args {
 const ROW_TERMS: Binding = Binding { name: "row_terms", ty: "array<vec4<f32>>", access: Access::Read };
 const OUT_KEYS: Binding = Binding { name: "out_keys", ty: "array<u32>", access: Access::ReadWrite };
 const OUT_POSITIONS: Binding = Binding { name: "out_positions", ty: "array<u32>", access: Access::ReadWrite };
-const OUT_BOUNDS: Binding = Binding { name: "out_bounds", ty: "array<atomic<u32>>", access: Access::ReadWrite };
+const OUT_BOUNDS: Binding = Binding { name: "out_bounds", ty: "array<u32>", access: Access::ReadWrite };
 
 static CODES: Kernel = Kernel {
     verb: "search",
@@ -207,8 +207,8 @@ pub fn kernels() -> Vec<&'static Kernel> {
 }
 
 /// One launch: workgroup `w` of the parts that share rows `row_begin..row_end` writes its `places` smallest bounds, as a
-/// heap, at `(q * parts + w) * places` of keys and positions, q counted from the first bound query, and raises
-/// `bounds[q]` to the [complement](bound_of) of the largest of them when no place is free.
+/// heap, at `(q * parts + w) * places` of keys and positions, q counted from the first bound query, and what it
+/// [left out](bound_of) at `q * parts + w` of bounds.
 /// Buffers for codes: codes, [queries](push_query), (square, scale, residual, tail) of each row, the lengths of
 /// [`Codes::longest`](crate::kernels::codes::Codes::longest), mask (read when there is one), keys, positions, bounds.
 /// For matrix units: rows and queries in f16, `dim` numbers each, whole tiles of them; (square, scale, residual, tail) of
@@ -272,7 +272,8 @@ pub fn push_query(out: &mut Vec<u8>, code: &[i8], terms: &QueryTerms) {
     out.extend_from_slice(bytemuck::bytes_of(&[offset, scale, length, tail, error, 0.0, 0.0, 0.0]));
 }
 
-/// What a word of the kernel's bounds says: a number that no row left out can fall below.
+/// What a word of the kernel's bounds says, the complement of a key that orders as integers do: a number that no row left
+/// out can fall below.
 pub fn bound_of(word: u32) -> f32 {
     match !word {
         u32::MAX => f32::INFINITY,
