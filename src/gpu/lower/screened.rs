@@ -27,7 +27,8 @@ pub(super) fn form<'a>(machine: &Machine, task: &Task<'a>) -> Option<(Form<'a>, 
     }
     match screen {
         Screen::Int8 => task.base.codes.map(|coded| (Form::Codes(coded.codes), Unit::Codes)),
-        Screen::F16 => {
+        // The proof of its bound goes as far.
+        Screen::F16 if p.dim <= 1 << 16 => {
             let norms = task.base.norms.filter(|_| task.query_norms.len() == p.queries)?;
             let unit = Unit::Matrix(machine.context.matrix?);
             Some((Form::Halves { metric: p.metric, rows: task.base.rows, norms }, unit))
