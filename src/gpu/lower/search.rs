@@ -84,6 +84,8 @@ pub(super) fn run(job: &mut Job<'_>, screen: Screen, keep: usize, k: usize) -> R
 
 /// The screen in place of one that can't be had here, and how many candidates it keeps.
 fn instead(job: &mut Job<'_>, refined: bool, keep: usize, k: usize) -> Result<(Screen, usize), EngineError> {
+    // They may lie where the rows have to go.
+    job.copies = None;
     job.need_rows()?;
     let norms = job.task.base.norms.is_some() && job.task.query_norms.len() == job.queries();
     if !norms || !search::screens(job.metric()) {

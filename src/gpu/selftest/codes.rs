@@ -54,7 +54,8 @@ impl Data {
         codes.bytes = (0..ROWS * DIM).map(|i| if i / DIM % 5 == 0 { 255 } else { random(256) as u8 }).collect();
         codes.bytes.resize(ROWS * DIM + PADDING, 0);
         let mut few = |count: usize| -> Vec<f32> { (0..count).map(|_| random(4) as f32).collect() };
-        codes.square = few(ROWS);
+        // Near rows crowd into the first parts, which cannot keep them all.
+        codes.square = few(ROWS).into_iter().enumerate().map(|(r, x)| if r < 256 { x } else { x + 6e4 }).collect();
         codes.scale = few(ROWS);
         codes.residual = few(ROWS);
         codes.tail = few(ROWS);
