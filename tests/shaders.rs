@@ -150,7 +150,10 @@ fn lint(kernel: &Kernel, text: &str, module: &Module, info: &ModuleInfo) -> Resu
     for set in settings(kernel) {
         let (module, info) = specialise(module, info, kernel.entry, &set)?;
         let (buffers, memory, invocations) = needs(&module, &info, kernel.entry);
-        let most = if for_matrix_units(kernel) { screened::MATRIX_MEMORY } else { WORKGROUP_MEMORY };
+        let most = match kernel.entry.strip_prefix("search_matrix_") {
+            Some(side) => screened::matrix_memory(side.parse().expect("a number")),
+            None => WORKGROUP_MEMORY,
+        };
         if buffers > STORAGE_BUFFERS || memory > most || invocations > INVOCATIONS {
             return Err(format!("{set:?}: {buffers} buffers, {memory} bytes, {invocations} invocations"));
         }

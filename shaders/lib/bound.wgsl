@@ -22,8 +22,8 @@ fn lower_bounds(products: vec4<f32>, query: vec4<f32>, error: f32, of_rows: RowT
 // Where a part begins: tile t of a shard belongs to part t % parts_total whichever launch it falls into, so that short
 // launches fill all parts alike. `row_begin` is the front of a tile.
 fn first_row(part: u32) -> u32 {
-    let tile = p.row_begin / (4u * TX);
-    return p.row_begin + (part + p.parts_total - tile % p.parts_total) % p.parts_total * 4u * TX;
+    let tile = p.row_begin / tile_rows();
+    return p.row_begin + (part + p.parts_total - tile % p.parts_total) % p.parts_total * tile_rows();
 }
 
 // The lists that an earlier launch wrote as heaps, which they are. All threads of the workgroup call it together (one

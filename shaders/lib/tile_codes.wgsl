@@ -7,6 +7,10 @@
 var<workgroup> query_tile: array<vec4<u32>, TY * TD>;
 var<workgroup> row_tile: array<vec4<u32>, TX * TD>;
 
+fn tile_rows() -> u32 {
+    return 4u * TX;
+}
+
 // Sixteen components of a row, which are stored plus 128.
 fn code(row: u32, j: u32) -> vec4<u32> {
     return rows[row * p.row_stride + j] ^ vec4<u32>(0x80808080u);

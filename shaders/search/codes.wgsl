@@ -20,7 +20,7 @@ fn search_codes(
     if (p.resume != 0u) {
         read_heaps(q0, group.y, thread);
     }
-    for (var r0 = first_row(group.y); r0 < p.row_end; r0 += groups.y * 4u * TX) {
+    for (var r0 = first_row(group.y); r0 < p.row_end; r0 += groups.y * tile_rows()) {
         let keys = tile_bounds(q0, r0, local.xy);
         select_tile(keys, q0, r0, local.xy);
     }

@@ -2,7 +2,7 @@
 // ---- search_matrix_16: lower bounds from f16 on matrix units of 16 x 16 x 16, and the `keep` smallest in one pass -----------
 // Buffers: rows and queries (f16, whole tiles of them), row_terms, query_terms, mask
 //   -> out_keys, out_positions [q, parts_total, keep], each part a heap; out_bounds [q, parts_total].
-// One subgroup: strips of 32 queries x 16 rows. One workgroup: 4 TY queries, every `parts_total`-th tile of 4 TX rows.
+// One subgroup: strips of 32 queries x 32 rows. One workgroup: 32 queries, every `parts_total`-th tile of rows.
 // Barriers: one a tile, in lib/matrix; four for each round of the queue, in lib/heap.
 
 alias Left = coop_mat16x16<f16, A>;
@@ -10,20 +10,30 @@ alias Right = coop_mat16x16<f16, B>;
 alias Sum = coop_mat16x16<f32, C>;
 
 const SIDE = 16u;
+const HALVES = 2u;
 
 // 32 queries from q0 with the rows from r0, products from place `at` on.
 fn strip(q0: u32, r0: u32, at: u32) {
     let q = q0 * p.query_stride;
     let r = r0 * p.row_stride;
-    var acc0 = Sum();
-    var acc1 = Sum();
+    var a0 = Sum();
+    var b0 = Sum();
+    var a1 = Sum();
+    var b1 = Sum();
     for (var k = 0u; k < p.row_stride; k += SIDE) {
-        let of_rows = coopLoad<Right>(&rows[r + k], p.row_stride);
-        acc0 = coopMultiplyAdd(coopLoadT<Left>(&queries[q + k], p.query_stride), of_rows, acc0);
-        acc1 = coopMultiplyAdd(coopLoadT<Left>(&queries[q + 16u * p.query_stride + k], p.query_stride), of_rows, acc1);
+        let first = coopLoad<Right>(&rows[r + k], p.row_stride);
+        let second = coopLoad<Right>(&rows[r + SIDE * p.row_stride + k], p.row_stride);
+        let left0 = coopLoadT<Left>(&queries[q + k], p.query_stride);
+        a0 = coopMultiplyAdd(left0, first, a0);
+        b0 = coopMultiplyAdd(left0, second, b0);
+        let left1 = coopLoadT<Left>(&queries[q + 16u * p.query_stride + k], p.query_stride);
+        a1 = coopMultiplyAdd(left1, first, a1);
+        b1 = coopMultiplyAdd(left1, second, b1);
     }
-    coopStoreT(acc0, &products[at], 4u * TX);
-    coopStoreT(acc1, &products[at + 64u * TX], 4u * TX);
+    coopStoreT(a0, &products[at], 4u * TX);
+    coopStoreT(b0, &products[at + SIDE], 4u * TX);
+    coopStoreT(a1, &products[at + 64u * TX], 4u * TX);
+    coopStoreT(b1, &products[at + 64u * TX + SIDE], 4u * TX);
 }
 
 @compute @workgroup_size(TX * TY)

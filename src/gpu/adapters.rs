@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use crate::kernels::search::screened::MATRIX_MEMORY;
+use crate::kernels::search::screened::matrix_memory;
 
 /// What is known of an adapter, and whether nearfield can use it.
 #[derive(Clone, Debug, PartialEq)]
@@ -225,21 +225,20 @@ pub(super) const MATRIX_FEATURES: wgpu::Features =
 /// what else the kernels for them need.
 pub(super) fn matrix(adapter: &wgpu::Adapter) -> Option<u32> {
     let limits = adapter.limits();
-    let room = limits.max_compute_workgroup_storage_size >= MATRIX_MEMORY
-        && limits.max_compute_invocations_per_workgroup.min(limits.max_compute_workgroup_size_x) >= 256;
-    if !room || !adapter.features().contains(MATRIX_FEATURES) {
+    let threads = limits.max_compute_invocations_per_workgroup.min(limits.max_compute_workgroup_size_x);
+    if threads < 256 || !adapter.features().contains(MATRIX_FEATURES) {
         return None;
     }
-    side(&adapter.cooperative_matrix_properties())
+    side(&adapter.cooperative_matrix_properties(), limits.max_compute_workgroup_storage_size)
 }
 
-fn side(listed: &[wgpu::CooperativeMatrixProperties]) -> Option<u32> {
+fn side(listed: &[wgpu::CooperativeMatrixProperties], memory: u32) -> Option<u32> {
     use wgpu::CooperativeScalarType::{F16, F32};
     let has = |side: u32| {
         let square = |p: &&wgpu::CooperativeMatrixProperties| [p.m_size, p.n_size, p.k_size] == [side; 3];
         listed.iter().filter(square).any(|p| p.ab_type == F16 && p.cr_type == F32)
     };
-    [16, 8].into_iter().find(|&side| has(side))
+    [16, 8].into_iter().find(|&side| memory >= matrix_memory(side) && has(side))
 }
 
 pub(super) fn report(index: usize, adapter: &wgpu::Adapter) -> AdapterReport {
@@ -374,6 +373,26 @@ mod tests {
             assert!(error.contains("Iris Xe") && error.contains("llvmpipe"), "{error}");
         }
         assert!(matches!(select(&reports, &Select::Name("ancient".into())), Err(OpenError::Unusable { .. })));
+    }
+
+    #[test]
+    fn matrix_units_only_in_listed_shapes_with_sums_in_f32() {
+        use wgpu::CooperativeScalarType::{F16, F32};
+        let shape = |m_size, n_size, k_size, cr_type| wgpu::CooperativeMatrixProperties {
+            m_size,
+            n_size,
+            k_size,
+            ab_type: F16,
+            cr_type,
+            saturating_accumulation: false,
+        };
+        let (eight, sixteen) = (shape(8, 8, 8, F32), shape(16, 16, 16, F32));
+        assert_eq!(side(&[eight.clone(), sixteen.clone()], 48 << 10), Some(16));
+        assert_eq!(side(&[sixteen.clone(), eight.clone()], 32 << 10), Some(8), "too little memory for the larger");
+        assert_eq!(side(&[sixteen], 32 << 10), None);
+        assert_eq!(side(&[shape(16, 8, 16, F32), shape(16, 16, 8, F32), shape(16, 16, 16, F16)], 48 << 10), None);
+        assert_eq!(side(&[eight], 16 << 10), None);
+        assert_eq!(side(&[], 48 << 10), None);
     }
 
     #[test]

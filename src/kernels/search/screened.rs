@@ -64,12 +64,12 @@ impl Unit {
     }
 }
 
-/// Bytes of workgroup memory that the kernels for matrix units take at most.
-pub const MATRIX_MEMORY: u32 = 28 << 10;
+/// Bytes of workgroup memory that the kernel for matrix units of a side takes at most.
+pub const fn matrix_memory(side: u32) -> u32 {
+    if side == 16 { 44 << 10 } else { 28 << 10 }
+}
 /// Components of f16 rows are filled up to a multiple of this, and rows and queries to whole tiles.
 pub const MATRIX_STEP: usize = 16;
-/// Rows of a tile of matrix units.
-pub const MATRIX_ROWS: usize = 128;
 /// Queries of a tile of matrix units.
 pub const MATRIX_QUERIES: usize = 32;
 
@@ -100,9 +100,14 @@ impl Tiling {
             (9..=16, _) | (_, 64) => Shape { tx: 32, ty: 4, td: 8 },
             _ => Shape { tx: 32, ty: 8, td: 8 },
         };
-        let tiles = rows.div_ceil(shape.rows());
-        let wanted = (4 * keep).div_ceil(places).min(tiles).min(caps.max_groups);
-        Tiling { unit, shape, parts: shape.walkers(rows, queries, 2048, 8, caps).max(wanted), places }
+        let tiling = Tiling { unit, shape, parts: shape.walkers(rows, queries, 2048, 8, caps), places };
+        let most = rows.div_ceil(tiling.rows()).min(caps.max_groups);
+        Tiling { parts: tiling.parts.max((4 * keep).div_ceil(places)).min(most), ..tiling }
+    }
+
+    /// Rows of a tile.
+    fn rows(&self) -> u32 {
+        if self.unit == Unit::Matrix(16) { 2 * self.shape.rows() } else { self.shape.rows() }
     }
 }
 
@@ -302,7 +307,7 @@ mod tests {
                 {
                     let tiling = Tiling::of(unit, queries, rows, keep, &CAPS);
                     let room = tiling.parts * tiling.places;
-                    let tiles = rows.div_ceil(tiling.shape.rows());
+                    let tiles = rows.div_ceil(tiling.rows());
                     assert!(room >= 4 * keep || tiling.parts == tiles, "{queries} {rows} {keep}: {tiling:?}");
                     assert!(tiling.parts >= 1 && tiling.parts <= CAPS.max_groups);
                 }
