@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use naga::back::{hlsl, msl, pipeline_constants::process_overrides, spv};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, Module, ShaderStage, TypeInner};
-use nearfield::kernels::search::screened;
+use nearfield::kernels::search::screened::{self, for_matrix_units};
 use nearfield::kernels::source::{ParamsIn, Target, compose};
 use nearfield::kernels::{Access, Kernel, Variant, distance, normalize, range, refine, registry, search, select_k};
 
@@ -84,11 +84,6 @@ fn to_hlsl(module: &Module, info: &ModuleInfo, entry: &str) -> Result<String, St
     let written = writer.write(module, info, None).map_err(|e| e.to_string())?;
     let names = written.entry_point_names.into_iter().collect::<Result<Vec<_>, _>>().map_err(|e| e.to_string())?;
     Ok(format!("// entry: {}\n{text}", names.join(" ")))
-}
-
-/// Whether a kernel is for matrix units, which naga writes for Vulkan and Metal only.
-fn for_matrix_units(kernel: &Kernel) -> bool {
-    kernel.entry.starts_with("search_matrix")
 }
 
 /// Every text that a device is given.

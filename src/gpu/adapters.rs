@@ -387,8 +387,8 @@ mod tests {
             saturating_accumulation: false,
         };
         let (eight, sixteen) = (shape(8, 8, 8, F32), shape(16, 16, 16, F32));
-        assert_eq!(side(&[eight.clone(), sixteen.clone()], 48 << 10), Some(16));
-        assert_eq!(side(&[sixteen.clone(), eight.clone()], 32 << 10), Some(8), "too little memory for the larger");
+        assert_eq!(side(&[eight, sixteen], 48 << 10), Some(16));
+        assert_eq!(side(&[sixteen, eight], 32 << 10), Some(8), "too little memory for the larger");
         assert_eq!(side(&[sixteen], 32 << 10), None);
         assert_eq!(side(&[shape(16, 8, 16, F32), shape(16, 16, 8, F32), shape(16, 16, 16, F16)], 48 << 10), None);
         assert_eq!(side(&[eight], 16 << 10), None);

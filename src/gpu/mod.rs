@@ -176,9 +176,15 @@ impl Engine for GpuEngine {
     fn wants_screen(&self, plan: &Plan) -> bool {
         let p = &plan.problem;
         let scratch = lower::scratch_bytes(self.budget());
-        if let Some(Step::Search { screen: Screen::Int8, .. }) = plan.steps.first() {
-            // A code has at most as many bytes as a row has components. It is less to read even for one query.
-            let bytes = p.rows as u64 * (p.dim.next_multiple_of(16) as u64 + 17);
+        let component = match plan.steps.first() {
+            // Codes have at most as many components as rows.
+            Some(Step::Search { screen: Screen::Int8, .. }) => 1,
+            Some(Step::Search { screen: Screen::F16, .. }) if self.machine.context.matrix.is_some() => 2,
+            _ => 0,
+        };
+        if component > 0 {
+            // Less to read even for one query.
+            let bytes = p.rows as u64 * (p.dim.next_multiple_of(16) as u64 * component + 17);
             return kernels::search::screens(p.metric) && resident::bytes_fit(self.budget(), bytes, scratch);
         }
         let bytes = p.rows as u64 * (rows::row_bytes(p.dtype, p.dim) + 4);

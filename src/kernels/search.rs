@@ -215,7 +215,14 @@ pub fn cost(p: &Problem, screen: Screen, keep: usize) -> Cost {
         Screen::None => direct.operations,
         _ => p.rows as f64 * p.queries as f64 * (p.dim as f64 * 2.0 + 4.0),
     };
-    Cost { bytes_written: p.queries as f64 * keep as f64 * 8.0, operations, launches: 2.0, ..direct }
+    // Rows in a screen's own form: at most as many components as the rows have, and four numbers each.
+    let copies = |component: f64| p.rows as f64 * (p.dim as f64 * component + 16.0);
+    let bytes_read = match screen {
+        Screen::None | Screen::F32 => direct.bytes_read,
+        Screen::F16 => copies(2.0),
+        Screen::Int8 => copies(1.0),
+    };
+    Cost { bytes_read, bytes_written: p.queries as f64 * keep as f64 * 8.0, operations, launches: 2.0 }
 }
 
 /// The `keep` smallest (key, position) of each query among allowed rows, in f64, by the direct key.

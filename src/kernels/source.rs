@@ -7,6 +7,7 @@
 
 use std::fmt::Write;
 
+use super::search::screened::for_matrix_units;
 use super::{Access, Kernel, Variant, registry};
 use crate::plan::{Norm, Screen};
 use crate::types::{DType, Metric};
@@ -117,7 +118,7 @@ const NORMS: [(&str, Norm); 3] = [("NORM_L2", Norm::L2), ("NORM_L1", Norm::L1), 
 /// The whole text of a kernel.
 pub fn compose(kernel: &Kernel, variant: Variant, params: ParamsIn, target: Target) -> String {
     let mut text = String::new();
-    if kernel.wgsl.contains("coop_mat") {
+    if for_matrix_units(kernel) {
         text.push_str("enable f16;\nenable wgpu_cooperative_matrix;\n");
     }
     if target == Target::Web && variant.subgroups {

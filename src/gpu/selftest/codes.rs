@@ -51,7 +51,8 @@ impl Data {
         };
         let mut codes = Codes { dim: DIM, ..Codes::default() };
         // All 8 bits, and the same code every fifth row: then only terms and positions decide.
-        codes.bytes = (0..ROWS * DIM).map(|i| if i / DIM % 5 == 0 { 255 } else { random(256) as u8 }).collect();
+        codes.bytes =
+            (0..ROWS * DIM).map(|i| if (i / DIM).is_multiple_of(5) { 255 } else { random(256) as u8 }).collect();
         codes.bytes.resize(ROWS * DIM + PADDING, 0);
         let mut few = |count: usize| -> Vec<f32> { (0..count).map(|_| random(4) as f32).collect() };
         // Near rows crowd into the first parts, which cannot keep them all.

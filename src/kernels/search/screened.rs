@@ -206,6 +206,12 @@ static MATRIX_16: Kernel = Kernel {
     overrides: &[],
 };
 
+/// Whether a kernel can only be compiled where there are matrix units: such a text asks for what naga writes for Vulkan and
+/// Metal alone, and what a driver must list.
+pub fn for_matrix_units(kernel: &Kernel) -> bool {
+    kernel.libs.contains(&lib::TILE_MATRIX)
+}
+
 /// The entry points of the files in `shaders/search/`.
 pub fn kernels() -> Vec<&'static Kernel> {
     vec![&CODES, &MATRIX_8, &MATRIX_16]
