@@ -23,6 +23,7 @@
 //! `ARCHITECTURE.md` in the repository shows the way through the code, `docs/numerics.md` what "exact" means and why it
 //! holds.
 
+mod codec;
 #[doc(hidden)]
 pub mod cpu;
 mod device;
@@ -51,7 +52,7 @@ pub use error::{BuildError, DeviceError, SearchError};
 pub use gpu::{AdapterReport, adapters};
 pub use index::{Explanation, FileInfo, Flat, Index, IndexSpec, OpenError, SearchOptions, UnknownSpec};
 pub use kernels::Cost;
-pub use plan::{Norm, Plan, Problem, Screen, Step};
+pub use plan::{Norm, Plan, Problem, Screen, Step, UnknownScreen};
 pub use stats::{Ceilings, SearchStats, Stage};
 pub use types::*;
 pub use verbs::Order;

@@ -130,13 +130,12 @@ pub fn spec(text: &str) -> Result<IndexSpec, String> {
 
 /// `--screen`; `auto` leaves the choice to the device.
 pub fn screen(text: &str) -> Result<ScreenChoice, String> {
-    match text {
-        "auto" => Ok(ScreenChoice(None)),
-        "none" => Ok(ScreenChoice(Some(Screen::None))),
-        "f32" => Ok(ScreenChoice(Some(Screen::F32))),
-        _ => {
-            let hint = nearest(text, ["auto", "none", "f32"]).map(|n| format!("; did you mean `{n}`?"));
-            Err(format!("unknown screen `{text}`; there are auto, none, f32{}", hint.unwrap_or_default()))
+    match text.parse() {
+        _ if text == "auto" => Ok(ScreenChoice(None)),
+        Ok(screen) => Ok(ScreenChoice(Some(screen))),
+        Err(_) => {
+            let hint = nearest(text, ["auto", "none", "f32", "int8"]).map(|n| format!("; did you mean `{n}`?"));
+            Err(format!("unknown screen `{text}`; there are auto, none, f32, f16, int8{}", hint.unwrap_or_default()))
         }
     }
 }
@@ -228,7 +227,7 @@ mod tests {
         assert!(metric("lp:0").unwrap_err().contains("lp:3"));
         assert!(spec("Flatt").unwrap_err().contains("did you mean `Flat`?"));
         assert!(spec("flat").unwrap_err().contains("capital"));
-        assert!(screen("f16").unwrap_err().contains("auto, none, f32"));
+        assert!(screen("f64").unwrap_err().contains("auto, none, f32"));
     }
 
     #[test]

@@ -13,6 +13,7 @@
 #![allow(clippy::needless_range_loop)]
 
 pub(crate) mod bits;
+pub(crate) mod bytes;
 pub(crate) mod convert;
 pub(crate) mod direct;
 mod math;
@@ -180,6 +181,18 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn sum(self, a: Self::F) -> f32;
     /// The largest lane.
     fn largest(self, a: Self::F) -> f32;
+    /// Of the lanes j, j + 4, j + 8, ... the smallest, for j from 0 to 3.
+    #[inline(always)]
+    fn least_of_four(self, a: Self::F) -> [f32; 4] {
+        let mut lanes = [f32::INFINITY; MAX_LANES];
+        // SAFETY: MAX_LANES >= LANES.
+        unsafe { self.store(lanes.as_mut_ptr(), a) };
+        let mut out = [f32::INFINITY; 4];
+        for (i, &x) in lanes.iter().enumerate() {
+            out[i % 4] = out[i % 4].min(x);
+        }
+        out
+    }
 
     /// # Safety
     /// `LANES` f32 are readable at `p`.
