@@ -31,7 +31,7 @@ use self::submit::Machine;
 use crate::engine::{Engine, EngineError, Output, Task};
 use crate::kernels;
 use crate::kernels::search::MAX_KEEP;
-use crate::plan::{Plan, Screen, Step};
+use crate::plan::{Plan, Problem, Screen, Step};
 use crate::stats::{Ceilings, SearchStats};
 use crate::types::DType;
 
@@ -194,6 +194,10 @@ impl Engine for GpuEngine {
             && p.dtype != DType::Bits
             && kernels::search::screens(p.metric)
             && resident::bytes_fit(self.budget(), bytes, scratch)
+    }
+
+    fn wants_codes(&self, p: &Problem) -> bool {
+        p.dtype != DType::Bits && self.wants_screen(&Plan::one(*p, Step::Search { screen: Screen::Int8, keep: 1 }))
     }
 
     fn ceilings(&self) -> Ceilings {
