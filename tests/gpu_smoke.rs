@@ -530,3 +530,30 @@ fn row_b8_matrix_units_are_used_where_they_are_listed() {
     }
     assert!(tested > 0 || std::env::var_os("NEARFIELD_TEST_MATRIX").is_none(), "no adapter lists f16 matrices");
 }
+
+/// An index on the GPU, with codes that the index itself has trained.
+#[test]
+fn row_b8_an_index_answers_the_same_behind_every_screen() {
+    use nearfield::{Device, DeviceOptions, Flat, Index, SearchOptions};
+    let data = Data::new(3000, 21, 40);
+    for adapter in gpu::adapters().into_iter().filter(|a| a.usable) {
+        let options = DeviceOptions { device: Some(format!("gpu:{}", adapter.index)), ..DeviceOptions::default() };
+        let device = Device::open(&options).unwrap();
+        for metric in [Metric::L2, Metric::InnerProduct, Metric::Cosine] {
+            let mut index = Flat::new(&device, 40, metric).unwrap();
+            index.add(data.rows()).unwrap();
+            for screen in [Screen::None, Screen::F32, Screen::F16, Screen::Int8] {
+                let mut options = SearchOptions::default();
+                options.screen = Some(screen);
+                let (found, stats) = index.search_with(data.query_rows(), 10, &options).unwrap();
+                for (q, wanted) in data.reference(metric, None, 10).iter().enumerate() {
+                    for (i, &(key, _)) in wanted.iter().enumerate() {
+                        let distance = f64::from(metric.external(found.distances[q * 10 + i]));
+                        assert!((distance - key).abs() < 1e-4, "{} {metric} {screen}: {distance}, {key}", adapter.name);
+                    }
+                }
+                assert_eq!(stats.kernels.iter().any(|k| k.contains("codes")), screen == Screen::Int8, "{stats:?}");
+            }
+        }
+    }
+}
