@@ -27,7 +27,9 @@ impl CpuEngine {
         // Small sets stay with the thread that reads them, so that waking threads does not count.
         let own = |bytes: usize| (bytes as u64, self.read_own(bytes / self.threads));
         let large = self.filled(4 * BUFFER);
-        let read = vec![own(256 << 10), own(4 << 20), own(16 << 20), (4 * large.len() as u64, self.read(&large, 3))];
+        let shared = |floats: usize| (4 * floats as u64, self.read(&large[..floats], 3));
+        let small = self.threads * (16 << 10);
+        let read = vec![own(small), own(1 << 20), own(8 << 20), shared(BUFFER), shared(4 * BUFFER)];
         let copy = self.copy(large);
         let f32 = format!("multiply-adds, {}", self.level().name());
         let (_, dot) = probe::dot(self.token, 1);
@@ -39,8 +41,8 @@ impl CpuEngine {
             peaks: vec![
                 measured(Unit::F32, self.together(|| probe::multiply(self.token, 1 << 14)), f32),
                 absent(Unit::F16, "rows of f16 are computed with in f32"),
-                measured(Unit::Int8, self.together(|| probe::dot(self.token, 1 << 14).0), dot.to_owned()),
-                measured(Unit::Popcount, self.together(|| probe::count(self.token, 1 << 14)), "vectorised".to_owned()),
+                measured(Unit::Int8, self.together(|| probe::dot(self.token, 1 << 12).0), dot.to_owned()),
+                measured(Unit::Popcount, self.together(|| probe::count(self.token, 1 << 10)), "vectorised".to_owned()),
                 absent(Unit::Matrix, "a CPU's matrix units are not used"),
             ],
             launch_seconds: self.wake(),

@@ -35,7 +35,7 @@ pub struct Identity {
     pub kind: String,
     /// `vulkan`, `metal` or `dx12`.
     pub backend: Option<String>,
-    /// Driver name and version.
+    /// Driver name and version; of a CPU the processor's name, where the system says it.
     pub driver: Option<String>,
 }
 
@@ -136,7 +136,7 @@ impl Subject {
     pub fn identity(&self) -> Identity {
         match self {
             Subject::Cpu(engine) => {
-                Identity { name: engine.name(), kind: "cpu".to_owned(), backend: None, driver: None }
+                Identity { name: engine.name(), kind: "cpu".to_owned(), backend: None, driver: processor() }
             }
             #[cfg(feature = "gpu")]
             Subject::Gpu(engine) => {
@@ -220,6 +220,13 @@ impl Subject {
             Ok(Run { began, wall: Duration::from_secs_f64(took.wall), stages: stages.into_iter().collect() })
         })
     }
+}
+
+/// The processor's name, where the system says it in a file.
+fn processor() -> Option<String> {
+    let text = std::fs::read_to_string("/proc/cpuinfo").ok()?;
+    let line = text.lines().find(|line| line.starts_with("model name"))?;
+    Some(line.split_once(':')?.1.trim().to_owned())
 }
 
 /// At least as many runs as the budget says, and more while there is time.

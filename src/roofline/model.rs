@@ -6,6 +6,9 @@ use crate::stats::{Roofs, Unit};
 /// From this share of a roof on the model is at fault: nothing is faster than the hardware, and a tenth is left for noise.
 pub const FAULT: f64 = 1.1;
 
+/// What is read so many times faster than memory lies in a cache.
+const CACHE: f64 = 1.25;
+
 /// The roofs that hold for one workload.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Limit {
@@ -45,12 +48,9 @@ impl Limit {
             Some(rate) => (unit, rate),
             None => (Unit::F32, roofs.peak(Unit::F32).unwrap_or(f64::NAN)),
         };
-        Limit {
-            bytes_per_second: reads.fold(roofs.copy, f64::max),
-            cached: at + 1 < sizes.len(),
-            operations_per_second: rate,
-            unit,
-        }
+        let bytes_per_second = reads.fold(roofs.copy, f64::max);
+        let memory = sizes.last().map_or(0.0, |&(_, rate)| rate).max(roofs.copy);
+        Limit { bytes_per_second, cached: bytes_per_second > CACHE * memory, operations_per_second: rate, unit }
     }
 
     /// Seconds that the hardware needs at least.

@@ -1,7 +1,7 @@
 //! Workloads of every verb on a ladder of shapes, the same for the shader benchmark and for `cargo bench`.
 
 use crate::engine::{Base, Engine, EngineError, Input, Output, Tag, Task};
-use crate::kernels::{Cost, metric};
+use crate::kernels::{self, Cost, metric};
 use crate::plan::{Norm, Plan, Problem, Screen, Step};
 use crate::stats::{SearchStats, Unit};
 use crate::types::{DType, MatrixView, Metric, RowsView};
@@ -307,7 +307,14 @@ impl Workload<'_> {
 
     /// Bytes and operations of all its steps.
     pub fn cost(&self) -> Cost {
-        self.plan.costs().into_iter().fold(Cost::default(), |a, b| Cost {
+        let Problem { queries, rows, .. } = self.plan.problem;
+        let given = if self.positions.is_empty() { rows } else { self.positions.len() / queries.max(1) };
+        let costs = match self.plan.steps.as_slice() {
+            // Candidates that were given are fewer than rows.
+            [step @ Step::Refine] => vec![kernels::cost(&self.plan.problem, step, given)],
+            _ => self.plan.costs(),
+        };
+        costs.into_iter().fold(Cost::default(), |a, b| Cost {
             bytes_read: a.bytes_read + b.bytes_read,
             bytes_written: a.bytes_written + b.bytes_written,
             operations: a.operations + b.operations,

@@ -28,13 +28,14 @@ const COPY_BYTES: f64 = 2.0 * 16.0 * 64.0;
 pub(super) fn roofs(machine: &Machine) -> Result<Roofs, ShaderError> {
     let mut roofs = Roofs::default();
     let largest = set_bytes(machine);
-    for bytes in [1 << 20, 16 << 20, largest] {
-        if roofs.read.last().is_none_or(|&(last, _)| bytes > last) {
-            let prepared = prepare(machine, READ, [bytes, 16])?;
-            roofs.read.push((bytes, rate(&prepared, READ_BYTES)?));
-        }
+    let smaller = [1 << 20, 16 << 20, 128 << 20].into_iter().filter(|&bytes| bytes < largest);
+    for bytes in smaller.chain([largest]) {
+        let prepared = prepare(machine, READ, [bytes, 16])?;
+        roofs.read.push((bytes, rate(&prepared, READ_BYTES)?));
     }
-    roofs.copy = rate(&prepare(machine, COPY, [largest, largest])?, COPY_BYTES)?;
+    // Drivers copy in their own ways.
+    let by_driver = super::bandwidth(machine).unwrap_or(0.0);
+    roofs.copy = rate(&prepare(machine, COPY, [largest, largest])?, COPY_BYTES)?.max(by_driver);
     for (unit, wgsl, operations, how) in ARITHMETIC {
         roofs.peaks.push(peak(machine, unit, wgsl, operations, how));
     }
@@ -44,8 +45,8 @@ pub(super) fn roofs(machine: &Machine) -> Result<Roofs, ShaderError> {
     let mut launches = Vec::new();
     let mut trips = Vec::new();
     for _ in 0..20 {
-        launches.push(nothing.run([1; 3], 1)?.wall);
-        trips.push(nothing.round_trip()?);
+        launches.push(nothing.trip(false)?);
+        trips.push(nothing.trip(true)?);
     }
     roofs.launch_seconds = median(launches);
     roofs.read_back_seconds = Some(median(trips));

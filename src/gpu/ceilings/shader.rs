@@ -228,8 +228,9 @@ impl<'a> Prepared<'a> {
         Ok(Took { wall, device })
     }
 
-    /// Seconds from recording one dispatch to having four bytes of its result in host memory.
-    pub(super) fn round_trip(&self) -> Result<f64, EngineError> {
+    /// Seconds from recording one dispatch of one workgroup to its end, or to having four bytes of its result in host
+    /// memory.
+    pub(super) fn trip(&self, read_back: bool) -> Result<f64, EngineError> {
         let context = &self.machine.context;
         let Some(result) = self.buffers.last() else { return Ok(f64::NAN) };
         let read = self.machine.memory.scratch(context, 16, READ_BACK)?;
@@ -242,10 +243,15 @@ impl<'a> Prepared<'a> {
             self.groups.iter().for_each(|(group, bound)| pass.set_bind_group(*group, bound, &[]));
             pass.dispatch_workgroups(1, 1, 1);
             drop(pass);
-            encoder.copy_buffer_to_buffer(result.raw(), 0, read.raw(), 0, 4);
+            if read_back {
+                encoder.copy_buffer_to_buffer(result.raw(), 0, read.raw(), 0, 4);
+            }
             context.queue.submit([encoder.finish()])
         })?;
-        mapped(self.machine, read.raw(), submission, |_| ())?;
+        match read_back {
+            true => mapped(self.machine, read.raw(), submission, |_| ())?,
+            false => context.wait(Some(submission))?,
+        }
         Ok(began.elapsed().as_secs_f64())
     }
 }
@@ -291,11 +297,14 @@ fn mapped<T>(
         buffer.map_async(wgpu::MapMode::Read, .., move |result| _ = ended.try_send(result.is_ok()));
     })?;
     context.wait(Some(submission))?;
-    context.wait(None)?;
-    let failed = || EngineError::Driver("a buffer was not mapped".to_owned());
-    match result.recv_timeout(std::time::Duration::from_secs(10)) {
+    // The callback may be late.
+    let early = result.try_recv();
+    if early.is_err() {
+        context.wait(None)?;
+    }
+    match early.or_else(|_| result.recv_timeout(std::time::Duration::from_secs(10))) {
         Ok(true) => {}
-        _ => return Err(failed()),
+        _ => return Err(EngineError::Driver("a buffer was not mapped".to_owned())),
     }
     let view = buffer.get_mapped_range(..).map_err(|e| EngineError::Driver(e.to_string()))?;
     let value = look(&view);

@@ -75,7 +75,7 @@ impl Comparison {
             };
             let change = format!("{:+.0} %", 100.0 * p.change);
             let noise = format!("{:.0} %", 100.0 * p.noise);
-            [p.name.clone(), p.shape.clone(), time(p.old_s), time(p.new_s), change, noise, mark.to_owned()]
+            [p.name.clone(), ui::shape(&p.shape), time(p.old_s), time(p.new_s), change, noise, mark.to_owned()]
         });
         text += &ui::table(["kernel", "shape", "before", "now", "change", "noise", ""], cells);
         let count = |verdict| self.pairs.iter().filter(|p| p.verdict == verdict).count();

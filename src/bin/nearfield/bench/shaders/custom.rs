@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use nearfield::roofline::model::Limit;
 use nearfield::roofline::{Budget, MeasureError, Run, Subject};
-use nearfield::{Cost, Roofs, Unit};
+use nearfield::{Cost, Unit};
 use serde::Deserialize;
 
-use super::record::Row;
+use super::Timed;
 use crate::fail;
 
 /// The shader and its description.
@@ -152,14 +151,19 @@ impl Custom {
         fail::input(format!("`{file}` is a shader and needs a GPU; this is {device} (`--device` names another)"))
     }
 
-    /// What the runs say of it.
-    pub fn row(&self, runs: &[Run], roofs: &Roofs) -> Row {
-        let touched = self.bindings.buffers.iter().map(|b| b.bytes).sum();
+    /// The runs and what they did.
+    pub fn timed(&self, runs: Vec<Run>) -> Timed {
         let cost = &self.bindings.cost;
-        let cost = Cost { bytes_read: cost.bytes, operations: cost.operations, launches: 1.0, ..Cost::default() };
         let [x, y, z] = self.bindings.workgroups;
-        let shape = format!("{x} x {y} x {z} groups");
-        Row::new("yours", self.name(), shape, runs, &cost, &Limit::of(roofs, self.unit, touched))
+        Timed {
+            family: "yours",
+            name: self.name(),
+            shape: format!("{x} x {y} x {z} groups"),
+            runs,
+            cost: Cost { bytes_read: cost.bytes, operations: cost.operations, launches: 1.0, ..Cost::default() },
+            unit: self.unit,
+            bytes_touched: self.bindings.buffers.iter().map(|b| b.bytes).sum(),
+        }
     }
 }
 

@@ -4,11 +4,12 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
+use nearfield::Roofs;
 use nearfield::roofline::model::{FAULT, Limit};
 use nearfield::roofline::{Run, Subject};
-use nearfield::{Cost, Roofs};
 use serde::{Deserialize, Serialize};
 
+use super::Timed;
 use crate::fail;
 
 /// The first member of the file, and its only value so far.
@@ -133,7 +134,8 @@ fn clock(on_device: bool) -> &'static str {
 
 impl Row {
     /// What some runs say of a kernel with this cost under these roofs.
-    pub fn new(family: &str, name: String, shape: String, runs: &[Run], cost: &Cost, limit: &Limit) -> Row {
+    pub fn new(timed: &Timed, limit: &Limit) -> Row {
+        let Timed { runs, cost, .. } = timed;
         let times: Vec<f64> = runs.iter().map(Run::seconds).collect();
         let walls = runs.iter().map(|run| run.wall.as_secs_f64()).collect();
         let median_s = median(times.clone());
@@ -145,9 +147,9 @@ impl Row {
             )
         });
         Row {
-            family: family.to_owned(),
-            name,
-            shape,
+            family: timed.family.to_owned(),
+            name: timed.name.clone(),
+            shape: timed.shape.clone(),
             timed_by: clock(runs.iter().any(Run::on_device)).to_owned(),
             runs: runs.len(),
             median_s,
@@ -195,7 +197,7 @@ pub fn read(path: &Path) -> Result<Report> {
 mod tests {
     use std::time::{Duration, Instant};
 
-    use nearfield::Unit;
+    use nearfield::{Cost, Unit};
 
     use super::*;
 
@@ -210,7 +212,12 @@ mod tests {
         let run = |ms| Run { began: Instant::now(), wall: Duration::from_millis(ms), stages: Vec::new() };
         let limit = Limit { bytes_per_second: 1e9, cached: false, operations_per_second: 1e12, unit: Unit::F32 };
         let cost = Cost { bytes_read: 1e8, ..Cost::default() };
-        let row = |ms| Row::new("search", "x".into(), "1".into(), &[run(ms), run(ms + 2), run(ms + 1)], &cost, &limit);
+        let row = |ms| {
+            let (name, shape) = ("search".to_owned(), "1".to_owned());
+            let runs = vec![run(ms), run(ms + 2), run(ms + 1)];
+            let timed = Timed { family: "search", name, shape, runs, cost, unit: Unit::F32, bytes_touched: 1 };
+            Row::new(&timed, &limit)
+        };
         // 100 ms is what the memory allows.
         let slow = row(199);
         assert!((slow.share - 0.5).abs() < 1e-9 && slow.fault.is_none() && slow.timed_by == "wall clock");

@@ -13,7 +13,7 @@ pub fn text(report: &Report) -> String {
     if !about.is_empty() {
         _ = writeln!(text, "{}", about.join(", "));
     }
-    for (head, line) in ceilings(&report.ceilings) {
+    for (head, line) in ceilings(&report.ceilings, device.kind == "cpu") {
         _ = writeln!(text, "{head:<12}{}", ui::wrap(&line, ui::width(), 12, 12));
     }
     let timed = match report.timed_by.as_str() {
@@ -39,7 +39,7 @@ fn cells(row: &Row) -> [String; 8] {
     let mark = if row.fault.is_some() { " !" } else { "" };
     [
         row.name.clone(),
-        row.shape.clone(),
+        ui::shape(&row.shape),
         time(row.median_s),
         format!("{:.0} %", 100.0 * row.mad_s / row.median_s),
         rate(row.gbs),
@@ -50,7 +50,7 @@ fn cells(row: &Row) -> [String; 8] {
 }
 
 /// The ceilings in lines: what it is, and how much.
-fn ceilings(c: &Ceilings) -> Vec<(&'static str, String)> {
+fn ceilings(c: &Ceilings, cpu: bool) -> Vec<(&'static str, String)> {
     let (caches, memory) = match c.read.split_last() {
         Some((memory, caches)) => {
             (caches, format!("{} GB/s read from {}, ", rate(memory.gbs), ui::bytes(memory.bytes)))
@@ -65,7 +65,8 @@ fn ceilings(c: &Ceilings) -> Vec<(&'static str, String)> {
         c.arithmetic.iter().filter_map(|a| Some(format!("{} {} ({})", a.unit, measured(a.gops?), a.note))).collect();
     let absent: Vec<String> =
         c.arithmetic.iter().filter(|a| a.gops.is_none()).map(|a| format!("{}: {}", a.unit, a.note)).collect();
-    let mut latency = format!("{} to start a kernel and see it end", time(c.launch_s));
+    let mut latency =
+        time(c.launch_s) + if cpu { " to wake every thread" } else { " to start a kernel and see it end" };
     if let Some(seconds) = c.read_back_s {
         latency += &format!(", {} with its result read back", time(seconds));
     }
