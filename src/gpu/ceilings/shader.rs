@@ -278,7 +278,7 @@ impl Clock {
     /// Seconds of the pass that has ended.
     fn seconds(&self, machine: &Machine) -> Result<f64, EngineError> {
         let submission = machine.context.scoped(0, || machine.context.queue.submit([]))?;
-        let ticks = mapped(machine, &self.read, submission, |bytes| bytemuck::pod_collect_to_vec::<u8, u64>(bytes))?;
+        let ticks = mapped(machine, &self.read, submission, bytemuck::pod_collect_to_vec::<u8, u64>)?;
         let (begin, end) = (ticks.first().copied().unwrap_or(0), ticks.get(1).copied().unwrap_or(0));
         Ok(end.saturating_sub(begin) as f64 * self.tick * 1e-9)
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use nearfield::roofline::{Budget, MeasureError, Run, Subject};
+use nearfield::roofline::{Budget, Run, Subject};
 use nearfield::{Cost, Unit};
 use serde::Deserialize;
 
@@ -112,6 +112,7 @@ impl Custom {
     #[cfg(feature = "gpu")]
     pub fn measure(&self, subject: &Subject, budget: Budget) -> Result<Vec<Run>> {
         use nearfield::gpu::{Shader, ShaderBuffer, ShaderError};
+        use nearfield::roofline::MeasureError;
         let Subject::Gpu(engine) = subject else { return Err(self.needs_gpu(subject)) };
         let fill = |fill: &Fill| match *fill {
             Fill::Zeros => nearfield::gpu::Fill::Zeros,

@@ -54,13 +54,16 @@ impl Board {
 
     /// A line as small boxes.
     pub fn block_line(&mut self, from: (f64, f64), to: (f64, f64), half: f64) {
-        let (dx, dy) = (to.0 - from.0, to.1 - from.1);
-        let steps = (dx.hypot(dy) / half.max(1.0)).ceil().clamp(1.0, 2_000.0);
-        for i in 0..=steps as usize {
-            let share = i as f64 / steps;
-            let middle = (from.0 + share * dx, from.1 + share * dy);
-            self.block(Box2::around(middle, 2.0 * half, 2.0 * half));
-        }
+        self.taken.extend(along(from, to, half));
+    }
+
+    /// The area that such a line would cover of what is taken.
+    pub fn covered_by_line(&self, from: (f64, f64), to: (f64, f64), half: f64) -> f64 {
+        along(from, to, half).map(|part| self.covered(&part)).sum()
+    }
+
+    fn covered(&self, what: &Box2) -> f64 {
+        self.taken.iter().map(|taken| taken.overlap(what)).sum()
     }
 
     /// The nearest free place for a label of a point, which is then taken; where there is none, the place that covers
@@ -78,7 +81,7 @@ impl Board {
                 if !self.edge.holds(&label) {
                     continue;
                 }
-                let covered: f64 = self.taken.iter().map(|t| t.overlap(&label)).sum();
+                let covered = self.covered(&label);
                 let place = Place { x: at.0, y: at.1, far: ring > 0 };
                 if best.is_none_or(|(least, _)| covered < least) {
                     best = Some((covered, place));
@@ -92,6 +95,16 @@ impl Board {
         self.block(Box2::around((place.x, place.y), width, height));
         place
     }
+}
+
+/// A line as boxes, `half` a box on either side of it.
+fn along(from: (f64, f64), to: (f64, f64), half: f64) -> impl Iterator<Item = Box2> {
+    let (dx, dy) = (to.0 - from.0, to.1 - from.1);
+    let steps = (dx.hypot(dy) / half.max(1.0)).ceil().clamp(1.0, 2_000.0);
+    (0..=steps as usize).map(move |i| {
+        let share = i as f64 / steps;
+        Box2::around((from.0 + share * dx, from.1 + share * dy), 2.0 * half, 2.0 * half)
+    })
 }
 
 #[cfg(test)]
@@ -123,6 +136,14 @@ mod tests {
             assert!(boxes[..i].iter().all(|b| a.overlap(b) == 0.0), "label {i}");
             assert!(a.y1 <= 118.0 || a.y0 >= 122.0, "label {i} is on the line");
         }
+    }
+
+    #[test]
+    fn a_line_knows_what_it_would_cover() {
+        let mut board = board();
+        board.block(Box2::around((200.0, 100.0), 11.0, 11.0));
+        assert!(board.covered_by_line((150.0, 100.0), (250.0, 100.0), 9.0) > 0.0);
+        assert_eq!(board.covered_by_line((150.0, 130.0), (250.0, 130.0), 9.0), 0.0);
     }
 
     #[test]

@@ -110,6 +110,10 @@ impl Picture {
         );
         self.titles(report);
         self.axes();
+        let spots = self.spots(&report.rows);
+        for &(x, y) in &spots {
+            self.board.block(Box2 { x0: x - 5.5, y0: y - 5.5, x1: x + 5.5, y1: y + 5.5 });
+        }
         self.roofs();
         self.points(&report.rows);
         self.list(&report.rows);
@@ -221,31 +225,41 @@ impl Picture {
             return;
         }
         let (ux, uy) = (dx / length, dy / length);
-        let along = if below { 14.0 } else { (length * 0.5 - width / 2.0).max(14.0) };
         // Text grows upwards from its baseline, so below the line it needs its own height.
-        let off = if below { 16.0 } else { -7.0 };
-        let (x, y) = (from.0 + along * ux - off * uy, from.1 + along * uy + off * ux);
+        let (off, middle) = if below { (16.0, 10.0) } else { (-7.0, -12.0) };
+        let at = |along: f64, off: f64| (from.0 + along * ux - off * uy, from.1 + along * uy + off * ux);
+        let ends = |along: f64| (at(along, middle), at(along + width, middle));
+        // Where it covers least, the lower left first.
+        let steps = ((length - width - 28.0) / 12.0).max(0.0) as usize;
+        let places = (0..=steps).map(|i| 14.0 + 12.0 * i as f64);
+        let covered = |along: &f64| self.board.covered_by_line(ends(*along).0, ends(*along).1, 9.0);
+        let along = places.min_by(|a, b| covered(a).total_cmp(&covered(b))).unwrap_or(14.0);
+        let (x, y) = at(along, off);
         let angle = dy.atan2(dx).to_degrees();
         _ = writeln!(
             self.out,
             "<text class=\"roof\" transform=\"translate({x:.1} {y:.1}) rotate({angle:.1})\">{}</text>",
             escape(label)
         );
-        let middle = if below { 10.0 } else { -12.0 };
-        let start = (from.0 + along * ux - middle * uy, from.1 + along * uy + middle * ux);
-        self.board.block_line(start, (start.0 + width * ux, start.1 + width * uy), 9.0);
+        let (start, end) = ends(along);
+        self.board.block_line(start, end, 9.0);
+    }
+
+    /// Where the kernels lie; one without a cost lies in the corner.
+    fn spots(&self, rows: &[Row]) -> Vec<(f64, f64)> {
+        let bounded = |axis: Axis, value: f64| {
+            let at = axis.at(if value.is_finite() { value } else { axis.low });
+            at.clamp(axis.from.min(axis.to), axis.from.max(axis.to))
+        };
+        rows.iter().map(|r| (bounded(self.x, intensity(r)), bounded(self.y, r.gflops))).collect()
     }
 
     /// A dot for each kernel, with its number beside it.
     fn points(&mut self, rows: &[Row]) {
-        let spots: Vec<(f64, f64)> = rows.iter().map(|r| (self.x.at(intensity(r)), self.y.at(r.gflops))).collect();
-        let inside = |&(x, y): &(f64, f64)| x.is_finite() && y.is_finite();
-        for &(x, y) in spots.iter().filter(|s| inside(s)) {
-            self.board.block(Box2 { x0: x - 5.5, y0: y - 5.5, x1: x + 5.5, y1: y + 5.5 });
-        }
+        let spots = self.spots(rows);
         // Leaders first, so that dots lie over them.
         let mut labels = String::new();
-        for (i, (row, &(x, y))) in rows.iter().zip(&spots).enumerate().filter(|(_, (_, s))| inside(s)) {
+        for (i, (row, &(x, y))) in rows.iter().zip(&spots).enumerate() {
             let (number, colour) = ((i + 1).to_string(), colour(&row.family));
             let width = 7.0 * number.len() as f64 + 3.0;
             let Place { x: at_x, y: at_y, far } = self.board.place((x, y), width, 13.0);
@@ -257,7 +271,7 @@ impl Picture {
             _ = writeln!(labels, "<text class=\"point\" {at} {halo}>{number}</text>");
             _ = writeln!(labels, "<text class=\"point\" {at} style=\"fill:{colour}\">{number}</text>");
         }
-        for (row, &(x, y)) in rows.iter().zip(&spots).filter(|(_, s)| inside(s)) {
+        for (row, &(x, y)) in rows.iter().zip(&spots) {
             _ = writeln!(
                 self.out,
                 "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"5\" fill=\"{}\" stroke=\"#ffffff\" stroke-width=\"1.2\">\
@@ -274,7 +288,7 @@ impl Picture {
         let step = ((HEIGHT - 70.0 - TOP) / (rows.len() as f64 + 1.0)).min(21.0);
         self.text("head", "start", LIST + 24.0, TOP + 4.0, "kernel");
         self.text("head", "end", LIST + 282.0, TOP + 4.0, "shape");
-        self.text("head", "end", WIDTH - 24.0, TOP + 4.0, "share of roof");
+        self.text("head", "end", WIDTH - 24.0, TOP + 4.0, "share");
         for (i, row) in rows.iter().enumerate() {
             let y = TOP + 8.0 + step * (i as f64 + 1.0);
             let colour = colour(&row.family);
