@@ -300,7 +300,7 @@ fn every_file_of_a_verb_has_a_verb() {
     };
     for (folder, other) in [
         ("shaders", &[][..]),
-        ("src/kernels", &["mod", "metric", "source", "tile"][..]),
+        ("src/kernels", &["codes", "mod", "metric", "source", "tile"][..]),
         ("tests/verbs", &[][..]),
         ("benches/verbs", &["main"][..]),
     ] {
