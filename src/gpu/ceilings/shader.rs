@@ -107,7 +107,10 @@ fn said(error: EngineError, kind: fn(String) -> ShaderError) -> ShaderError {
     match error {
         EngineError::Driver(text) => {
             let text = text.strip_prefix("Validation Error").unwrap_or(&text).trim_start();
-            kind(text.strip_prefix("Caused by:").unwrap_or(text).trim().to_owned())
+            let text = text.strip_prefix("Caused by:").unwrap_or(text).trim();
+            // Which of wgpu's functions it was is nothing to the user.
+            let own = text.split_once('\n').filter(|(first, _)| first.starts_with("In Device::"));
+            kind(own.map_or(text, |(_, own)| own).trim().to_owned())
         }
         other => other.into(),
     }

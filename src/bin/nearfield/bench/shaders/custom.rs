@@ -159,7 +159,7 @@ impl Custom {
         Timed {
             family: "yours",
             name: self.name(),
-            shape: format!("{x} x {y} x {z} groups"),
+            shape: if (y, z) == (1, 1) { format!("{x} groups") } else { format!("{x} x {y} x {z} groups") },
             runs,
             cost: Cost { bytes_read: cost.bytes, operations: cost.operations, launches: 1.0, ..Cost::default() },
             unit: self.unit,
