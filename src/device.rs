@@ -11,7 +11,7 @@ use crate::engine::{Device, Engine, EngineError, Output, Task};
 use crate::error::DeviceError;
 #[cfg(feature = "gpu")]
 use crate::gpu::{GpuEngine, GpuOptions, OpenError, Select};
-use crate::plan::Plan;
+use crate::plan::{Plan, Problem};
 use crate::stats::{Ceilings, SearchStats};
 
 /// The environment variable that names the device when the program does not.
@@ -99,9 +99,10 @@ impl Device {
 
     fn on_cpu(options: &DeviceOptions, reason: Option<String>) -> Device {
         let cpu = CpuEngine::new(CpuOptions { threads: options.threads, level: None });
+        let cpu: Arc<dyn Engine> = Arc::new(cpu);
         match reason {
-            None => Device { engine: Arc::new(cpu) },
-            Some(reason) => Device { engine: Arc::new(Excused { cpu, reason }) },
+            None => Device { engine: cpu.clone(), host: cpu },
+            Some(reason) => Device { engine: Arc::new(Excused { cpu: cpu.clone(), reason }), host: cpu },
         }
     }
 
@@ -134,9 +135,9 @@ impl Device {
 
     #[cfg(feature = "gpu")]
     fn routed(engine: Arc<GpuEngine>, reopen: Option<GpuOptions>, auto: bool, options: &DeviceOptions) -> Device {
-        let cpu = auto.then(|| CpuEngine::new(CpuOptions { threads: options.threads, level: None }));
-        let gpu = Mutex::new(Slot { engine, lost: None });
-        Device { engine: Arc::new(Router { cpu, gpu, reopen }) }
+        let host: Arc<dyn Engine> = Arc::new(CpuEngine::new(CpuOptions { threads: options.threads, level: None }));
+        let (cpu, gpu) = (auto.then(|| host.clone()), Mutex::new(Slot { engine, lost: None }));
+        Device { engine: Arc::new(Router { cpu, gpu, reopen }), host }
     }
 }
 
@@ -158,7 +159,7 @@ fn open_error(error: OpenError) -> DeviceError {
 
 /// The CPU in place of a GPU that is not there; every answer says why.
 struct Excused {
-    cpu: CpuEngine,
+    cpu: Arc<dyn Engine>,
     reason: String,
 }
 
@@ -176,6 +177,10 @@ impl Engine for Excused {
         self.cpu.wants_screen(plan)
     }
 
+    fn wants_codes(&self, problem: &Problem) -> bool {
+        self.cpu.wants_codes(problem)
+    }
+
     fn ceilings(&self) -> Ceilings {
         self.cpu.ceilings()
     }
@@ -184,7 +189,7 @@ impl Engine for Excused {
 /// A GPU, with the CPU behind it under `auto`. A lost device is opened again on a later call.
 #[cfg(feature = "gpu")]
 struct Router {
-    cpu: Option<CpuEngine>,
+    cpu: Option<Arc<dyn Engine>>,
     gpu: Mutex<Slot>,
     /// How to open the device again; absent when it is the application's.
     reopen: Option<GpuOptions>,

@@ -25,6 +25,7 @@
 
 #[doc(hidden)]
 pub mod cpu;
+mod codec;
 mod device;
 #[doc(hidden)]
 pub mod engine;
