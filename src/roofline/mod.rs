@@ -185,12 +185,17 @@ impl Subject {
         }
     }
 
-    /// Runs a workload again and again; the first run, which compiles and uploads, is not among those given.
+    /// Runs a workload again and again; the first run, which compiles and uploads, is not among those given. No runs when
+    /// the engine has no kernel for it.
     ///
     /// # Errors
     /// Those of the engine, and a wrong answer.
     pub fn measure(&self, work: &Workload<'_>, budget: Budget) -> Result<Vec<Run>, MeasureError> {
-        let answer = work.run(self.engine(), &mut SearchStats::default())?;
+        let mut stats = SearchStats::default();
+        let answer = work.run(self.engine(), &mut stats)?;
+        if !work.is_done_by(&stats.kernels) {
+            return Ok(Vec::new());
+        }
         if let Some(wrong) = work.check(&answer) {
             return Err(MeasureError::Wrong(wrong));
         }

@@ -1,6 +1,9 @@
 //! Workloads of every verb on a ladder of shapes, the same for the shader benchmark and for `cargo bench`.
 
-use crate::engine::{Base, Engine, EngineError, Input, Output, Tag, Task};
+use crate::codec::int8::Coder;
+use crate::cpu::{CpuEngine, CpuOptions};
+use crate::engine::{Base, Coded, Engine, EngineError, Input, Output, Tag, Task};
+use crate::kernels::codes::{Codes, QueryCodes};
 use crate::kernels::{self, Cost, metric};
 use crate::plan::{Norm, Plan, Problem, Screen, Step};
 use crate::stats::{SearchStats, Unit};
@@ -59,6 +62,8 @@ struct Data {
     row_norms: Vec<f32>,
     query_norms: Vec<f32>,
     tag: Tag,
+    /// 8-bit codes for l2, once a case has needed them.
+    codes: Option<(Codes, QueryCodes, Tag)>,
 }
 
 /// Makes cases ready to run; keeps the data of the last shape, since the next case often has the same.
@@ -150,16 +155,16 @@ fn search(scale: Scale) -> Vec<Case> {
     let short = |q| (q, by_scale(scale, 4_000, 20_000, 1_000_000), 128);
     let long = |q| (q, by_scale(scale, 2_000, 100_000, 200_000), by_scale(scale, 384, 384, 768));
     let batch = by_scale(scale, 32, 64, 64);
-    let (none, f32) = (Screen::None, Screen::F32);
+    let (none, f32, int8) = (Screen::None, Screen::F32, Screen::Int8);
     let mut list = vec![(short(1), none, 10), (short(batch), none, 10), (short(batch), f32, 10)];
     if scale == Scale::Small {
-        list.push((long(1), none, 10));
+        list.extend([(long(1), none, 10), (short(batch), int8, 10)]);
     } else {
         list.extend([(short(1), none, 500), (short(batch), none, 500), (short(batch), f32, 100)]);
-        list.extend([(long(1), none, 10), (long(batch), f32, 10)]);
+        list.extend([(long(1), none, 10), (long(1), int8, 10), (long(batch), f32, 10), (long(batch), int8, 10)]);
     }
     if scale == Scale::Large {
-        list.extend([(short(1_000), f32, 10), (long(1_000), f32, 10)]);
+        list.extend([(short(1_000), f32, 10), (long(1_000), f32, 10), (long(1_000), int8, 10)]);
     }
     // Cases of one shape of rows side by side share their data.
     list.sort_by_key(|&((queries, _, dim), _, _)| (dim, queries));
@@ -229,13 +234,17 @@ impl Case {
 }
 
 impl Bench {
-    /// Makes the data of a case.
+    /// Makes the data of a case; without the codes that it needs when they can't be made, and then it can't be run.
     pub fn make(&mut self, case: &Case) -> Workload<'_> {
         if self.data.as_ref().is_none_or(|data| data.shape != case.shape) {
             // The old ones go first: both might not fit.
             self.data = None;
         }
-        let data = &*self.data.get_or_insert_with(|| Data::new(case.shape));
+        let data = self.data.get_or_insert_with(|| Data::new(case.shape));
+        if matches!(case.what, What::Search { screen: Screen::Int8, .. }) && data.codes.is_none() {
+            data.codes = data.encode().ok();
+        }
+        let data = &*data;
         let (problem, (queries, rows, dim)) = (case.problem(), case.shape);
         let plan = |step| Plan::one(problem, step);
         let mut work =
@@ -286,7 +295,20 @@ impl Data {
         let (rows, queries) = (random(rows * dim), random(queries * dim));
         let lengths = |x: &[f32]| x.chunks(dim).map(|row| length(Norm::L2, row) as f32).collect();
         let (row_norms, query_norms) = (lengths(&rows), lengths(&queries));
-        Data { shape, rows, queries, row_norms, query_norms, tag: Tag::new() }
+        Data { shape, rows, queries, row_norms, query_norms, tag: Tag::new(), codes: None }
+    }
+
+    fn view<'a>(&self, floats: &'a [f32]) -> Result<MatrixView<'a, f32>, EngineError> {
+        MatrixView::new(floats, self.shape.2).map_err(|e| EngineError::Mismatch(e.to_string()))
+    }
+
+    /// Learns a code and writes rows and queries in it; on the CPU, as an index does.
+    fn encode(&self) -> Result<(Codes, QueryCodes, Tag), EngineError> {
+        let engine = CpuEngine::new(CpuOptions::default());
+        let (rows, mut codes) = (RowsView::F32(self.view(&self.rows)?), Codes::default());
+        let coder = Coder::train(&engine, Metric::L2, &rows, &self.row_norms)?;
+        coder.encode(&engine, &rows, &self.row_norms, &mut codes)?;
+        Ok((codes, coder.queries(&engine, self.view(&self.queries)?, &self.query_norms)?, Tag::new()))
     }
 }
 
@@ -314,6 +336,16 @@ impl Workload<'_> {
             [step @ Step::Refine] => vec![kernels::cost(&self.plan.problem, step, given)],
             _ => self.plan.costs(),
         };
+        let costs = match (self.codes(), costs.as_slice()) {
+            // Codes are read in place of rows.
+            (Some(coded), [first, rest @ ..]) => {
+                let queries = coded.queries.bytes.len() + size_of_val(&coded.queries.terms[..]);
+                let bytes_read = (coded.codes.memory_bytes() + queries) as f64;
+                let operations = (coded.queries.terms.len() * coded.codes.rows() * (2 * coded.codes.dim + 4)) as f64;
+                [&[Cost { bytes_read, operations, ..*first }], rest].concat()
+            }
+            _ => costs,
+        };
         costs.into_iter().fold(Cost::default(), |a, b| Cost {
             bytes_read: a.bytes_read + b.bytes_read,
             bytes_written: a.bytes_written + b.bytes_written,
@@ -324,6 +356,9 @@ impl Workload<'_> {
 
     /// Bytes that are touched, each counted once: what decides in which cache they lie.
     pub fn bytes_touched(&self) -> u64 {
+        if let Some(coded) = self.codes() {
+            return coded.codes.memory_bytes() as u64;
+        }
         let floats = match self.plan.steps.first() {
             Some(Step::SelectK { .. }) => self.matrix.len(),
             Some(Step::Normalize { .. }) => 2 * self.data.rows.len(),
@@ -338,10 +373,8 @@ impl Workload<'_> {
     /// # Errors
     /// Those of the engine.
     pub fn run(&self, engine: &dyn Engine, stats: &mut SearchStats) -> Result<Output, EngineError> {
-        let view = |data| MatrixView::new(data, self.plan.problem.dim).map(RowsView::F32);
-        let (Ok(rows), Ok(queries)) = (view(&self.data.rows), view(&self.data.queries)) else {
-            return Err(EngineError::Mismatch("a workload without rows".to_owned()));
-        };
+        let view = |floats| self.data.view(floats).map(RowsView::F32);
+        let (rows, queries) = (view(&self.data.rows)?, view(&self.data.queries)?);
         let input = match self.plan.steps.first() {
             Some(Step::Refine) => {
                 let width = self.positions.len() / self.plan.problem.queries.max(1);
@@ -352,13 +385,26 @@ impl Workload<'_> {
         };
         let task = Task {
             plan: &self.plan,
-            base: Base { rows, norms: Some(&self.data.row_norms), tag: Some(&self.data.tag), codes: None },
+            base: Base { rows, norms: Some(&self.data.row_norms), tag: Some(&self.data.tag), codes: self.codes() },
             queries,
             query_norms: &self.data.query_norms,
             mask: None,
             input,
         };
         engine.run(&task, stats)
+    }
+
+    /// Whether these kernels are those that the case is about; an engine that has none of them takes others.
+    pub fn is_done_by(&self, kernels: &[String]) -> bool {
+        let on_gpu = kernels.iter().all(|kernel| !kernel.contains('/'));
+        !(on_gpu && self.codes().is_some()) || kernels.iter().any(|kernel| kernel.starts_with("search_codes"))
+    }
+
+    /// The codes, if the case is about them.
+    fn codes(&self) -> Option<Coded<'_>> {
+        let Some(Step::Search { screen: Screen::Int8, .. }) = self.plan.steps.first() else { return None };
+        let (codes, queries, tag) = self.data.codes.as_ref()?;
+        Some(Coded { codes, tag, queries })
     }
 
     /// What is wrong with an answer, by its first key: a kernel that is fast and wrong is not fast.
@@ -393,7 +439,6 @@ impl Workload<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cpu::{CpuEngine, CpuOptions};
 
     #[test]
     fn every_family_has_cases_of_every_scale() {
@@ -409,6 +454,20 @@ mod tests {
             assert_eq!(names.len(), all, "two cases have the same name");
         }
         assert!(family_cases("nothing", Scale::Small).is_empty());
+    }
+
+    #[test]
+    fn codes_are_what_a_coded_search_reads() {
+        let case = |screen| l2(What::Search { screen, k: 3 }, (5, 700, 32));
+        let (engine, mut bench) = (CpuEngine::new(CpuOptions::default()), Bench::default());
+        let plain = bench.make(&case(Screen::None)).bytes_touched();
+        let work = bench.make(&case(Screen::Int8));
+        assert!(work.bytes_touched() < plain && work.codes().is_some());
+        let answer = work.run(&engine, &mut SearchStats::default()).unwrap();
+        assert_eq!(work.check(&answer), None);
+        // An engine without such a kernel would be measured at something else.
+        assert!(work.is_done_by(&["search/avx2".to_owned()]) && work.is_done_by(&["search_codes".to_owned()]));
+        assert!(!work.is_done_by(&["search+subgroups".to_owned()]));
     }
 
     #[test]

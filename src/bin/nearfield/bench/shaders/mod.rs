@@ -131,6 +131,7 @@ fn measure(subject: &Subject, families: &[&str], custom: Option<&custom::Custom>
     for case in &cases {
         let work = bench.make(case);
         match subject.measure(&work, BUDGET) {
+            Ok(runs) if runs.is_empty() => {}
             Ok(runs) => timed.push(Timed {
                 family: case.family(),
                 name: case.name(),
