@@ -40,6 +40,8 @@ pub mod kernels;
 #[doc(hidden)]
 pub mod plan;
 #[doc(hidden)]
+pub mod roofline;
+#[doc(hidden)]
 pub mod stats;
 #[doc(hidden)]
 pub mod types;
@@ -53,7 +55,7 @@ pub use gpu::{AdapterReport, adapters};
 pub use index::{Explanation, FileInfo, Flat, Index, IndexSpec, OpenError, SearchOptions, UnknownSpec};
 pub use kernels::Cost;
 pub use plan::{Norm, Plan, Problem, Screen, Step, UnknownScreen};
-pub use stats::{Ceilings, SearchStats, Stage};
+pub use stats::{Ceilings, Peak, Roofs, SearchStats, Stage, Unit};
 pub use types::*;
 pub use verbs::Order;
 #[cfg(feature = "gpu")]

@@ -237,6 +237,31 @@ fn wgsl_files(dir: &str) -> Vec<PathBuf> {
     paths.filter(|path| path.extension().is_some_and(|e| e == "wgsl")).collect()
 }
 
+/// Probes and examples stand alone: each is translated like a kernel, and bounded like one.
+#[test]
+fn shaders_that_stand_alone_translate() {
+    let probes = wgsl_files("shaders/probe");
+    let names: BTreeSet<String> =
+        probes.iter().map(|p| p.file_stem().expect("a stem").to_string_lossy().into_owned()).collect();
+    let wanted = ["copy", "dot_i8", "fma_f16", "fma_f32", "nothing", "popcount", "read"];
+    assert_eq!(names, wanted.map(str::to_owned).into(), "say here what is measured");
+    for path in [probes, wgsl_files("examples/shaders")].concat() {
+        let text = std::fs::read_to_string(&path).expect("text");
+        let translate = || -> Result<(), String> {
+            let (module, info) = parse(&text)?;
+            let (module, info) = specialise(&module, &info, "main", &Vec::new())?;
+            to_spirv(&module, &info, "main")?;
+            to_msl(&module, &info, "main")?;
+            to_hlsl(&module, &info, "main")?;
+            let (buffers, memory, invocations) = needs(&module, &info, "main");
+            let fits = buffers <= STORAGE_BUFFERS && memory <= WORKGROUP_MEMORY && invocations <= INVOCATIONS;
+            fits.then_some(()).ok_or_else(|| format!("{buffers} buffers, {memory} bytes, {invocations} invocations"))
+        };
+        translate().unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        assert_eq!(text.contains("f16>"), text.contains("enable f16;"), "{}", path.display());
+    }
+}
+
 #[test]
 fn every_shader_has_its_siblings() {
     let stem = |path: &PathBuf| path.file_stem().expect("a stem").to_string_lossy().into_owned();

@@ -23,6 +23,7 @@ mod trusted;
 use std::sync::{OnceLock, PoisonError, RwLock};
 
 pub use adapters::{AdapterReport, Kind, OpenError, Select, adapters, select};
+pub use ceilings::{Fill, Prepared, Shader, ShaderBuffer, ShaderError, Took};
 pub use context::Fault;
 
 use self::context::Context;

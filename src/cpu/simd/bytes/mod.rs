@@ -37,9 +37,6 @@ pub(crate) trait Dot<S: Simd>: Copy {
     /// # Safety
     /// `4 LANES` bytes are readable at `p`.
     unsafe fn load(self, p: *const u8) -> Self::I;
-    /// # Safety
-    /// `LANES` i32 are writable at `p`.
-    unsafe fn store(self, p: *mut i32, a: Self::I);
 }
 
 /// An algorithm over any level and its way to multiply bytes.
