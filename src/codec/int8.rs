@@ -356,7 +356,7 @@ fn best_dim(sample: &[f32], dim: usize, n: usize) -> usize {
     const QUERIES: usize = 48;
     // Nanoseconds of one core: for a component of a code, for a code, for a row that has to be looked at.
     const COMPONENT: f64 = 0.006;
-    const SUSPECT: f64 = 330.0;
+    const SUSPECT: f64 = 600.0;
     let rows = sample.len() / dim;
     let step = 16;
     let choices = dim.div_ceil(step);

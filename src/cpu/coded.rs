@@ -166,7 +166,7 @@ impl CpuEngine {
             |s| s.refined = 0,
             |mine, (group, ((keys, positions), bounds))| {
                 let queries = group * TOGETHER..group * TOGETHER + bounds.len();
-                let Scratch { decisions, refined, thresholds: limits, masks, .. } = mine;
+                let Scratch { decisions, refined, thresholds: limits, masks, looks, .. } = mine;
                 decisions.resize_with(TOGETHER, Decision::default);
                 for (q, decision) in queries.clone().zip(&mut *decisions) {
                     decision.begin(&direct, pass, q, scratch.iter().map(|s| &s.lists[q]));
@@ -174,17 +174,26 @@ impl CpuEngine {
                 limits.clear();
                 limits.extend(decisions.iter().flat_map(|d| [d.threshold; 4]));
                 masks.resize((4 * TOGETHER).div_ceil(64), 0);
+                looks.clear();
                 for (span, least) in least.of(group).enumerate() {
                     bytes::not_above(self.token, least.as_flattened(), limits, masks);
                     for (word, &mask) in masks.iter().enumerate() {
                         each_bit(mask, |bit| {
                             let (i, fourth) = ((word * 64 + bit) / 4, bit % 4);
                             // Places behind the last query hold anything.
-                            if i < queries.len() && least[i][fourth] <= decisions[i].threshold {
-                                decisions[i].look(&direct, pass, queries.start + i, span, fourth);
+                            if i < queries.len() {
+                                looks.push(Look { query: i, span, fourth });
                             }
                         });
                     }
+                }
+                for i in 0..looks.len() {
+                    if let Some(soon) = looks.get(i + LOOK_AHEAD) {
+                        let (rows, count) = pass.rows_of(soon, 0);
+                        bytes::prefetch(self.token, pass.coded.codes, &rows[..count]);
+                    }
+                    let look = &looks[i];
+                    decisions[look.query].look(&direct, pass, queries.start + look.query, look);
                 }
                 for (q, decision) in queries.zip(&mut *decisions) {
                     decision.compute(&direct, pass, q);
@@ -223,7 +232,30 @@ impl Bounds<'_> {
     }
 }
 
+/// Rows that a query has to look at: a fourth of each panel of a span.
+#[derive(Debug)]
+pub(crate) struct Look {
+    query: usize,
+    span: usize,
+    fourth: usize,
+}
+
+/// How many looks ahead codes are asked for.
+const LOOK_AHEAD: usize = 4;
+
 impl Pass<'_> {
+    /// The rows of one panel that a look is at.
+    fn rows_of(&self, look: &Look, panel: usize) -> ([u32; MAX_PANEL / 4], usize) {
+        let start = look.span * self.span + panel * MAX_PANEL;
+        let end = self.picks.len().min(start + MAX_PANEL);
+        let (mut rows, mut count) = ([0; MAX_PANEL / 4], 0);
+        for pick in (start + look.fourth..end).step_by(4) {
+            rows[count] = self.picks.at(pick) as u32;
+            count += 1;
+        }
+        (rows, count)
+    }
+
     /// Whether a row may be returned for a query of the pass.
     fn allows(&self, q: usize, row: usize) -> bool {
         self.mask.is_none_or(|mask| mask.allows(self.queries.start + q, row))
@@ -290,22 +322,16 @@ impl Decision {
         self.compute(direct, pass, q);
     }
 
-    /// Takes the rows of a fourth of a span that their bounds do not exclude.
-    fn look(&mut self, direct: &Direct<'_>, pass: &Pass<'_>, q: usize, span: usize, fourth: usize) {
-        let rows = span * pass.span..pass.picks.len().min((span + 1) * pass.span);
+    /// Takes the rows that their bounds do not exclude.
+    fn look(&mut self, direct: &Direct<'_>, pass: &Pass<'_>, q: usize, look: &Look) {
         let coded = pass.coded;
         let query = pass.queries.start + q;
         let code = (coded.queries.query(query), &coded.queries.terms[query]);
-        for start in rows.clone().step_by(MAX_PANEL) {
-            let mut some = [0u32; MAX_PANEL / 4];
-            let mut count = 0;
-            for pick in (start + fourth..rows.end.min(start + MAX_PANEL)).step_by(4) {
-                some[count] = pass.picks.at(pick) as u32;
-                count += 1;
-            }
+        for panel in 0..pass.span / MAX_PANEL {
+            let (rows, count) = pass.rows_of(look, panel);
             let Decision { positions, promising, threshold, .. } = self;
-            bytes::suspects(pass.token, code, coded.codes, Picks::List(&some[..count]), *threshold, |pick| {
-                let row = some[pick];
+            bytes::suspects(pass.token, code, coded.codes, Picks::List(&rows[..count]), *threshold, |pick| {
+                let row = rows[pick];
                 if pass.allows(q, row as usize) && promising.binary_search(&row).is_err() {
                     positions.push(row);
                 }

@@ -62,6 +62,7 @@ pub(crate) struct Scratch {
     bytes: simd::bytes::Scratch,
     lower: Vec<(usize, f32)>,
     decisions: Vec<coded::Decision>,
+    looks: Vec<coded::Look>,
     least: Vec<[f32; 4]>,
     refined: usize,
 }

@@ -216,6 +216,33 @@ impl super::Kernel for NotAbove<'_> {
     }
 }
 
+/// Asks for the codes of some rows.
+pub(crate) fn prefetch(token: Token, codes: &Codes, rows: &[u32]) {
+    token.run(Prefetch { codes, rows });
+}
+
+struct Prefetch<'a> {
+    codes: &'a Codes,
+    rows: &'a [u32],
+}
+
+impl super::Kernel for Prefetch<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        for &row in self.rows {
+            let code = self.codes.bytes.as_ptr().wrapping_add(row as usize * self.codes.dim);
+            for at in (0..self.codes.dim).step_by(64) {
+                s.prefetch(code.wrapping_add(at));
+            }
+            s.prefetch(self.codes.square.as_ptr().wrapping_add(row as usize));
+            s.prefetch(self.codes.scale.as_ptr().wrapping_add(row as usize));
+            s.prefetch(self.codes.tail.as_ptr().wrapping_add(row as usize));
+        }
+    }
+}
+
 struct Panel<'a, E> {
     queries: &'a Queries<'a>,
     codes: &'a Codes,
@@ -507,6 +534,8 @@ fn products<S: Simd, D: Dot<S>>(
     let mut last = [0i8; 4 * MAX_LANES];
     last[..codes.dim - whole].copy_from_slice(&query[whole..]);
     let mut out = [0i32; MAX_PANEL];
+    // What follows a run of rows is needed next; what follows a row of a list is not.
+    let ahead = if matches!(picks, Picks::Run { .. }) { AHEAD } else { 0 };
     for i in 0..picks.len() {
         let row = codes.row(picks.at(i)).as_ptr();
         let mut acc = d.splat(0);
@@ -514,11 +543,11 @@ fn products<S: Simd, D: Dot<S>>(
         // read where they are.
         unsafe {
             for at in (0..whole).step_by(step) {
-                s.prefetch(row.wrapping_add(at + AHEAD));
+                s.prefetch(row.wrapping_add(at + ahead));
                 acc = d.dot4(acc, d.load(row.add(at)), d.load(query.as_ptr().add(at).cast()));
             }
             if whole < codes.dim {
-                s.prefetch(row.wrapping_add(whole + AHEAD));
+                s.prefetch(row.wrapping_add(whole + ahead));
                 acc = d.dot4(acc, d.load(row.add(whole)), d.load(last.as_ptr().cast()));
             }
         }
@@ -563,7 +592,9 @@ fn rest<S: Simd, D: Dot<S>>(s: S, d: D, sums: D::I, terms: &QueryTerms, rows: &R
 #[inline(always)]
 fn pack<S: Simd>(s: S, codes: &Codes, picks: Picks<'_>, panel: *mut f32) {
     assert!(picks.len() <= S::PANEL && picks.len() > 0);
+    assert!(codes.bytes.len() >= codes.rows() * codes.dim + PADDING && 4 * S::LANES <= PADDING);
     let words = codes.dim / 4;
+    let mut last = [0.0f32; MAX_LANES * MAX_LANES];
     for r in (0..picks.len()).step_by(S::LANES) {
         let mut from = [std::ptr::null::<f32>(); MAX_LANES];
         for (i, from) in from.iter_mut().enumerate().take(S::LANES) {
@@ -571,22 +602,21 @@ fn pack<S: Simd>(s: S, codes: &Codes, picks: Picks<'_>, panel: *mut f32) {
         }
         for at in (0..words).step_by(S::LANES) {
             let n = S::LANES.min(words - at);
-            // SAFETY: each pointer begins a row of `words` words, of which n are left at `at`; a full vector is read only
-            // where there is one. The panel has `words` columns of PANEL words, and r + LANES <= PANEL. Only the n
-            // columns that there are get written.
+            // SAFETY: each pointer begins a row of `words` words, of which n are left at `at`; up to PADDING bytes past
+            // the end of a row are readable (asserted). The panel has `words` columns of PANEL words, and
+            // r + LANES <= PANEL; only columns that there are get written.
             unsafe {
+                let to = panel.add(at * S::PANEL + r);
                 if n == S::LANES {
-                    s.transpose(&from, panel.add(at * S::PANEL + r), S::PANEL);
-                    for from in from.iter_mut().take(S::LANES) {
-                        *from = from.add(n);
-                    }
+                    s.transpose(&from, to, S::PANEL);
                 } else {
-                    for (i, &from) in from.iter().enumerate().take(S::LANES) {
-                        for j in 0..n {
-                            let word = from.add(j).cast::<u32>().read_unaligned();
-                            panel.add((at + j) * S::PANEL + r + i).cast::<u32>().write(word);
-                        }
+                    s.transpose(&from, last.as_mut_ptr(), S::LANES);
+                    for j in 0..n {
+                        s.store(to.add(j * S::PANEL), s.load(last.as_ptr().add(j * S::LANES)));
                     }
+                }
+                for from in from.iter_mut().take(S::LANES) {
+                    *from = from.wrapping_add(n);
                 }
             }
         }
