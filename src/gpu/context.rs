@@ -11,6 +11,7 @@ use super::adapters::{self, AdapterReport, Kind, OPTIONAL, OpenError, Select};
 use super::sync::lock;
 use crate::engine::EngineError;
 use crate::kernels::DeviceCaps;
+use crate::kernels::tuning::Tuning;
 
 /// A fault to be injected, so that the ways out of it can be tested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,6 +126,7 @@ impl Context {
                 .min(limits.max_compute_workgroup_size_y),
             workgroup_memory: limits.max_compute_workgroup_storage_size,
             max_groups: limits.max_compute_workgroups_per_dimension,
+            tuning: Tuning::shipped(info.vendor),
         };
         let tick = features
             .contains(wgpu::Features::TIMESTAMP_QUERY)

@@ -15,6 +15,7 @@ use super::resident::Residents;
 use super::submit::Machine;
 use super::sync::lock;
 use crate::engine::{Base, EngineError, Input, Mask, Output, Task};
+use crate::kernels::tuning::Tuning;
 use crate::kernels::{self, DeviceCaps, Launch};
 use crate::plan::{Norm, Plan, Problem, Screen, Step};
 use crate::stats::SearchStats;
@@ -198,8 +199,19 @@ pub(super) fn ensure(machine: &Machine, metric: Metric, dtype: DType, case: Case
 
 /// Whether a kernel is another one with subgroups.
 fn has_subgroups(metric: Metric, dtype: DType, case: Case) -> bool {
-    let caps = DeviceCaps { subgroups: true, max_invocations: 256, workgroup_memory: 16384, max_groups: 65535 };
+    let caps = every_cap();
     case.probe(metric, dtype, case.queries(), &caps).variant.subgroups
+}
+
+/// What a device with subgroups may do at least.
+fn every_cap() -> DeviceCaps {
+    DeviceCaps {
+        subgroups: true,
+        max_invocations: 256,
+        workgroup_memory: 16384,
+        max_groups: 65535,
+        tuning: Tuning::DEFAULT,
+    }
 }
 
 /// Runs one case. The outer error is the device's, the inner one says what was wrong with the answer.
@@ -269,7 +281,7 @@ mod tests {
 
     #[test]
     fn a_test_takes_the_pipeline_of_the_block_it_is_for() {
-        let caps = DeviceCaps { subgroups: true, max_invocations: 256, workgroup_memory: 16384, max_groups: 65535 };
+        let caps = every_cap();
         for queries in [1, 2, 3, 4, 5, 8, 9, 16, 17, 20, 32, 33, 40, 64, 65, 1000, 100_000] {
             for keep in [1, 32, 33, 64, 65, 128] {
                 let search = Case::Search { screen: Screen::None, keep, queries };
