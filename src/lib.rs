@@ -24,6 +24,8 @@
 //! holds.
 
 #[doc(hidden)]
+pub mod cache;
+#[doc(hidden)]
 pub mod cpu;
 mod device;
 #[doc(hidden)]

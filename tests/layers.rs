@@ -16,7 +16,7 @@ const LAYERS: [&[&str]; 8] = [
     &["cpu", "gpu"],
     &["engine"],
     &["plan", "kernels"],
-    &["stats", "types"],
+    &["stats", "types", "cache"],
 ];
 
 /// Pairs of one layer, or against the order, that are wanted: (who, whom).
@@ -29,7 +29,7 @@ const ALLOWED: [(&str, &str); 2] = [
 /// Modules that may use only these.
 const ONLY: [(&str, &[&str]); 3] = [
     ("cpu", &["engine", "plan", "kernels", "stats", "types"]),
-    ("gpu", &["engine", "plan", "kernels", "stats", "types"]),
+    ("gpu", &["engine", "plan", "kernels", "stats", "types", "cache"]),
     ("format", &["types"]),
 ];
 

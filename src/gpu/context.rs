@@ -45,6 +45,11 @@ impl Faults {
         self.out_of_memory.store(false, Ordering::Relaxed);
     }
 
+    /// Whether any kernel shall give wrong answers.
+    pub(super) fn spoils_some(&self) -> bool {
+        !lock(&self.wrong).is_empty()
+    }
+
     /// Whether this verb shall give wrong answers in this variant.
     pub(super) fn spoils(&self, verb: &str, subgroups: bool) -> bool {
         lock(&self.wrong).iter().any(|fault| match fault {

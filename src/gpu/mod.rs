@@ -8,6 +8,7 @@
 mod adapters;
 mod ceilings;
 mod context;
+mod known;
 mod lower;
 mod memory;
 mod pipelines;
@@ -26,9 +27,10 @@ pub use context::Fault;
 use self::context::Context;
 use self::resident::Residents;
 use self::submit::Machine;
-use crate::engine::{Engine, EngineError, Output, Task};
+use crate::engine::{Base, Engine, EngineError, Output, Task};
 use crate::kernels;
 use crate::kernels::search::MAX_KEEP;
+use crate::kernels::tuning::Tuning;
 use crate::plan::{Plan, Step};
 use crate::stats::{Ceilings, SearchStats};
 use crate::types::DType;
@@ -78,7 +80,7 @@ impl GpuEngine {
 
     fn with(context: Context, info: AdapterReport, memory: Option<u64>) -> GpuEngine {
         GpuEngine {
-            machine: Machine::new(context, memory),
+            machine: Machine::new(context, &info, memory),
             residents: Residents::default(),
             info,
             turn: RwLock::default(),
@@ -109,6 +111,40 @@ impl GpuEngine {
     /// The most bytes that were ever taken at once.
     pub fn peak(&self) -> u64 {
         self.machine.memory.peak()
+    }
+
+    /// Bytes of these rows that are not on the device yet; all of them when they will never fit.
+    pub fn missing_bytes(&self, base: &Base<'_>) -> u64 {
+        self.residents.missing_bytes(base)
+    }
+
+    /// Which shapes the kernels take.
+    pub fn tuning(&self) -> Tuning {
+        self.machine.tuning()
+    }
+
+    /// From now on the kernels take these shapes; `keep` tells later processes too. Changes no answer.
+    pub fn set_tuning(&self, tuning: Tuning, keep: bool) {
+        let _alone = self.turn.write().unwrap_or_else(PoisonError::into_inner);
+        if tuning.is_sane() {
+            self.machine.set_tuning(tuning);
+            if keep {
+                self.machine.pipelines.known.set_tuning(tuning);
+                self.machine.pipelines.persist();
+            }
+        }
+    }
+
+    /// What was wrong with files of this device in the cache folder.
+    pub fn notes(&self) -> Vec<String> {
+        self.machine.pipelines.notes()
+    }
+
+    /// What was done so far, self-tests left out: command buffers submitted, kernels dispatched, kernels compiled.
+    #[doc(hidden)]
+    pub fn work(&self) -> [u64; 3] {
+        let [submitted, dispatched] = self.machine.work();
+        [submitted, dispatched, self.machine.pipelines.len() as u64]
     }
 
     /// Gives back every byte that no run is using.

@@ -164,6 +164,15 @@ impl Residents {
         Ok(Some(resident.shards.clone()))
     }
 
+    /// Bytes of a base that are not on the device.
+    pub(super) fn missing_bytes(&self, base: &Base<'_>) -> u64 {
+        let there = base.tag.map_or(0, |tag| {
+            let store = lock(&self.store);
+            store.bases.iter().find(|b| b.is_copy_of(tag, &base.rows)).map_or(0, |b| b.rows)
+        });
+        bytes_per_row(&base.rows, base.norms.is_some()) * (base.rows.rows().saturating_sub(there)) as u64
+    }
+
     /// Drops bases, the longest unused first, until so many bytes are free.
     pub(super) fn make_room(&self, machine: &Machine, bytes: u64) {
         lock(&self.store).make_room(machine, bytes, None);

@@ -172,7 +172,12 @@ pub(super) struct Checks {
 /// Tests a case unless that has been done. Its pipeline may be used when this is `Ok`.
 pub(super) fn ensure(machine: &Machine, metric: Metric, dtype: DType, case: Case) -> Result<(), EngineError> {
     let Some(checks) = &machine.checks else { return Ok(()) };
-    let known = |key: &Key| lock(&checks.done).get(key).cloned();
+    let known = |key: &Key| {
+        let done = lock(&checks.done).get(key).cloned();
+        // An earlier process may have tested it; not for a device that a test has told to be wrong.
+        let earlier = || !machine.context.faults.spoils_some() && machine.pipelines.known.passed(&key.to_string());
+        done.or_else(|| earlier().then_some(Ok(())))
+    };
     let key = |machine: &Machine| Key::of(&case.probe(metric, dtype, case.queries(), &machine.caps(case.verb())));
     let verdict = match known(&key(machine)) {
         Some(verdict) => verdict,
@@ -191,6 +196,9 @@ pub(super) fn ensure(machine: &Machine, metric: Metric, dtype: DType, case: Case
                 None => test(machine, metric, dtype, case)?,
             };
             lock(&checks.done).insert(key(machine), verdict.clone());
+            if verdict.is_ok() {
+                machine.pipelines.known.pass(key(machine).to_string());
+            }
             verdict
         }
     };
