@@ -40,8 +40,12 @@ mod index;
 pub mod kernels;
 #[doc(hidden)]
 pub mod plan;
+#[cfg(feature = "gpu")]
+mod router;
 #[doc(hidden)]
 pub mod stats;
+#[doc(hidden)]
+pub mod tune;
 #[doc(hidden)]
 pub mod types;
 mod verbs;

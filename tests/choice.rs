@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nearfield::gpu::{Fault, GpuEngine, GpuOptions, Select};
+use nearfield::tune::Calibration;
 use nearfield::{
     Device, DeviceError, DeviceOptions, Flat, Index, MatrixView, Metric, Neighbors, SearchError, SearchOptions,
     SearchStats, wgpu,
@@ -36,6 +37,15 @@ fn flat(device: &Device, rows: usize) -> Flat {
     let mut index = Flat::new(device, DIM, Metric::L2).unwrap();
     index.add(MatrixView::new(&values(rows * DIM, 1), DIM).unwrap()).unwrap();
     index
+}
+
+/// Speeds that nobody measured: with these the choice is plain.
+fn slow() -> Calibration {
+    Calibration::simple(1.0, 1e6, 1e6, None)
+}
+
+fn fast() -> Calibration {
+    Calibration::simple(1e-6, 1e13, 1e13, Some(1e13))
 }
 
 fn search(index: &Flat) -> (Neighbors, SearchStats) {
@@ -110,7 +120,7 @@ fn row_a4_after_a_loss_the_next_query_is_answered() {
     for name in adapter_names() {
         let options = GpuOptions { select: Select::Name(name.clone()), memory: None };
         let engine = Arc::new(GpuEngine::open(&options).unwrap());
-        let device = Device::auto_over(engine.clone(), options);
+        let device = Device::auto_given(engine.clone(), options, [slow(), fast()]);
         let index = flat(&device, 2000);
         let (want, stats) = search(&index);
         assert_eq!(stats.fallback, None);
@@ -135,4 +145,91 @@ fn row_a4_after_a_loss_the_next_query_is_answered() {
         let (found, stats) = search(&index);
         assert_eq!((found.ids, stats.fallback), (want.ids, None), "the device came back by itself");
     }
+}
+
+/// An engine on the first test adapter.
+fn engine() -> (Arc<GpuEngine>, GpuOptions) {
+    let options = GpuOptions { select: Select::Name(adapter_names().swap_remove(0)), memory: None };
+    (Arc::new(GpuEngine::open(&options).unwrap()), options)
+}
+
+#[test]
+fn row_d5_each_call_goes_to_the_engine_that_is_predicted_to_be_faster() {
+    let (gpu, options) = engine();
+    let want = search(&flat(&Device::cpu(), 2000)).0.ids;
+    for (speeds, on_cpu) in [([slow(), fast()], false), ([fast(), slow()], true)] {
+        let device = Device::auto_given(gpu.clone(), options.clone(), speeds);
+        let (found, stats) = search(&flat(&device, 2000));
+        assert_eq!(stats.device.starts_with("cpu ("), on_cpu, "{}", stats.device);
+        assert_eq!((found.ids, stats.fallback), (want.clone(), None));
+        assert_eq!(device.parts().len(), 2);
+    }
+    // A CPU that is fast at once, a GPU that is fast when there is much to do.
+    let cpu = Calibration::simple(1e-6, 1e9, 1e9, None);
+    let device = Device::auto_given(gpu.clone(), options, [cpu, Calibration::simple(0.01, 1e13, 1e13, Some(1e13))]);
+    assert!(search(&flat(&device, 100)).1.device.starts_with("cpu ("));
+    assert!(!search(&flat(&device, 100_000)).1.device.starts_with("cpu ("));
+}
+
+#[test]
+fn row_d5_rows_move_to_the_gpu_once_staying_would_have_cost_more() {
+    let (gpu, options) = engine();
+    let rows = 4000;
+    // 1 ms on the CPU and nearly nothing on the GPU, but 5 ms to bring the rows there.
+    let bytes = (rows * DIM * 4) as f64;
+    let speeds =
+        [Calibration::simple(1e-3, 1e12, 1e12, None), Calibration::simple(1e-6, 1e12, 1e12, Some(bytes / 5e-3))];
+    let index = flat(&Device::auto_given(gpu, options, speeds), rows);
+    let who: Vec<bool> = (0..12).map(|_| search(&index).1.device.starts_with("cpu (")).collect();
+    let first = who.iter().position(|on_cpu| !on_cpu).expect("it moves to the GPU");
+    assert!((2..=8).contains(&first), "{who:?}");
+}
+
+/// Runs by hand (`cargo test --release --test choice -- --ignored --nocapture`): what the automatic choice takes on 60
+/// shapes against both engines, each timed with the rows in place, by their own calibrations.
+#[test]
+#[ignore = "measures; run it alone on a quiet machine"]
+fn row_d5_the_choice_is_near_the_better_engine_on_a_grid() {
+    let (gpu, options) = engine();
+    let device = Device::auto_over(gpu, options);
+    let parts = device.parts();
+    let [cpu, gpu] = parts.as_slice() else { panic!("two engines") };
+    let time = |index: &Flat, queries: &[f32], dim: usize, k: usize| -> (f64, SearchStats) {
+        let run = || {
+            let began = Instant::now();
+            let view = MatrixView::new(queries, dim).unwrap().into();
+            let (_, stats) = index.search_with(view, k, &SearchOptions::default()).unwrap();
+            (began.elapsed().as_secs_f64(), stats)
+        };
+        run();
+        (0..3).map(|_| run()).min_by(|a, b| a.0.total_cmp(&b.0)).unwrap()
+    };
+    println!("| rows | dim | queries | k | CPU ms | GPU ms | taken | ratio |\n|--:|--:|--:|--:|--:|--:|---|--:|");
+    let (mut points, mut near, mut worst) = (0, 0, 1.0f64);
+    for (rows, dim) in [(500, 32), (5000, 32), (50_000, 32), (500, 256), (5000, 256), (50_000, 256)] {
+        let values = values(rows * dim, 5);
+        let mut index = Flat::new(cpu, dim, Metric::L2).unwrap();
+        index.add(MatrixView::new(&values, dim).unwrap()).unwrap();
+        for batch in [1, 8, 32, 128, 512] {
+            for k in [10, 100] {
+                let queries = &values[..batch.min(rows) * dim];
+                index.set_device(cpu);
+                let on_cpu = time(&index, queries, dim, k).0;
+                index.set_device(gpu);
+                let on_gpu = time(&index, queries, dim, k).0;
+                index.set_device(&device);
+                let (_, stats) = time(&index, queries, dim, k);
+                let taken = if stats.device.starts_with("cpu (") { on_cpu } else { on_gpu };
+                let ratio = taken / on_cpu.min(on_gpu);
+                points += 1;
+                near += usize::from(ratio <= 1.5);
+                worst = worst.max(ratio);
+                let who = if stats.device.starts_with("cpu (") { "CPU" } else { "GPU" };
+                let (c, g) = (on_cpu * 1e3, on_gpu * 1e3);
+                println!("| {rows} | {dim} | {batch} | {k} | {c:.3} | {g:.3} | {who} | {ratio:.2} |");
+            }
+        }
+    }
+    println!("{near} of {points} within 1.5 of the better, worst {worst:.2}");
+    assert!(near * 20 >= points * 19, "{near} of {points}");
 }

@@ -113,9 +113,10 @@ impl GpuEngine {
         self.machine.memory.peak()
     }
 
-    /// Bytes of these rows that are not on the device yet; all of them when they will never fit.
-    pub fn missing_bytes(&self, base: &Base<'_>) -> u64 {
-        self.residents.missing_bytes(base)
+    /// Bytes of these rows that are not on the device, and whether they will stay there once they are.
+    pub fn residency(&self, base: &Base<'_>) -> (u64, bool) {
+        let scratch = lower::scratch_bytes(self.budget());
+        (self.residents.missing_bytes(base), base.tag.is_some() && resident::fits(self.budget(), base, scratch))
     }
 
     /// Which shapes the kernels take.
@@ -133,11 +134,6 @@ impl GpuEngine {
                 self.machine.pipelines.persist();
             }
         }
-    }
-
-    /// What was wrong with files of this device in the cache folder.
-    pub fn notes(&self) -> Vec<String> {
-        self.machine.pipelines.notes()
     }
 
     /// What was done so far, self-tests left out: command buffers submitted, kernels dispatched, kernels compiled.
@@ -177,6 +173,14 @@ impl std::fmt::Debug for GpuEngine {
 impl Engine for GpuEngine {
     fn name(&self) -> String {
         self.info.name.clone()
+    }
+
+    fn identity(&self) -> String {
+        self.info.identity()
+    }
+
+    fn notes(&self) -> Vec<String> {
+        self.machine.pipelines.notes()
     }
 
     fn run(&self, task: &Task<'_>, stats: &mut SearchStats) -> Result<Output, EngineError> {

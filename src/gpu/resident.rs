@@ -114,6 +114,11 @@ fn base_bytes(base: &Base<'_>) -> u64 {
     bytes_per_row(&base.rows, base.norms.is_some()).saturating_mul(base.rows.rows() as u64)
 }
 
+/// Whether a base fits a budget.
+pub(super) fn fits(limit: u64, base: &Base<'_>, scratch: u64) -> bool {
+    bytes_fit(limit, base_bytes(base), scratch)
+}
+
 /// Whether a base of so many bytes fits a budget beside scratch and what is staged for its upload.
 pub(super) fn bytes_fit(limit: u64, bytes: u64, scratch: u64) -> bool {
     bytes.saturating_add(scratch).saturating_add(2 * staging_bytes(limit)) <= limit
