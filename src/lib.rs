@@ -55,7 +55,7 @@ pub use engine::{Device, EngineError};
 pub use error::{BuildError, DeviceError, SearchError};
 #[cfg(feature = "gpu")]
 pub use gpu::{AdapterReport, adapters};
-pub use index::{Explanation, FileInfo, Flat, Index, IndexSpec, OpenError, SearchOptions, UnknownSpec};
+pub use index::{Explanation, FileInfo, Flat, Index, IndexSpec, OpenError, SearchOptions, Trial, UnknownSpec};
 pub use kernels::Cost;
 pub use plan::{Norm, Plan, Problem, Screen, Step};
 pub use stats::{Ceilings, SearchStats, Stage};

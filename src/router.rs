@@ -23,6 +23,8 @@ pub(crate) struct Router {
     reopen: Option<GpuOptions>,
     /// How fast the CPU and the GPU are; absent when measuring failed, and then the GPU is asked.
     speeds: OnceLock<Option<[Arc<Predictor>; 2]>>,
+    /// Whether they are corrected by what runs took.
+    learns: bool,
     /// For bases that are not on the GPU: seconds lost so far by not bringing them there.
     lost: Mutex<Vec<(Weak<u64>, f64)>>,
 }
@@ -46,12 +48,13 @@ impl Router {
     ) -> Router {
         let cpu = auto.then(|| Arc::new(CpuEngine::new(CpuOptions { threads: options.threads, level: None })));
         let gpu = Mutex::new(Slot { engine, lost: None });
-        Router { cpu, gpu, reopen, speeds: OnceLock::new(), lost: Mutex::default() }
+        Router { cpu, gpu, reopen, speeds: OnceLock::new(), learns: true, lost: Mutex::default() }
     }
 
-    /// With speeds of CPU and GPU that nobody measured.
+    /// With speeds of CPU and GPU that nobody measured and nothing corrects.
     pub(crate) fn given(self, speeds: [Calibration; 2]) -> Router {
-        Router { speeds: OnceLock::from(Some(speeds.map(|c| Arc::new(Predictor::new(c, None))))), ..self }
+        let speeds = OnceLock::from(Some(speeds.map(|c| Arc::new(Predictor::new(c, None)))));
+        Router { speeds, learns: false, ..self }
     }
 
     /// The GPU, opened again if it was lost a while ago; or why it can't be used.
@@ -133,7 +136,7 @@ impl Router {
 
     /// Learns from a run of the CPU (0) or the GPU (1). A mask changes the work by what nobody counts.
     fn learn(&self, who: usize, task: &Task<'_>, seconds: f64) {
-        if let (Some(Some(speeds)), None) = (self.speeds.get(), task.mask) {
+        if let (true, Some(Some(speeds)), None) = (self.learns, self.speeds.get(), task.mask) {
             speeds[who].learn(task.plan, seconds);
         }
     }

@@ -11,11 +11,11 @@ use crate::types::{DType, MatrixView, Metric, RowsView};
 /// Seconds that measuring may take, compilers left out.
 const BUDGET: f64 = 0.2;
 /// A single search that is expected to take longer is not measured.
-const LONGEST: f64 = 0.006;
+const LONGEST: f64 = 0.01;
 /// Components of most searches; 16 in those that tell what a pair costs beside its components.
 const DIM: usize = 128;
 /// Numbers of rows.
-const ROWS: [usize; 4] = [64, 1024, 8192, 65_536];
+const ROWS: [usize; 6] = [64, 256, 1024, 4096, 16_384, 65_536];
 
 /// Made-up rows, the same every time.
 struct Data {
@@ -83,6 +83,8 @@ pub(super) struct Session<'a> {
     data: Data,
     /// Seconds that are left to measure in.
     left: f64,
+    /// Seconds a unit of work of the last ladder.
+    slowness: f64,
     /// Bytes that were brought to the device, and the seconds it took.
     moved: (f64, f64),
 }
@@ -90,7 +92,7 @@ pub(super) struct Session<'a> {
 impl<'a> Session<'a> {
     /// Nothing is measured after `left` seconds.
     pub(super) fn new(engine: &'a dyn Engine, left: f64) -> Session<'a> {
-        Session { engine, data: Data::new(), left, moved: (0.0, 0.0) }
+        Session { engine, data: Data::new(), left, slowness: 0.0, moved: (0.0, 0.0) }
     }
 
     /// Seconds of a search, the best of three; nothing when there is no time left.
@@ -134,7 +136,7 @@ impl<'a> Session<'a> {
             self.engine.run(&task, &mut stats)?;
             let took = began.elapsed().as_secs_f64();
             let upload: f64 = stats.stages.iter().filter(|s| s.name == "upload").map(|s| s.time.as_secs_f64()).sum();
-            if upload > 0.0 && trial.rows * trial.dim > 1 << 19 {
+            if upload > 0.0 && trial.rows * trial.dim >= 1 << 19 {
                 let (bytes, seconds) = &mut self.moved;
                 *bytes += (trial.rows * trial.dim * 4) as f64;
                 *seconds += upload;
@@ -158,44 +160,50 @@ impl<'a> Session<'a> {
         Ok(Some(best))
     }
 
-    /// A curve over the numbers of rows, as far as they take no longer than one search should.
-    fn curve(&mut self, screen: Screen, queries: usize, overhead: f64) -> Result<Curve, EngineError> {
-        let screened = screen != Screen::None;
-        let mut points: Vec<(f64, f64)> = Vec::new();
+    /// Times searches of so many queries over the numbers of rows, as far as none is expected to take too long.
+    fn ladder(&mut self, screen: Screen, queries: usize) -> Result<Vec<(Trial, f64)>, EngineError> {
+        let mut timed: Vec<(Trial, f64)> = Vec::new();
         for rows in ROWS {
             let trial = Trial { rows, dim: DIM, queries, k: 10, screen };
-            let work = trial.work(overhead);
-            // As long as the last is in proportion; never less than two points, or there is no slope.
-            let expected = points.last().map_or(0.0, |&(w, s)| s * work / w);
-            if points.len() > 1 && expected > 3.0 * LONGEST {
+            let expected = match timed.last() {
+                Some((last, seconds)) => seconds * trial.work(0.0) / last.work(0.0),
+                None => self.slowness * trial.work(0.0),
+            };
+            // Two of a ladder at least, or nothing says how time grows.
+            let most = if timed.len() < 2 { 4.0 * LONGEST } else { LONGEST };
+            if expected > most {
                 break;
             }
             let Some(seconds) = self.time(trial)? else { break };
-            // Noise must not make more work take less time.
-            points.push((work, seconds.max(points.last().map_or(0.0, |p| p.1))));
+            timed.push((trial, seconds));
         }
-        Ok(Curve { screened, queries, points })
+        if let Some((trial, seconds)) = timed.last() {
+            self.slowness = seconds / trial.work(0.0);
+        }
+        Ok(timed)
     }
 
-    /// What a pair costs beside its components, in operations: from rows of 16 and of 128 components.
-    fn overhead(&mut self, screen: Screen, queries: usize) -> Result<f64, EngineError> {
-        let rows = ROWS[2];
-        let trial = |dim| Trial { rows, dim, queries, k: 10, screen };
-        let pairs = (rows * queries) as f64;
-        let (Some(short), Some(long)) = (self.time(trial(16))?, self.time(trial(DIM))?) else { return Ok(0.0) };
-        let each = |dim: usize| trial(dim).work(0.0) / pairs;
-        if long <= short {
+    /// What a pair costs beside its components, in operations: from rows of 16 components, where `long` took so long with
+    /// [`DIM`].
+    fn overhead(&mut self, (trial, long): (Trial, f64)) -> Result<f64, EngineError> {
+        let Some(short) = self.time(Trial { dim: 16, ..trial })? else { return Ok(0.0) };
+        let pairs = (trial.rows * trial.queries) as f64;
+        let each = |dim: usize| Trial { dim, ..trial }.work(0.0) / pairs;
+        if long <= 1.01 * short {
             return Ok(0.0);
         }
         Ok(((short * each(DIM) - long * each(16)) / (long - short)).clamp(0.0, 1e3))
     }
+}
 
-    /// How many times longer `k` neighbours take than ten.
-    fn wide(&mut self, k: usize) -> Result<Option<f64>, EngineError> {
-        let trial = |k| Trial { rows: ROWS[2], dim: DIM, queries: 16, k, screen: Screen::None };
-        let (Some(ten), Some(more)) = (self.time(trial(10))?, self.time(trial(k))?) else { return Ok(None) };
-        Ok(Some((more / ten).clamp(1.0, 1e3)))
-    }
+/// Points of a curve: work with the overhead of each pair, and seconds that never fall.
+fn points(timed: &[(Trial, f64)], overhead: f64) -> Vec<(f64, f64)> {
+    let mut most = 0.0f64;
+    let point = |&(trial, seconds): &(Trial, f64)| {
+        most = most.max(seconds);
+        (trial.work(overhead), most)
+    };
+    timed.iter().map(point).collect()
 }
 
 /// Measures an engine.
@@ -205,26 +213,34 @@ impl<'a> Session<'a> {
 pub(super) fn calibrate(engine: &dyn Engine) -> Result<Calibration, EngineError> {
     let mut session = Session::new(engine, BUDGET);
     // The clock speeds up, the first pages are touched.
-    session.time(Trial { rows: ROWS[1], dim: DIM, queries: 1, k: 10, screen: Screen::None })?;
-    let overhead = [session.overhead(Screen::None, 16)?, session.overhead(Screen::F32, 32)?];
-    let mut curves = Vec::new();
-    for (screen, queries) in
-        [(Screen::None, 1), (Screen::None, 32), (Screen::F32, 16), (Screen::F32, 128), (Screen::F32, 1024)]
-    {
-        let curve = session.curve(screen, queries, overhead[usize::from(screen != Screen::None)])?;
-        // One point says nothing about how time grows.
-        if curve.points.len() > 1 {
-            curves.push(curve);
+    session.time(Trial { rows: ROWS[0], dim: DIM, queries: 1, k: 10, screen: Screen::None })?;
+    let one = session.ladder(Screen::None, 1)?;
+    let few = session.ladder(Screen::None, 4)?;
+    let some = session.ladder(Screen::None, 32)?;
+    let screened = [session.ladder(Screen::F32, 16)?, session.ladder(Screen::F32, 128)?];
+    // What else there is to know comes from searches that were not too long.
+    let typical = some.last().or(one.last()).copied();
+    let mut overhead = [0.0; 2];
+    let mut wide = [1.5; 2];
+    if let Some(typical) = typical {
+        overhead[0] = session.overhead(typical)?;
+        for (wide, k) in wide.iter_mut().zip([100, 200]) {
+            if let Some(seconds) = session.time(Trial { k, ..typical.0 })? {
+                *wide = (seconds / typical.1).clamp(1.0, 1e3);
+            }
         }
     }
-    let wide = [session.wide(100)?, session.wide(200)?].map(|w| w.unwrap_or(1.5));
-    let longest = |c: &Curve| c.points.last().map(|&(work, seconds)| work / seconds);
-    let read = curves.iter().find(|c| c.queries == 1).and_then(|c| Some((longest(c)?, c.points.last()?.0)));
-    // Rows of f32: operations a byte are what the work of one query and its bytes say.
-    let bytes_per_second = read.map_or(1e10, |(rate, work)| {
-        let rows = work / Trial { rows: 1, dim: DIM, queries: 1, k: 1, screen: Screen::None }.work(overhead[0]);
-        rate / work * rows * (DIM * 4) as f64
+    if let Some(&last) = screened[0].last() {
+        overhead[1] = session.overhead(last)?;
+    }
+    let many = session.ladder(Screen::F32, 1024)?;
+    let bytes_per_second = one.last().map_or(1e10, |(t, seconds)| (t.rows * t.dim * 4) as f64 / seconds);
+    let ladders =
+        [one, few, some].into_iter().map(|l| (false, l)).chain(screened.into_iter().chain([many]).map(|l| (true, l)));
+    let curves = ladders.filter_map(|(screened, timed)| {
+        let queries = timed.first()?.0.queries;
+        Some(Curve { screened, queries, points: points(&timed, overhead[usize::from(screened)]) })
     });
     let transfer = (session.moved.1 > 0.0).then(|| session.moved.0 / session.moved.1);
-    Ok(Calibration { curves, overhead, wide, bytes_per_second, transfer })
+    Ok(Calibration { curves: curves.collect(), overhead, wide, bytes_per_second, transfer })
 }

@@ -48,7 +48,10 @@ fn load_or_measure(engine: &dyn Engine, file: &File) -> Result<Predictor, Engine
         return Ok(Predictor::new(calibration, None));
     }
     let calibration = measure::calibrate(engine)?;
-    file.write(&calibration.to_string());
+    // A device too slow for a single point is not worth a file.
+    if calibration.check().is_ok() {
+        file.write(&calibration.to_string());
+    }
     Ok(Predictor::new(calibration, note))
 }
 

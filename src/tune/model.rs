@@ -168,7 +168,7 @@ impl Calibration {
     }
 
     /// Compares every number with what it may be.
-    fn check(&self) -> Result<(), String> {
+    pub(super) fn check(&self) -> Result<(), String> {
         let mut wrong = Vec::new();
         let mut see = |what: &str, value: f64, range: std::ops::RangeInclusive<f64>| {
             if !range.contains(&value) {
