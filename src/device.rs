@@ -167,7 +167,9 @@ impl Device {
 
     /// What was wrong with files of this device in the user's cache folder: which file, why, and that it is rebuilt.
     pub fn notes(&self) -> Vec<String> {
-        self.engine.notes()
+        let parts = self.parts();
+        let own = parts.iter().flat_map(|part| part.engine.notes());
+        own.chain(parts.iter().filter_map(|part| tune::note(&*part.engine))).collect()
     }
 
     #[cfg(feature = "gpu")]

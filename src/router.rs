@@ -171,9 +171,7 @@ impl Engine for Router {
     }
 
     fn notes(&self) -> Vec<String> {
-        let speeds = self.speeds.get().and_then(Option::as_ref);
-        let notes = speeds.into_iter().flatten().filter_map(|p| p.note().map(str::to_owned));
-        self.engine().notes().into_iter().chain(notes).collect()
+        self.engine().notes()
     }
 
     fn run(&self, task: &Task<'_>, stats: &mut SearchStats) -> Result<Output, EngineError> {

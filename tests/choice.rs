@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nearfield::gpu::{Fault, GpuEngine, GpuOptions, Select};
+use nearfield::kernels::tuning::Tuning;
 use nearfield::tune::Calibration;
 use nearfield::{
-    Device, DeviceError, DeviceOptions, Flat, Index, MatrixView, Metric, Neighbors, SearchError, SearchOptions,
+    Device, DeviceError, DeviceOptions, Flat, Index, MatrixView, Metric, Neighbors, Screen, SearchError, SearchOptions,
     SearchStats, wgpu,
 };
 
@@ -183,6 +184,133 @@ fn row_d5_rows_move_to_the_gpu_once_staying_would_have_cost_more() {
     let who: Vec<bool> = (0..12).map(|_| search(&index).1.device.starts_with("cpu (")).collect();
     let first = who.iter().position(|on_cpu| !on_cpu).expect("it moves to the GPU");
     assert!((2..=8).contains(&first), "{who:?}");
+}
+
+fn rows_of(device: &Device, rows: usize, dim: usize) -> Flat {
+    let mut index = Flat::new(device, dim, Metric::L2).unwrap();
+    index.add(MatrixView::new(&values(rows * dim, 1), dim).unwrap()).unwrap();
+    index
+}
+
+#[test]
+fn row_a9_one_query_is_one_submission_and_at_most_six_dispatches() {
+    for name in adapter_names() {
+        let options = GpuOptions { select: Select::Name(name.clone()), memory: None };
+        let gpu = Arc::new(GpuEngine::open(&options).unwrap());
+        let device = Device::auto_given(gpu.clone(), options, [slow(), fast()]);
+        let index = rows_of(&device, 10_000, 64);
+        let query = values(64, 9);
+        let query = MatrixView::new(&query, 64).unwrap();
+        // Twice: the first runs of a kernel are cut short, for want of a rate.
+        for _ in 0..3 {
+            index.search(query, 10).unwrap();
+        }
+        let (before, memory) = (gpu.work(), gpu.used());
+        index.search(query, 10).unwrap();
+        let after = gpu.work();
+        assert_eq!(after.submissions - before.submissions, 1, "{name}");
+        assert!(after.dispatches - before.dispatches <= 6, "{name}: {before:?} {after:?}");
+        assert_eq!((after.kernels, gpu.used()), (before.kernels, memory), "{name}: nothing new was made");
+    }
+}
+
+#[test]
+fn row_a9_after_a_warm_up_the_first_search_pays_nothing() {
+    let (gpu, options) = engine();
+    let device = Device::auto_given(gpu.clone(), options, [slow(), fast()]);
+    let index = rows_of(&device, 3000, 24);
+    index.warm_up(&[1, 40], 10).unwrap();
+    let (warm, memory) = (gpu.work(), gpu.used());
+    assert!(warm.kernels > 2 && memory > 3000 * 24 * 4, "{warm:?}");
+    for queries in [1, 40] {
+        let batch = values(queries * 24, 3);
+        let view = MatrixView::new(&batch, 24).unwrap();
+        let (found, stats) = index.search_with(view.into(), 10, &SearchOptions::default()).unwrap();
+        assert_eq!(stats.chunks_uploaded, 0);
+        assert_eq!(found.ids, rows_of(&Device::cpu(), 3000, 24).search(view, 10).unwrap().ids);
+    }
+    let now = gpu.work();
+    assert_eq!((now.kernels, now.tests, gpu.used()), (warm.kernels, warm.tests, memory));
+    assert!(index.warm_up(&[1], 0).is_err());
+    assert!(Flat::new(&device, 8, Metric::L2).unwrap().warm_up(&[1, 0], 5).is_ok(), "no rows, nothing to warm");
+}
+
+#[test]
+fn row_e6_no_answer_depends_on_the_tuning() {
+    let (gpu, options) = engine();
+    let device = Device::auto_given(gpu.clone(), options, [slow(), fast()]);
+    let index = flat(&device, 3000);
+    let want: Vec<Vec<u64>> = [1, 7, 40]
+        .map(|queries| flat(&Device::cpu(), 3000).search(MatrixView::new(&values(queries * DIM, 4), DIM).unwrap(), 12))
+        .map(|found| found.unwrap().ids)
+        .to_vec();
+    for tuning in Tuning::grid() {
+        gpu.set_tuning(tuning, false);
+        assert_eq!(gpu.tuning(), tuning);
+        for (queries, want) in [1, 7, 40].into_iter().zip(&want) {
+            for screen in [Screen::None, Screen::F32] {
+                let batch = values(queries * DIM, 4);
+                let mut options = SearchOptions::default();
+                options.screen = Some(screen);
+                let found = index.search_with(MatrixView::new(&batch, DIM).unwrap().into(), 12, &options).unwrap();
+                assert_eq!(&found.0.ids, want, "{tuning}, {queries} queries, screen {screen}");
+                assert!(!found.1.device.starts_with("cpu"), "{:?}", found.1);
+            }
+        }
+    }
+    gpu.set_tuning(Tuning { groups: 0, search: Some(99) }, false);
+    assert!(gpu.tuning().is_sane(), "nonsense is not taken");
+}
+
+/// What `row_a9_a_second_process_pays_less` runs in processes of their own: a search, and what it took.
+#[test]
+#[ignore = "run by another test"]
+fn child_searches_and_says_what_it_paid() {
+    let (gpu, options) = engine();
+    let device = Device::auto_given(gpu.clone(), options, [slow(), fast()]);
+    search(&flat(&device, 2000));
+    println!("PAID tests {} notes {:?}", gpu.work().tests, device.notes());
+}
+
+#[test]
+fn row_a9_a_second_process_pays_less() {
+    let cache = tempfile::tempdir().unwrap();
+    let paid = || {
+        let done = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "child_searches_and_says_what_it_paid", "--ignored", "--nocapture"])
+            .env("XDG_CACHE_HOME", cache.path())
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&done.stdout).into_owned();
+        assert!(done.status.success(), "{said}");
+        let line =
+            said.lines().find_map(|l| l.split_once("PAID tests ")).unwrap_or_else(|| panic!("{said}")).1.to_owned();
+        let (tests, notes) = line.split_once(" notes ").unwrap();
+        (tests.parse::<u64>().unwrap(), notes.to_owned())
+    };
+    let first = paid();
+    assert!(first.0 > 0 && first.1 == "[]", "{first:?}");
+    assert_eq!(paid(), (0, "[]".to_owned()), "the verdicts were kept");
+
+    // Every file is damaged: all are named, none is believed, and the next process finds them mended.
+    let files = || std::fs::read_dir(cache.path().join("nearfield")).unwrap().map(|e| e.unwrap().path());
+    assert!(files().count() >= 1);
+    for path in files() {
+        let mut bytes = std::fs::read(&path).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 0x10;
+        std::fs::write(&path, bytes).unwrap();
+    }
+    let (tests, notes) = paid();
+    assert_eq!(tests, first.0, "a damaged verdict is no verdict");
+    for path in files() {
+        assert!(
+            notes.contains(path.file_name().unwrap().to_str().unwrap()),
+            "{} is not named: {notes}",
+            path.display()
+        );
+    }
+    assert_eq!(paid(), (0, "[]".to_owned()), "they were rebuilt");
 }
 
 /// Runs by hand (`cargo test --release --test choice -- --ignored --nocapture`): what each engine was predicted to take on

@@ -44,6 +44,20 @@ pub struct GpuOptions {
     pub memory: Option<u64>,
 }
 
+/// What an engine did since it was opened.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Work {
+    /// Command buffers, those of self-tests left out.
+    pub submissions: u64,
+    /// Kernels in them.
+    pub dispatches: u64,
+    /// Kernels that were compiled.
+    pub kernels: u64,
+    /// Self-tests.
+    pub tests: u64,
+}
+
 /// A GPU that runs plans.
 pub struct GpuEngine {
     machine: Machine,
@@ -136,11 +150,12 @@ impl GpuEngine {
         }
     }
 
-    /// What was done so far, self-tests left out: command buffers submitted, kernels dispatched, kernels compiled.
+    /// What was done so far.
     #[doc(hidden)]
-    pub fn work(&self) -> [u64; 3] {
-        let [submitted, dispatched] = self.machine.work();
-        [submitted, dispatched, self.machine.pipelines.len() as u64]
+    pub fn work(&self) -> Work {
+        let [submissions, dispatches] = self.machine.work();
+        let tests = self.machine.checks.as_ref().map_or(0, selftest::Checks::run);
+        Work { submissions, dispatches, kernels: self.machine.pipelines.len() as u64, tests }
     }
 
     /// Gives back every byte that no run is using.

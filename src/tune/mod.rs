@@ -10,7 +10,7 @@ mod model;
 mod shapes;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 pub use choice::{Residency, Wanted, choose};
 pub use model::{Calibration, Curve, Predictor};
@@ -26,16 +26,26 @@ use crate::engine::{Engine, EngineError};
 /// # Errors
 /// [`EngineError`] when the engine fails while it is measured.
 pub fn predictor(engine: &dyn Engine) -> Result<Arc<Predictor>, EngineError> {
-    static KNOWN: OnceLock<Mutex<HashMap<String, Arc<Predictor>>>> = OnceLock::new();
     let key = engine.identity();
     // Held while measuring: two measurements side by side would see each other.
-    let mut known = KNOWN.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
+    let mut known = known();
     if let Some(predictor) = known.get(&key) {
         return Ok(predictor.clone());
     }
     let predictor = Arc::new(load_or_measure(engine, &file(&key))?);
     known.insert(key, predictor.clone());
     Ok(predictor)
+}
+
+/// The engines of which this process knows the speed.
+fn known() -> MutexGuard<'static, HashMap<String, Arc<Predictor>>> {
+    static KNOWN: OnceLock<Mutex<HashMap<String, Arc<Predictor>>>> = OnceLock::new();
+    KNOWN.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What was wrong with the file of an engine whose speed this process asked for.
+pub fn note(engine: &dyn Engine) -> Option<String> {
+    known().get(&engine.identity())?.note().map(str::to_owned)
 }
 
 fn file(key: &str) -> File {

@@ -67,8 +67,12 @@ fn tune(name: &str) -> Result<()> {
     } else {
         let _ = writeln!(text, "        1 query, 16 queries, 512 queries; the first is used from now on");
     }
-    all.iter().for_each(|line| drop(writeln!(text, "        {line}")));
-    device.notes().iter().for_each(|note| drop(writeln!(text, "        {note}")));
+    for line in &all {
+        let _ = writeln!(text, "        {line}");
+    }
+    for note in &device.notes() {
+        let _ = writeln!(text, "        {note}");
+    }
     fail::print(&text)
 }
 

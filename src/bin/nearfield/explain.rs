@@ -56,10 +56,14 @@ pub fn run(args: &ExplainArgs) -> Result<()> {
             source.flat.set_device(&engine);
             trials.push((engine.name(), source.flat.trial(queries.view(), args.k, &options)?));
         }
-        trials.iter().for_each(|(_, trial)| drop(write!(text, "\n{trial}\n")));
+        for (_, trial) in &trials {
+            let _ = write!(text, "\n{trial}\n");
+        }
         let _ = writeln!(text, "\n{}", verdict(&trials));
     }
-    device.notes().iter().for_each(|note| drop(writeln!(text, "{note}")));
+    for note in &device.notes() {
+        let _ = writeln!(text, "{note}");
+    }
     fail::print(&text)
 }
 

@@ -7,6 +7,7 @@ mod data;
 
 use std::collections::HashMap;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use self::data::{CANDIDATES, Data};
 use super::lower;
@@ -167,6 +168,14 @@ pub(super) struct Checks {
     done: Mutex<HashMap<Key, Result<(), String>>>,
     /// One test at a time.
     testing: Mutex<()>,
+    run: AtomicU64,
+}
+
+impl Checks {
+    /// How many tests were run.
+    pub(super) fn run(&self) -> u64 {
+        self.run.load(Ordering::Relaxed)
+    }
 }
 
 /// Tests a case unless that has been done. Its pipeline may be used when this is `Ok`.
@@ -224,6 +233,9 @@ fn every_cap() -> DeviceCaps {
 
 /// Runs one case. The outer error is the device's, the inner one says what was wrong with the answer.
 fn test(machine: &Machine, metric: Metric, dtype: DType, case: Case) -> Result<Result<(), String>, EngineError> {
+    if let Some(checks) = &machine.checks {
+        checks.run.fetch_add(1, Ordering::Relaxed);
+    }
     let machine = machine.for_test();
     let data = Data::new(metric, dtype, case.few_queries(metric, dtype, &machine.caps(case.verb())));
     let run = |step: Step, input: Input<'_>, mask: Option<Mask<'_>>, rows: usize| {
