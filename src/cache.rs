@@ -104,6 +104,13 @@ impl File {
         format!("cache file {path} is rebuilt: {why}")
     }
 
+    /// Takes it away.
+    pub fn remove(&self) {
+        if let Some(path) = &self.path {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+
     /// Replaces it. A failure is ignored: it only costs the next process time.
     pub fn write(&self, text: &str) {
         if let Some(path) = &self.path {

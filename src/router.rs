@@ -165,7 +165,9 @@ impl Engine for Router {
     }
 
     fn tune(&self) -> Result<Vec<String>, EngineError> {
-        let all = tune::tune(&*self.gpu()?)?;
+        let gpu = self.gpu()?;
+        let all = tune::tune(&gpu)?;
+        tune::forget(&*gpu);
         let ms = |s: f64| format!("{:.3}", s * 1e3);
         Ok(all.iter().map(|t| format!("{}: {} ms", t.tuning, t.seconds.map(ms).join(", "))).collect())
     }

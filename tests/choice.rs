@@ -313,6 +313,36 @@ fn row_a9_a_second_process_pays_less() {
     assert_eq!(paid(), (0, "[]".to_owned()), "they were rebuilt");
 }
 
+/// Runs by hand, as the next one: what one query costs on each engine, and how much of it is no kernel.
+#[test]
+#[ignore = "measures; run it alone on a quiet machine"]
+fn row_a9_what_a_single_query_costs() {
+    let (gpu, options) = engine();
+    let device = Device::auto_over(gpu, options);
+    println!(
+        "| engine | rows | dim | best us | median us | in kernels, us | submissions |\n|---|--:|--:|--:|--:|--:|--:|"
+    );
+    for part in device.parts() {
+        for (rows, dim) in [(64, 16), (10_000, 128)] {
+            let index = rows_of(&part, rows, dim);
+            let query = values(dim, 9);
+            let query = MatrixView::new(&query, dim).unwrap();
+            let mut runs: Vec<(f64, f64)> = (0..300)
+                .map(|_| {
+                    let began = Instant::now();
+                    let (_, stats) = index.search_with(query.into(), 10, &SearchOptions::default()).unwrap();
+                    let wall = began.elapsed().as_secs_f64();
+                    let kernels = stats.stages.iter().filter(|s| s.on_device || s.name == "search");
+                    (wall * 1e6, kernels.map(|s| s.time.as_secs_f64()).sum::<f64>() * 1e6)
+                })
+                .collect();
+            runs.sort_by(|a, b| a.0.total_cmp(&b.0));
+            let (best, median) = (runs[0], runs[150]);
+            println!("| {} | {rows} | {dim} | {:.1} | {:.1} | {:.1} | |", part.name(), best.0, median.0, median.1);
+        }
+    }
+}
+
 /// Runs by hand (`cargo test --release --test choice -- --ignored --nocapture`): what each engine was predicted to take on
 /// 60 shapes and what it took with the rows in place; and how near the better one the choice by those predictions comes,
 /// were the software adapter so many times faster than it is.

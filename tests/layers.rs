@@ -300,7 +300,7 @@ fn every_file_of_a_verb_has_a_verb() {
     };
     for (folder, other) in [
         ("shaders", &[][..]),
-        ("src/kernels", &["mod", "metric", "source", "tile", "tuning"][..]),
+        ("src/kernels", &["mod", "codes", "metric", "source", "tile", "tuning"][..]),
         ("tests/verbs", &[][..]),
         ("benches/verbs", &["main"][..]),
     ] {

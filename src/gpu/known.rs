@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, OnceLock};
+use std::time::{Duration, Instant};
 
 use super::adapters::AdapterReport;
 use super::context::Context;
@@ -19,6 +20,9 @@ pub(super) const RATES: std::ops::RangeInclusive<f64> = 1e6..=1e15;
 /// More lines than this are no cache of ours.
 const MOST_LINES: usize = 20_000;
 
+/// Rates change all the time: no more often than this are they written for their own sake.
+const RATES_EVERY: Duration = Duration::from_secs(10);
+
 #[derive(Clone, Debug, Default, PartialEq)]
 struct State {
     passed: BTreeSet<String>,
@@ -26,11 +30,22 @@ struct State {
     tuning: Option<Tuning>,
 }
 
+/// What is known and not yet on disk.
+#[derive(Debug)]
+struct Kept {
+    known: State,
+    /// Something that the next process should not do again is new.
+    stale: bool,
+    /// So are rates, and since when the file has the old ones.
+    rates: bool,
+    written: Instant,
+}
+
 /// What is known, and the file where it is kept.
 #[derive(Debug)]
 pub(super) struct Known {
     file: Option<File>,
-    state: Mutex<(State, bool)>,
+    state: Mutex<Kept>,
     /// What was wrong with the file.
     note: Option<String>,
 }
@@ -38,7 +53,7 @@ pub(super) struct Known {
 impl Known {
     /// What earlier processes left for this device. A driver that does not say its version leaves nothing.
     pub(super) fn open(context: &Context, info: &AdapterReport) -> Known {
-        let versioned = !info.driver.is_empty() || cfg!(target_vendor = "apple");
+        let versioned = info.driver.chars().any(|c| c.is_ascii_digit()) || cfg!(target_vendor = "apple");
         let checks = if cfg!(debug_assertions) { "checked" } else { "unchecked" };
         let key = format!(
             "{} | {:?} | {} bytes of immediates | {checks} | kernels {:08x}",
@@ -61,7 +76,8 @@ impl Known {
         };
         // What cannot be used is written anew at the end of the first run.
         let stale = note.is_some();
-        Known { file, state: Mutex::new((state, stale)), note }
+        let kept = Kept { known: state, stale, rates: false, written: Instant::now() };
+        Known { file, state: Mutex::new(kept), note }
     }
 
     /// What was wrong with the file.
@@ -71,48 +87,59 @@ impl Known {
 
     /// Whether this kernel passed its test on this device and driver.
     pub(super) fn passed(&self, kernel: &str) -> bool {
-        lock(&self.state).0.passed.contains(kernel)
+        lock(&self.state).known.passed.contains(kernel)
     }
 
     /// Notes that it did.
     pub(super) fn pass(&self, kernel: String) {
         let state = &mut *lock(&self.state);
-        state.1 |= state.0.passed.insert(kernel);
+        state.stale |= state.known.passed.insert(kernel);
     }
 
     /// Work a second of a kernel, where it was measured.
     pub(super) fn rate(&self, kernel: &str) -> Option<f64> {
-        lock(&self.state).0.rates.get(kernel).copied()
+        lock(&self.state).known.rates.get(kernel).copied()
     }
 
     /// Notes a measured rate.
     pub(super) fn set_rate(&self, kernel: String, rate: f64) {
         let state = &mut *lock(&self.state);
-        state.1 |= state.0.rates.insert(kernel, rate.clamp(*RATES.start(), *RATES.end())) != Some(rate);
+        state.rates |= state.known.rates.insert(kernel, rate.clamp(*RATES.start(), *RATES.end())) != Some(rate);
     }
 
     /// The tuning that won here.
     pub(super) fn tuning(&self) -> Option<Tuning> {
-        lock(&self.state).0.tuning
+        lock(&self.state).known.tuning
     }
 
     /// Notes the tuning that won.
     pub(super) fn set_tuning(&self, tuning: Tuning) {
         let state = &mut *lock(&self.state);
-        state.1 |= state.0.tuning.replace(tuning) != Some(tuning);
+        state.stale |= state.known.tuning.replace(tuning) != Some(tuning);
     }
 
     /// Writes the file if something is new.
     pub(super) fn persist(&self) {
+        self.write(false);
+    }
+
+    fn write(&self, now: bool) {
         let Some(file) = &self.file else { return };
         let text = {
             let state = &mut *lock(&self.state);
-            if !std::mem::take(&mut state.1) {
+            if !state.stale && !(state.rates && (now || state.written.elapsed() > RATES_EVERY)) {
                 return;
             }
-            print(&state.0)
+            (state.stale, state.rates, state.written) = (false, false, Instant::now());
+            print(&state.known)
         };
         file.write(&text);
+    }
+}
+
+impl Drop for Known {
+    fn drop(&mut self) {
+        self.write(true);
     }
 }
 

@@ -43,6 +43,13 @@ fn known() -> MutexGuard<'static, HashMap<String, Arc<Predictor>>> {
     KNOWN.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Forgets how fast an engine is, here and on disk: something about it has changed.
+pub fn forget(engine: &dyn Engine) {
+    let key = engine.identity();
+    known().remove(&key);
+    file(&key).remove();
+}
+
 /// What was wrong with the file of an engine whose speed this process asked for.
 pub fn note(engine: &dyn Engine) -> Option<String> {
     known().get(&engine.identity())?.note().map(str::to_owned)
