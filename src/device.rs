@@ -7,7 +7,7 @@ use crate::engine::{Device, Engine, EngineError, Output, Task};
 use crate::error::DeviceError;
 #[cfg(feature = "gpu")]
 use crate::gpu::{GpuEngine, GpuOptions, OpenError, Select};
-use crate::plan::Plan;
+use crate::plan::{Plan, Problem};
 #[cfg(feature = "gpu")]
 use crate::router::Router;
 use crate::stats::{Ceilings, SearchStats};
@@ -94,9 +94,10 @@ impl Device {
 
     fn on_cpu(options: &DeviceOptions, reason: Option<String>) -> Device {
         let cpu = CpuEngine::new(CpuOptions { threads: options.threads, level: None });
+        let cpu: Arc<dyn Engine> = Arc::new(cpu);
         match reason {
-            None => Device { engine: Arc::new(cpu) },
-            Some(reason) => Device { engine: Arc::new(Excused { cpu, reason }) },
+            None => Device { engine: cpu.clone(), host: cpu },
+            Some(reason) => Device { engine: Arc::new(Excused { cpu: cpu.clone(), reason }), host: cpu },
         }
     }
 
@@ -131,8 +132,9 @@ impl Device {
     #[cfg(feature = "gpu")]
     #[doc(hidden)]
     pub fn auto_given(engine: Arc<GpuEngine>, reopen: GpuOptions, given: [tune::Calibration; 2]) -> Device {
-        let router = Router::new(engine, Some(reopen), true, &DeviceOptions::default());
-        Device { engine: Arc::new(router.given(given)) }
+        let host: Arc<dyn Engine> = Arc::new(CpuEngine::new(CpuOptions::default()));
+        let router = Router::new(engine, Some(host.clone()), Some(reopen)).given(given);
+        Device { engine: Arc::new(router), host }
     }
 
     /// The devices that this one chooses between, call by call: the CPU and the GPU of `auto` where there is hardware,
@@ -140,7 +142,7 @@ impl Device {
     pub fn parts(&self) -> Vec<Device> {
         match self.engine.parts() {
             parts if parts.is_empty() => vec![self.clone()],
-            parts => parts.into_iter().map(|engine| Device { engine }).collect(),
+            parts => parts.into_iter().map(|engine| Device { engine, host: self.host.clone() }).collect(),
         }
     }
 
@@ -174,7 +176,9 @@ impl Device {
 
     #[cfg(feature = "gpu")]
     fn routed(engine: Arc<GpuEngine>, reopen: Option<GpuOptions>, auto: bool, options: &DeviceOptions) -> Device {
-        Device { engine: Arc::new(Router::new(engine, reopen, auto, options)) }
+        let host: Arc<dyn Engine> = Arc::new(CpuEngine::new(CpuOptions { threads: options.threads, level: None }));
+        let router = Router::new(engine, auto.then(|| host.clone()), reopen);
+        Device { engine: Arc::new(router), host }
     }
 }
 
@@ -196,7 +200,7 @@ fn open_error(error: OpenError) -> DeviceError {
 
 /// The CPU in place of a GPU that is not there; every answer says why.
 struct Excused {
-    cpu: CpuEngine,
+    cpu: Arc<dyn Engine>,
     reason: String,
 }
 
@@ -216,6 +220,10 @@ impl Engine for Excused {
 
     fn wants_screen(&self, plan: &Plan) -> bool {
         self.cpu.wants_screen(plan)
+    }
+
+    fn wants_codes(&self, problem: &Problem) -> bool {
+        self.cpu.wants_codes(problem)
     }
 
     fn ceilings(&self) -> Ceilings {

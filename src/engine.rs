@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use crate::kernels::Mask;
 use crate::kernels::codes::{Codes, QueryCodes};
-use crate::plan::Plan;
+use crate::plan::{Plan, Problem};
 use crate::stats::{Ceilings, SearchStats};
 use crate::types::RowsView;
 
@@ -254,6 +254,11 @@ pub trait Engine: Send + Sync {
     /// Whether a screen is likely to pay for a batch of this many queries.
     fn wants_screen(&self, plan: &Plan) -> bool;
 
+    /// Whether codes of the rows, once they are made, are likely to pay.
+    fn wants_codes(&self, _problem: &Problem) -> bool {
+        false
+    }
+
     /// What the device can do at best, measured once.
     fn ceilings(&self) -> Ceilings;
 }
@@ -264,6 +269,8 @@ pub trait Engine: Send + Sync {
 #[derive(Clone)]
 pub struct Device {
     pub(crate) engine: Arc<dyn Engine>,
+    /// The CPU, which trains codes whoever searches.
+    pub(crate) host: Arc<dyn Engine>,
 }
 
 impl std::fmt::Debug for Device {

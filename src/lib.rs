@@ -25,6 +25,7 @@
 
 #[doc(hidden)]
 pub mod cache;
+mod codec;
 #[doc(hidden)]
 pub mod cpu;
 mod device;

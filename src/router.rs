@@ -4,11 +4,9 @@
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use crate::cpu::{CpuEngine, CpuOptions};
-use crate::device::DeviceOptions;
 use crate::engine::{Engine, EngineError, Input, Output, Task};
 use crate::gpu::{GpuEngine, GpuOptions};
-use crate::plan::{Plan, Screen, Step};
+use crate::plan::{Plan, Problem, Screen, Step};
 use crate::stats::{Ceilings, SearchStats};
 use crate::tune::{self, Calibration, Predictor, Residency, Wanted};
 
@@ -17,7 +15,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// See the module.
 pub(crate) struct Router {
-    cpu: Option<Arc<CpuEngine>>,
+    cpu: Option<Arc<dyn Engine>>,
     gpu: Mutex<Slot>,
     /// How to open the device again; absent when it is the application's.
     reopen: Option<GpuOptions>,
@@ -40,13 +38,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Router {
-    pub(crate) fn new(
-        engine: Arc<GpuEngine>,
-        reopen: Option<GpuOptions>,
-        auto: bool,
-        options: &DeviceOptions,
-    ) -> Router {
-        let cpu = auto.then(|| Arc::new(CpuEngine::new(CpuOptions { threads: options.threads, level: None })));
+    pub(crate) fn new(engine: Arc<GpuEngine>, cpu: Option<Arc<dyn Engine>>, reopen: Option<GpuOptions>) -> Router {
         let gpu = Mutex::new(Slot { engine, lost: None });
         Router { cpu, gpu, reopen, speeds: OnceLock::new(), learns: true, lost: Mutex::default() }
     }
@@ -211,6 +203,14 @@ impl Engine for Router {
         let screens = [cpu.wants_screen(plan), gpu.wants_screen(plan)];
         let [a, b] = screens.map(|screen| if screen { plan } else { &direct });
         screens[usize::from(tune::choose((on_cpu, a), (on_gpu, b), Residency::default()).gpu)]
+    }
+
+    fn wants_codes(&self, problem: &Problem) -> bool {
+        let gpu = self.engine();
+        let (Some([on_cpu, on_gpu]), Some(cpu)) = (self.speeds(), &self.cpu) else { return gpu.wants_codes(problem) };
+        let codes = [cpu.wants_codes(problem), gpu.wants_codes(problem)];
+        let [a, b] = codes.map(|codes| Plan::search(*problem, 10, if codes { Screen::Int8 } else { Screen::None }));
+        codes[usize::from(tune::choose((on_cpu, &a), (on_gpu, &b), Residency::default()).gpu)]
     }
 
     fn ceilings(&self) -> Ceilings {

@@ -4,6 +4,7 @@
 //! take one after another; each worker has scratch memory that lives on from call to call. Results never depend on the
 //! number of threads: keys are computed pair by pair, and ties are broken by position.
 
+mod coded;
 mod distance;
 mod normalize;
 mod range;
@@ -19,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use crate::engine::{Candidates, Engine, EngineError, Input, Output, Task, room};
 use crate::kernels::search::screens;
-use crate::plan::{Plan, Step};
+use crate::plan::{Plan, Problem, Screen, Step};
 use crate::stats::{Ceilings, SearchStats};
 use crate::types::{DType, Metric, RowsView};
 use distance::Keys;
@@ -57,6 +58,10 @@ pub(crate) struct Scratch {
     norms: Vec<f32>,
     panels: simd::panel::Panels,
     hits: Vec<Vec<u64>>,
+    bytes: simd::bytes::Scratch,
+    lower: Vec<(usize, f32)>,
+    decisions: Vec<coded::Decision>,
+    refined: usize,
 }
 
 /// What flows from step to step.
@@ -252,6 +257,11 @@ impl Engine for CpuEngine {
     fn run(&self, task: &Task<'_>, stats: &mut SearchStats) -> Result<Output, EngineError> {
         check(task)?;
         stats.device = self.name();
+        if let ([Step::Search { screen: Screen::Int8, .. }, Step::Refine, Step::SelectK { k }], Some(coded)) =
+            (&task.plan.steps[..], task.base.codes)
+        {
+            return self.search_coded(task, coded, *k, stats).map(Output::Candidates);
+        }
         let mut flow = Flow::Start(task.input);
         for &step in &task.plan.steps {
             let begin = Instant::now();
@@ -276,6 +286,11 @@ impl Engine for CpuEngine {
             _ => 24,
         };
         plan.problem.queries >= worth && plan.problem.dtype != DType::Bits && screens(plan.problem.metric)
+    }
+
+    fn wants_codes(&self, problem: &Problem) -> bool {
+        // Fewer rows are searched at once, more neighbours leave little to exclude.
+        problem.rows >= 4096 && problem.dtype != DType::Bits && screens(problem.metric)
     }
 
     fn ceilings(&self) -> Ceilings {

@@ -32,7 +32,8 @@ impl CpuEngine {
         let (n, q, dim) = (task.base.rows.rows(), task.queries.rows(), task.base.rows.dim());
         let mut out = Candidates::places(q, keep)?;
         let screened = match (screen, task.base.norms, f32_queries(task)) {
-            (Screen::F32, Some(norms), Some(queries))
+            // Without codes, and for want of f16 arithmetic, in f32.
+            (Screen::F32 | Screen::F16 | Screen::Int8, Some(norms), Some(queries))
                 if screens(task.plan.problem.metric) && task.query_norms.len() == q =>
             {
                 Some((norms, queries))

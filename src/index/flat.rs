@@ -7,6 +7,7 @@ use super::{Explanation, Index, SearchOptions};
 use crate::engine::Device;
 use crate::error::{BuildError, SearchError};
 use crate::format::Matrix;
+use crate::plan::Problem;
 use crate::stats::SearchStats;
 use crate::types::{DType, Metric, NO_ID, Neighbors, RangeHits, RowsView};
 
@@ -113,6 +114,25 @@ impl Flat {
         self.device = device.clone();
     }
 
+    /// Does now what searches would do once there have been enough of them to pay for it: makes the codes of
+    /// [`Screen::Int8`], where the device expects to use them.
+    ///
+    /// # Errors
+    /// [`SearchError`] when the device failed.
+    pub fn prepare(&self) -> Result<(), SearchError> {
+        let problem = Problem {
+            metric: self.metric(),
+            dtype: self.dtype(),
+            dim: self.dim(),
+            rows: self.store.slots(),
+            queries: 1,
+        };
+        if self.store.norms_in_range() && self.device.engine.wants_codes(&problem) {
+            self.store.current_codes(&*self.device.host)?;
+        }
+        Ok(())
+    }
+
     /// The row with this id as f32 (bits as 0 and 1), if it is there.
     pub fn row(&self, id: u64) -> Option<Vec<f32>> {
         let position = self.store.position(id)?;
@@ -147,16 +167,18 @@ impl Flat {
         k: usize,
         options: &SearchOptions,
     ) -> Result<Explanation, SearchError> {
-        let search = self.prepare(queries.into(), options)?;
+        let search = self.checked(queries.into(), options)?;
         let plan = search.plan(k, options.screen)?;
         let engine = &self.device.engine;
         Ok(Explanation { device: engine.name(), ceilings: engine.ceilings(), costs: plan.costs(), plan })
     }
 
-    fn prepare<'a>(&'a self, queries: RowsView<'a>, options: &SearchOptions) -> Result<Search<'a>, SearchError> {
+    fn checked<'a>(&'a self, queries: RowsView<'a>, options: &SearchOptions) -> Result<Search<'a>, SearchError> {
         let queries = Queries::new(self.metric(), self.dtype(), self.dim(), queries)?;
         let mask = MaskBits::new(&self.store, options.filter.as_ref(), queries.len())?;
-        Ok(Search { engine: &*self.device.engine, store: &self.store, queries, mask })
+        self.store.ask(queries.len());
+        let Device { engine, host } = &self.device;
+        Ok(Search { engine: &**engine, host: &**host, store: &self.store, queries, mask })
     }
 }
 
@@ -187,7 +209,7 @@ impl Index for Flat {
             return Err(SearchError::ZeroK);
         }
         let mut stats = SearchStats::default();
-        let search = self.prepare(queries, options)?;
+        let search = self.checked(queries, options)?;
         let found = search.nearest(k, options.screen, &mut stats)?;
         let ids: Vec<u64> = found.positions.iter().map(|&p| self.store.id(p)).collect();
         let value = |(&key, &id): (&f32, &u64)| if id == NO_ID { f32::NAN } else { self.metric().external(key) };
@@ -205,7 +227,7 @@ impl Index for Flat {
             return Err(SearchError::Radius { found: radius });
         }
         let mut stats = SearchStats::default();
-        let hits = self.prepare(queries, options)?.within(radius, &mut stats)?;
+        let hits = self.checked(queries, options)?.within(radius, &mut stats)?;
         Ok((hits, stats))
     }
 }

@@ -1,5 +1,6 @@
 //! Indexes: structures that write plans over verbs. They name no engine and no WGSL.
 
+mod coding;
 mod explain;
 mod file;
 mod flat;

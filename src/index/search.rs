@@ -2,12 +2,15 @@
 //! lets the direct pass answer what could not be proven.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Instant;
 
+use super::coding::Coding;
 use super::rowbuf::queries_f32;
 use super::store::{Store, lengths, negative};
-use crate::engine::{Candidates, Engine, EngineError, Input, Mask, Output, Task};
+use crate::engine::{Base, Candidates, Coded, Engine, EngineError, Input, Mask, Output, Task};
 use crate::error::SearchError;
+use crate::kernels::codes::QueryCodes;
 use crate::kernels::search::{norm_in_range, screens};
 use crate::plan::{Plan, Problem, Screen, Step};
 use crate::stats::SearchStats;
@@ -168,6 +171,8 @@ impl MaskBits {
 /// What a search works on, checked.
 pub(crate) struct Search<'a> {
     pub engine: &'a dyn Engine,
+    /// The CPU, which codes rows and queries.
+    pub host: &'a dyn Engine,
     pub store: &'a Store,
     pub queries: Queries<'a>,
     pub mask: Option<MaskBits>,
@@ -186,9 +191,14 @@ impl Search<'_> {
     }
 
     fn run(&self, plan: &Plan, stats: &mut SearchStats) -> Result<Output, EngineError> {
+        let coding = match plan.steps.first() {
+            Some(Step::Search { screen: Screen::Int8, .. }) => Some(self.codes(stats)?),
+            _ => None,
+        };
+        let codes = coding.as_ref().map(|(coding, queries)| Coded { codes: &coding.codes, tag: &coding.tag, queries });
         let task = Task {
             plan,
-            base: self.store.base(),
+            base: Base { codes, ..self.store.base() },
             queries: self.queries.view(),
             query_norms: &self.queries.norms,
             mask: self.mask.as_ref().map(MaskBits::mask),
@@ -197,23 +207,45 @@ impl Search<'_> {
         self.engine.run(&task, stats)
     }
 
+    /// The codes of all rows and of the queries.
+    fn codes(&self, stats: &mut SearchStats) -> Result<(Arc<Coding>, QueryCodes), EngineError> {
+        let began = Instant::now();
+        let coding = self.store.current_codes(self.host)?;
+        let RowsView::F32(queries) = self.queries.view() else { return Err(mismatch("packed bits have no codes")) };
+        let queries = coding.coder.queries(self.host, queries, &self.queries.norms)?;
+        stats.add_stage("encode", began.elapsed(), false);
+        Ok((coding, queries))
+    }
+
     /// The plan for the `k` nearest: with the screen asked for, or the one that the engine expects to pay.
     pub fn plan(&self, k: usize, screen: Option<Screen>) -> Result<Plan, SearchError> {
         let problem = self.problem();
         let metric = problem.metric;
         let k = k.min(problem.rows).max(1);
-        let screened = Plan::search(problem, k, Screen::F32);
-        match screen {
-            Some(screen) if screen != Screen::None && !screens(metric) => Err(SearchError::Screen { metric, screen }),
-            Some(Screen::None) => Ok(Plan::search(problem, k, Screen::None)),
-            // Outside the range of lengths that the proof covers, every screen degrades to the direct pass.
-            _ if !screens(metric) || !self.provable() || keeps_all(&screened) => {
-                Ok(Plan::search(problem, k, Screen::None))
-            }
-            Some(_) => Ok(screened),
-            None if self.engine.wants_screen(&screened) => Ok(screened),
-            None => Ok(Plan::search(problem, k, Screen::None)),
+        if let Some(screen) = screen
+            && screen != Screen::None
+            && !screens(metric)
+        {
+            return Err(SearchError::Screen { metric, screen });
         }
+        let plan = |screen| Plan::search(problem, k, screen);
+        // Outside the range of lengths that the proofs cover, every screen degrades to the direct pass.
+        if screen == Some(Screen::None) || !screens(metric) || !self.provable() || problem.dtype == DType::Bits {
+            return Ok(plan(Screen::None));
+        }
+        let screen = match screen {
+            Some(screen) => screen,
+            None if self.codes_pay(&problem, k) => Screen::Int8,
+            None if self.engine.wants_screen(&plan(Screen::F32)) => Screen::F32,
+            None => Screen::None,
+        };
+        Ok(if keeps_all(&plan(screen)) { plan(Screen::None) } else { plan(screen) })
+    }
+
+    /// Whether codes are there, or are worth making for all that has been asked, and the engine would use them.
+    fn codes_pay(&self, problem: &Problem, k: usize) -> bool {
+        // Many neighbours leave little to exclude.
+        k <= problem.rows / 32 && self.engine.wants_codes(problem) && self.store.asked_enough_for_codes()
     }
 
     fn provable(&self) -> bool {
@@ -239,31 +271,42 @@ impl Search<'_> {
         let unproven = unproven(&answer, k.min(self.store.slots()));
         if !answer.bound.is_empty() {
             stats.proven += (queries - unproven.len()) as u64;
-            stats.fell_back += unproven.len() as u64;
             stats.add_stage("prove", started.elapsed(), false);
         }
         if !unproven.is_empty() {
-            self.direct(&unproven, k, &mut answer, stats)?;
+            // A screen of more bits first: it excludes nearly all that can be excluded.
+            let next = match plan.steps.first() {
+                Some(Step::Search { screen: Screen::Int8 | Screen::F16, .. }) => Screen::F32,
+                _ => Screen::None,
+            };
+            self.again(&unproven, k, next, &mut answer, stats)?;
         }
         Ok(answer)
     }
 
-    /// Answers the queries at `places` by the direct pass.
-    fn direct(
+    /// Answers the queries at `places` behind another screen.
+    fn again(
         &self,
         places: &[usize],
         k: usize,
+        screen: Screen,
         answer: &mut Candidates,
         stats: &mut SearchStats,
     ) -> Result<(), SearchError> {
         let again = Search {
             engine: self.engine,
+            host: self.host,
             store: self.store,
             queries: self.queries.pick(places),
             mask: self.mask.as_ref().map(|m| m.pick(places)),
         };
-        let plan = again.plan(k, Some(Screen::None))?;
-        let found = widen(candidates(again.run(&plan, stats)?)?, places.len(), k)?;
+        // For few queries packing rows for a screen costs more than it saves.
+        let wanted = |screen| again.engine.wants_screen(&Plan::search(again.problem(), k, screen));
+        let screen = if screen != Screen::None && wanted(screen) { screen } else { Screen::None };
+        if screen == Screen::None {
+            stats.fell_back += places.len() as u64;
+        }
+        let found = again.nearest(k, Some(screen), stats)?;
         for (i, &q) in places.iter().enumerate() {
             answer.keys[q * k..(q + 1) * k].copy_from_slice(&found.keys[i * k..(i + 1) * k]);
             answer.positions[q * k..(q + 1) * k].copy_from_slice(&found.positions[i * k..(i + 1) * k]);

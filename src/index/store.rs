@@ -4,17 +4,23 @@
 //! holes, and when a fifth of all rows are holes they are closed.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 
+use super::coding::{Coding, Keeper};
 use super::rowbuf::{RowBuf, Rows};
-use crate::engine::{Base, Tag};
+use crate::engine::{Base, Engine, EngineError, Tag};
 use crate::error::BuildError;
 use crate::kernels::search::norm_in_range;
 use crate::types::{Bitmap, DType, Metric, NO_ID, RowsView};
 
 /// Most rows: positions are u32 and the largest marks a missing one.
 const MAX_ROWS: usize = u32::MAX as usize - 1;
+
+/// Queries that cost about as much as coding all rows: each row is multiplied with some hundreds of directions.
+const WORTH_CODING: usize = 128;
 
 #[derive(Debug)]
 pub(crate) struct Store {
@@ -30,6 +36,9 @@ pub(crate) struct Store {
     live: Option<Bitmap>,
     holes: usize,
     tag: Tag,
+    codes: Keeper,
+    /// Queries so far.
+    asked: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
@@ -60,6 +69,8 @@ impl Store {
             live: None,
             holes: 0,
             tag: Tag::new(),
+            codes: Keeper::default(),
+            asked: AtomicUsize::new(0),
         }
     }
 
@@ -130,7 +141,37 @@ impl Store {
 
     pub fn memory_bytes(&self) -> usize {
         let ids = self.ids.as_ref().map_or(0, |ids| ids.by_position.len() * (8 + 16));
-        self.slots() * (self.dtype().row_bytes(self.dim()) + 4) + ids
+        let codes = self.codes.present().map_or(0, |c| c.memory_bytes());
+        self.slots() * (self.dtype().row_bytes(self.dim()) + 4) + ids + codes
+    }
+
+    /// The codes there are, whether or not they are up to date.
+    pub fn present_codes(&self) -> Option<Arc<Coding>> {
+        self.codes.present()
+    }
+
+    /// The codes of all rows, made now if need be.
+    pub fn current_codes(&self, engine: &dyn Engine) -> Result<Arc<Coding>, EngineError> {
+        self.codes.current(engine, self.metric, &self.view(), &self.norms)
+    }
+
+    /// Notes that so many queries were asked.
+    pub fn ask(&self, queries: usize) {
+        self.asked.fetch_add(queries, Ordering::Relaxed);
+    }
+
+    /// Whether codes exist, or the queries so far have cost as much as making them would.
+    pub fn asked_enough_for_codes(&self) -> bool {
+        self.asked.load(Ordering::Relaxed) >= WORTH_CODING || self.codes.present().is_some()
+    }
+
+    /// Codes of all rows that exist already.
+    pub fn set_codes(&mut self, coding: Coding) {
+        self.codes = Keeper::of(Some(coding));
+    }
+
+    pub fn forget_codes(&mut self) {
+        self.codes.forget();
     }
 
     pub fn base(&self) -> Base<'_> {
@@ -203,6 +244,7 @@ impl Store {
         };
         self.rows.owned().replace(position, &stored);
         self.norms[position] = norm;
+        self.codes.replaced(position as u32);
         self.norms_in_range &= norm_in_range(norm);
         self.tag.bump();
         Ok(())
@@ -248,6 +290,7 @@ impl Store {
         let runs = self.live_runs();
         let Some(live) = self.live.take() else { return };
         self.holes = 0;
+        self.codes.retained(&runs);
         let mut packed = RowBuf::new(self.dtype(), self.dim());
         for &(start, end) in &runs {
             packed.extend(&self.view().slice(start, end));

@@ -4,9 +4,22 @@ use super::search::{MaskBits, Queries, Search};
 use super::{Flat, Index};
 use crate::engine::Engine;
 use crate::error::SearchError;
+use crate::kernels::search::screens;
+use crate::plan::Screen;
 use crate::stats::SearchStats;
 use crate::tune;
 use crate::types::{DType, MatrixView, RowsView};
+
+impl Search<'_> {
+    /// Whether the engine will search behind codes once there are some.
+    fn codes_will_pay(&self, k: usize) -> bool {
+        self.plan(k, None).is_ok_and(|plan| {
+            let screened =
+                screens(plan.problem.metric) && self.plan(k, Some(Screen::Int8)).is_ok_and(|p| p.steps.len() > 1);
+            screened && k <= plan.problem.rows / 32 && self.engine.wants_codes(&plan.problem)
+        })
+    }
+}
 
 /// Rows of a base as queries, in memory of their own.
 struct StandIns {
@@ -41,7 +54,7 @@ impl StandIns {
 
 impl Flat {
     /// Does ahead what the first searches would wait for: measures how fast CPU and GPU are (once a machine), compiles and
-    /// self-tests the kernels that batches of these sizes with `k` neighbours take, brings the rows to the device as far
+    /// self-tests the kernels that batches of these sizes with `k` neighbours take, codes the rows where that will pay, brings them to the device as far
     /// as its budget goes, and makes room for what such searches write. Under `auto` on both engines.
     ///
     /// It takes as long as one search of each size on each engine, and what it prepares. Gives what it did; an index
@@ -80,11 +93,16 @@ impl Flat {
                 let Some(view) = queries.view() else { continue };
                 let search = Search {
                     engine,
+                    host: &*self.device().host,
                     store: &self.store,
                     queries: Queries::new(self.metric(), self.dtype(), self.dim(), view)?,
                     mask: MaskBits::new(&self.store, None, batch)?,
                 };
                 search.nearest(k, None, &mut stats)?;
+                // Codes would be made once enough has been asked.
+                if search.codes_will_pay(k) {
+                    search.nearest(k, Some(Screen::Int8), &mut stats)?;
+                }
             }
         }
         Ok(stats)

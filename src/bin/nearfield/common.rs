@@ -134,9 +134,11 @@ pub fn screen(text: &str) -> Result<ScreenChoice, String> {
         "auto" => Ok(ScreenChoice(None)),
         "none" => Ok(ScreenChoice(Some(Screen::None))),
         "f32" => Ok(ScreenChoice(Some(Screen::F32))),
+        "f16" => Ok(ScreenChoice(Some(Screen::F16))),
+        "int8" => Ok(ScreenChoice(Some(Screen::Int8))),
         _ => {
             let hint = nearest(text, ["auto", "none", "f32"]).map(|n| format!("; did you mean `{n}`?"));
-            Err(format!("unknown screen `{text}`; there are auto, none, f32{}", hint.unwrap_or_default()))
+            Err(format!("unknown screen `{text}`; there are auto, none, f32, f16, int8{}", hint.unwrap_or_default()))
         }
     }
 }
@@ -228,7 +230,7 @@ mod tests {
         assert!(metric("lp:0").unwrap_err().contains("lp:3"));
         assert!(spec("Flatt").unwrap_err().contains("did you mean `Flat`?"));
         assert!(spec("flat").unwrap_err().contains("capital"));
-        assert!(screen("f16").unwrap_err().contains("auto, none, f32"));
+        assert!(screen("f64").unwrap_err().contains("auto, none, f32"));
     }
 
     #[test]

@@ -13,6 +13,7 @@
 #![allow(clippy::needless_range_loop)]
 
 pub(crate) mod bits;
+pub(crate) mod bytes;
 pub(crate) mod convert;
 pub(crate) mod direct;
 mod math;
@@ -180,6 +181,11 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn sum(self, a: Self::F) -> f32;
     /// The largest lane.
     fn largest(self, a: Self::F) -> f32;
+    /// The smallest lane.
+    #[inline(always)]
+    fn least(self, a: Self::F) -> f32 {
+        -self.largest(self.sub(self.splat(0.0), a))
+    }
 
     /// # Safety
     /// `LANES` f32 are readable at `p`.

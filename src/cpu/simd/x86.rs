@@ -9,13 +9,18 @@ use crate::types::DType;
 
 /// Exists only where AVX2, FMA, F16C and POPCNT were found.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Avx2(());
+pub(crate) struct Avx2 {
+    /// Whether AVX-VNNI was found too.
+    multiplies_bytes: bool,
+}
 
 /// Exists only where AVX-512 F, BW, VL and DQ were found, and what AVX2 stands for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Avx512 {
     /// Whether VPOPCNTDQ was found too.
     counts_bits: bool,
+    /// Whether VNNI was found too.
+    multiplies_bytes: bool,
 }
 
 impl Avx2 {
@@ -24,7 +29,12 @@ impl Avx2 {
             && is_x86_feature_detected!("fma")
             && is_x86_feature_detected!("f16c")
             && is_x86_feature_detected!("popcnt");
-        found.then_some(Avx2(()))
+        found.then(|| Avx2 { multiplies_bytes: is_x86_feature_detected!("avxvnni") })
+    }
+
+    /// Whether AVX-VNNI was found too.
+    pub fn multiplies_bytes(self) -> bool {
+        self.multiplies_bytes
     }
 
     #[inline]
@@ -45,7 +55,15 @@ impl Avx512 {
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512vl")
             && is_x86_feature_detected!("avx512dq");
-        found.then(|| Avx512 { counts_bits: is_x86_feature_detected!("avx512vpopcntdq") })
+        found.then(|| Avx512 {
+            counts_bits: is_x86_feature_detected!("avx512vpopcntdq"),
+            multiplies_bytes: is_x86_feature_detected!("avx512vnni"),
+        })
+    }
+
+    /// Whether VNNI was found too.
+    pub fn multiplies_bytes(self) -> bool {
+        self.multiplies_bytes
     }
 
     #[inline]

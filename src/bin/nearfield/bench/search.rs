@@ -100,6 +100,7 @@ pub fn run(args: &BenchSearchArgs) -> Result<()> {
     let base = data::rows(&args.base, &args.how)?;
     let began = Instant::now();
     let flat = data::flat(&device, base.clone(), &args.base, metric)?;
+    flat.prepare()?;
     let built = began.elapsed();
     let source = Source { flat, path: args.base.clone() };
     let queries = data::queries(&args.queries, &source)?;

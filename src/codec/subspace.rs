@@ -1,0 +1,114 @@
+//! The principal subspace of rows: where most of their length lies.
+//!
+//! Any matrix V gives valid codes, since what lies outside of its rows' span is bounded by its length; a good one gives
+//! tight bounds from few components. The eigenvectors of the covariance lose least (Hotelling 1933); turning them at
+//! random spreads the variance evenly over the components, so that one scale suits all.
+
+use faer::{Mat, Side};
+
+/// An orthonormal basis of all dimensions, the most important first, and the share of the variance of each.
+pub(super) struct Principal {
+    /// `[dim, dim]`, one direction a column.
+    vectors: Mat<f64>,
+}
+
+impl Principal {
+    /// From the second moments `[dim, dim]`, row by row.
+    pub fn new(moments: &[f32], dim: usize) -> Option<Principal> {
+        let matrix = Mat::from_fn(dim, dim, |i, j| f64::from(moments[i * dim + j]));
+        let eigen = matrix.self_adjoint_eigen(Side::Lower).ok()?;
+        let (vectors, last) = (eigen.U(), dim - 1);
+        // Eigenvalues come in rising order.
+        let vectors = Mat::from_fn(dim, dim, |i, j| vectors[(i, last - j)]);
+        let finite = (0..dim).all(|j| vectors.col(j).norm_l2().is_finite());
+        finite.then_some(Principal { vectors })
+    }
+
+    /// All directions, row by row.
+    pub fn rows(&self) -> Vec<f32> {
+        let dim = self.vectors.nrows();
+        (0..dim * dim).map(|i| self.vectors[(i % dim, i / dim)] as f32).collect()
+    }
+
+    /// The first `kept` directions turned at random, row by row, zero rows behind them up to `padded`.
+    pub fn turned(&self, kept: usize, padded: usize) -> Basis {
+        let dim = self.vectors.nrows();
+        let turn = random_orthogonal(kept);
+        let turned = turn * self.vectors.subcols(0, kept).transpose();
+        let rows = (0..padded * dim).map(|i| if i / dim < kept { turned[(i / dim, i % dim)] as f32 } else { 0.0 });
+        Basis::new(rows.collect(), dim, kept)
+    }
+}
+
+/// The rows of V, and how far they are from orthonormal.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Basis {
+    /// `[padded, dim]`.
+    pub rows: Vec<f32>,
+    /// Columns of V.
+    pub dim: usize,
+    /// At least the spectral norm of `V V' - 1` on the rows that are not zero.
+    pub skew: f64,
+}
+
+impl Basis {
+    /// Measures the skew; `kept` rows are meant to be orthonormal, those behind them zero.
+    pub fn new(rows: Vec<f32>, dim: usize, kept: usize) -> Basis {
+        let v = Mat::from_fn(kept, dim, |i, j| f64::from(rows[i * dim + j]));
+        let gram = &v * v.transpose();
+        let skew = Mat::from_fn(kept, kept, |i, j| gram[(i, j)] - f64::from(u8::from(i == j))).norm_l2();
+        // Frobenius is at least the spectral norm; f64 rounds far below what is added.
+        Basis { rows, dim, skew: skew * 1.001 + 1e-12 }
+    }
+}
+
+/// An orthogonal matrix, the same at every call.
+fn random_orthogonal(n: usize) -> Mat<f64> {
+    let mut state = 0x9e37_79b9_7f4a_7c15u64;
+    // Sums of uniform numbers are near enough to normal ones.
+    let mut normal = || {
+        let mut sum = -6.0;
+        for _ in 0..12 {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            sum += (state >> 11) as f64 / (1u64 << 53) as f64;
+        }
+        sum
+    };
+    let mut matrix = Mat::zeros(n, n);
+    for j in 0..n {
+        for i in 0..n {
+            matrix[(i, j)] = normal();
+        }
+    }
+    matrix.qr().compute_Q()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_directions_hold_the_variance() {
+        // Moments of points on a line and a little noise.
+        let dim = 24;
+        let line: Vec<f32> = (0..dim).map(|i| (i as f32 * 0.7).sin()).collect();
+        let moments: Vec<f32> = (0..dim * dim)
+            .map(|i| line[i / dim] * line[i % dim] + if i / dim == i % dim { 0.01 } else { 0.0 })
+            .collect();
+        let principal = Principal::new(&moments, dim).expect("finite moments");
+        let first = &principal.rows()[..dim];
+        let (dot, length) = first.iter().zip(&line).fold((0.0, 0.0), |(d, l), (a, b)| (d + a * b, l + b * b));
+        assert!((dot.abs() / length.sqrt() - 1.0).abs() < 1e-3, "{dot}");
+        let basis = principal.turned(8, 16);
+        assert!(basis.skew < 1e-5, "{}", basis.skew);
+        assert!(basis.rows[8 * dim..].iter().all(|&x| x == 0.0));
+    }
+
+    #[test]
+    fn a_skewed_basis_says_so() {
+        let rows = vec![1.0, 0.0, 0.1, 1.0];
+        assert!(Basis::new(rows, 2, 2).skew > 0.1);
+    }
+}

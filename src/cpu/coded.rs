@@ -1,0 +1,284 @@
+//! `search` behind 8-bit codes.
+//!
+//! One pass over the codes estimates all keys. It keeps for each query the `k` rows with the smallest estimates, and for
+//! each panel of rows the least bound. The direct keys of those `k` rows give a threshold that needs no proof: they are
+//! keys of rows. Then only the panels with a bound that is not above it are looked at again, row by row, and what the
+//! bound does not exclude gets its direct key. Nothing is ever guessed wrong, and where the bounds exclude nothing, this
+//! is the plain scan.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
+
+use super::distance::{Direct, allowed_rows, allows, shared};
+use super::select_k::{TopK, fill, pack, unpack};
+use super::simd::bytes::{self, MAX_PANEL, Queries};
+use super::simd::direct::Picks;
+use super::{CpuEngine, Scratch, mismatch};
+use crate::engine::{Candidates, Coded, EngineError, Mask, Task};
+use crate::stats::SearchStats;
+
+/// Bytes that the least bounds of a pass may take, and those of its lists.
+const BOUNDS: usize = 24 << 20;
+const LISTS: usize = 32 << 20;
+
+/// Most panels, or neighbouring panels together, that have a least bound of their own.
+const MOST_SPANS: usize = 1 << 15;
+
+/// Queries of a pass at most: their codes and terms should stay in the second cache.
+const MOST_QUERIES: usize = 1024;
+
+/// Queries whose least bounds are looked through together, as they lie in one cache line.
+const TOGETHER: usize = 16;
+
+/// Thresholds that workers share, so that each profits from what the others have found.
+struct Shared(Vec<AtomicU32>);
+
+impl Shared {
+    fn new(queries: usize) -> Shared {
+        Shared((0..queries).map(|_| AtomicU32::new(u32::MAX)).collect())
+    }
+
+    /// Makes each threshold the smaller of both.
+    fn meet(&self, thresholds: &mut [f32]) {
+        for (shared, own) in self.0.iter().zip(thresholds) {
+            let mine = (pack(*own, 0) >> 32) as u32;
+            let least = shared.fetch_min(mine, Ordering::Relaxed).min(mine);
+            if least < mine {
+                *own = unpack(u64::from(least) << 32).0;
+            }
+        }
+    }
+}
+
+/// One pass of some queries over all codes.
+struct Pass<'a> {
+    token: super::Token,
+    coded: Coded<'a>,
+    /// Rows that a mask for all queries leaves, or all.
+    picks: Picks<'a>,
+    /// What is left to check row by row.
+    mask: Option<Mask<'a>>,
+    queries: Range<usize>,
+    packed: Queries<'a>,
+    shared: Shared,
+    /// Rows of a span: those that share a least bound.
+    span: usize,
+    k: usize,
+}
+
+impl CpuEngine {
+    /// The `k` nearest rows of each query by direct keys, with a number that no row left out falls below.
+    pub(super) fn search_coded(
+        &self,
+        task: &Task<'_>,
+        coded: Coded<'_>,
+        k: usize,
+        stats: &mut SearchStats,
+    ) -> Result<Candidates, EngineError> {
+        let (n, q, codes) = (task.base.rows.rows(), task.queries.rows(), coded.codes);
+        if codes.rows() != n || coded.queries.terms.len() != q || coded.queries.dim != codes.dim {
+            let (rows, queries) = (codes.rows(), coded.queries.terms.len());
+            return mismatch(format!("codes of {rows} rows and {queries} queries for {n} rows and {q} queries"));
+        }
+        let mut out = Candidates::places(q, k)?;
+        out.bound = vec![f32::INFINITY; q];
+        let mask = shared(task.mask, q);
+        let left = allowed_rows(mask, n);
+        if left == 0 || q == 0 || k == 0 {
+            return Ok(out);
+        }
+        // A list of rows where a mask leaves few; else rows are checked as they are found.
+        let listed: Vec<u32> = match mask {
+            Some(mask) if mask.stride == 0 && left < n / 2 => {
+                (0..n as u32).filter(|&r| mask.allows(0, r as usize)).collect()
+            }
+            _ => Vec::new(),
+        };
+        let (picks, mask) = match listed.len() {
+            0 => (Picks::Run { start: 0, len: n }, mask),
+            _ => (Picks::List(&listed), None),
+        };
+        let span = picks.len().div_ceil(MOST_SPANS).next_multiple_of(MAX_PANEL);
+        let spans = picks.len().div_ceil(span);
+        let k = k.min(n);
+        let batch = (LISTS / (16 * k * self.threads)).min(BOUNDS / (4 * spans)).clamp(1, MOST_QUERIES);
+        for first in (0..q).step_by(batch) {
+            let queries = first..q.min(first + batch);
+            let packed = Queries::pack(self.token, coded.queries, queries.clone());
+            let shared = Shared::new(queries.len());
+            let pass = Pass { token: self.token, coded, picks, mask, queries, packed, shared, span, k };
+            self.pass(task, &pass, &mut out, stats);
+        }
+        stats.add_kernel(format!("search+int8/{}", self.level().name()));
+        stats.add_kernel(format!("refine/{}", self.level().name()));
+        Ok(out)
+    }
+
+    fn pass(&self, task: &Task<'_>, pass: &Pass<'_>, out: &mut Candidates, stats: &mut SearchStats) {
+        let (queries, dim) = (pass.queries.len(), pass.coded.codes.dim);
+        let began = Instant::now();
+        let spans = pass.picks.len().div_ceil(pass.span);
+        let mut least = vec![f32::INFINITY; spans * queries];
+        let workers = self.workers(pass.picks.len() * queries * dim / 4);
+        let chunk = spans.div_ceil(if workers == 1 { 1 } else { 16 * workers });
+        let reset = |s: &mut Scratch| s.reset_lists(queries, pass.k);
+        let chunks = least.chunks_mut(chunk * queries).enumerate();
+        let scratch = self.spread(workers, chunks, reset, |s, (i, least)| pass.estimate(s, i * chunk, least));
+        stats.add_stage("search", began.elapsed(), false);
+        let began = Instant::now();
+        let decided = self.decide(task, pass, &scratch, &least, out);
+        stats.add_stage("refine", began.elapsed(), false);
+        self.keep(scratch);
+        let rows = &task.base.rows;
+        stats.refined += decided as u64;
+        stats.bytes_read += (pass.picks.len() * (dim + 16) + decided * rows.dtype().row_bytes(rows.dim())) as u64;
+        stats.scanned += (pass.picks.len() * queries) as u64;
+    }
+
+    /// The nearest of each query from the smallest estimates and the least bounds; gives how many direct keys that took.
+    fn decide(
+        &self,
+        task: &Task<'_>,
+        pass: &Pass<'_>,
+        scratch: &[Scratch],
+        least: &[f32],
+        out: &mut Candidates,
+    ) -> usize {
+        let (width, Range { start: first, end }) = (out.width, pass.queries.clone());
+        let direct = Direct::new(self.token, task);
+        let keys = out.keys[first * width..end * width].chunks_mut(TOGETHER * width);
+        let positions = out.positions[first * width..end * width].chunks_mut(TOGETHER * width);
+        let places = keys.zip(positions).zip(out.bound[first..end].chunks_mut(TOGETHER)).enumerate();
+        let work = (end - first) * (2 * pass.k * task.base.rows.dim() + least.len() / (end - first));
+        let decided = self.spread(
+            self.workers(work),
+            places,
+            |s| s.refined = 0,
+            |mine, (group, ((keys, positions), bounds))| {
+                let queries = group * TOGETHER..group * TOGETHER + bounds.len();
+                let Scratch { decisions, refined, .. } = mine;
+                decisions.resize_with(TOGETHER, Decision::default);
+                for (q, decision) in queries.clone().zip(&mut *decisions) {
+                    decision.begin(&direct, pass, q, scratch.iter().map(|s| &s.lists[q]));
+                }
+                let count = pass.queries.len();
+                for (span, least) in least.chunks_exact(count).enumerate() {
+                    for (&bound, (q, decision)) in
+                        least[queries.clone()].iter().zip(queries.clone().zip(&mut *decisions))
+                    {
+                        if bound <= decision.threshold {
+                            decision.look(&direct, pass, q, span);
+                        }
+                    }
+                }
+                let places = keys.chunks_mut(width).zip(positions.chunks_mut(width)).zip(bounds);
+                for (((keys, positions), bound), decision) in places.zip(decisions) {
+                    *refined += decision.computed;
+                    *bound = decision.threshold.next_up();
+                    let found = pass.k.min(width);
+                    fill(&mut decision.best, &mut keys[..found], &mut positions[..found]);
+                }
+            },
+        );
+        let refined = decided.iter().map(|s| s.refined).sum();
+        self.keep(decided);
+        refined
+    }
+}
+
+impl Pass<'_> {
+    /// Estimates all keys of some spans; `least` gets their least bounds.
+    fn estimate(&self, s: &mut Scratch, first: usize, least: &mut [f32]) {
+        let Scratch { lists, thresholds, bytes, lower, .. } = s;
+        let (codes, queries) = (self.coded.codes, self.queries.len());
+        self.shared.meet(thresholds);
+        for (span, least) in (first..).zip(least.chunks_mut(queries)) {
+            let rows = span * self.span..self.picks.len().min((span + 1) * self.span);
+            for start in rows.clone().step_by(MAX_PANEL) {
+                let panel = self.picks.part(start, rows.end.min(start + MAX_PANEL));
+                // What a panel finds lowers the thresholds of the next.
+                bytes::screen(self.token, &self.packed, codes, panel, thresholds, least, bytes, |q, pick, estimate| {
+                    let row = panel.at(pick);
+                    if allows(self.mask, self.queries.start + q, row) && lists[q].push(estimate, row as u32) {
+                        lower.push((q, lists[q].threshold()));
+                    }
+                });
+                for (q, threshold) in lower.drain(..) {
+                    thresholds[q] = thresholds[q].min(threshold);
+                }
+            }
+        }
+        self.shared.meet(thresholds);
+    }
+}
+
+/// What is known of the answer to one query.
+#[derive(Debug, Default)]
+pub(crate) struct Decision {
+    /// The `k` smallest pairs of direct key and position, and maybe more.
+    best: Vec<u64>,
+    /// The k-th key.
+    threshold: f32,
+    /// Rows whose keys were computed first, in order.
+    promising: Vec<u32>,
+    positions: Vec<u32>,
+    keys: Vec<f32>,
+    computed: usize,
+}
+
+impl Decision {
+    /// The direct keys of the rows with the smallest estimates.
+    fn begin<'a>(&mut self, direct: &Direct<'_>, pass: &Pass<'_>, q: usize, lists: impl Iterator<Item = &'a TopK>) {
+        (self.threshold, self.computed) = (f32::INFINITY, 0);
+        self.best.clear();
+        lists.for_each(|list| self.best.extend_from_slice(list.pairs()));
+        if self.best.len() > pass.k {
+            self.best.select_nth_unstable(pass.k - 1);
+            self.best.truncate(pass.k);
+        }
+        self.positions.clear();
+        self.positions.extend(self.best.iter().map(|&pair| unpack(pair).1));
+        self.positions.sort_unstable();
+        self.promising.clone_from(&self.positions);
+        self.best.clear();
+        self.compute(direct, pass, q);
+    }
+
+    /// The direct keys of the rows of a span that their bounds do not exclude.
+    fn look(&mut self, direct: &Direct<'_>, pass: &Pass<'_>, q: usize, span: usize) {
+        let rows = span * pass.span..pass.picks.len().min((span + 1) * pass.span);
+        let coded = pass.coded;
+        let query = pass.queries.start + q;
+        let code = (coded.queries.query(query), &coded.queries.terms[query]);
+        for start in rows.clone().step_by(MAX_PANEL) {
+            let panel = pass.picks.part(start, rows.end.min(start + MAX_PANEL));
+            let Decision { positions, promising, threshold, .. } = self;
+            positions.clear();
+            bytes::suspects(pass.token, code, coded.codes, panel, *threshold, |pick| {
+                let row = panel.at(pick);
+                if allows(pass.mask, query, row) && promising.binary_search(&(row as u32)).is_err() {
+                    positions.push(row as u32);
+                }
+            });
+            if !self.positions.is_empty() {
+                self.compute(direct, pass, q);
+            }
+        }
+    }
+
+    /// The direct keys of `positions`, and the threshold that follows.
+    fn compute(&mut self, direct: &Direct<'_>, pass: &Pass<'_>, q: usize) {
+        let Decision { best, threshold, positions, keys, computed, .. } = self;
+        keys.resize(positions.len(), 0.0);
+        direct.keys_of(pass.queries.start + q, Picks::List(positions), keys);
+        *computed += positions.len();
+        let before = best.len();
+        best.extend(keys.iter().zip(&*positions).filter(|&(key, _)| key <= threshold).map(|(&key, &p)| pack(key, p)));
+        if best.len() >= pass.k && best.len() > before {
+            best.select_nth_unstable(pass.k - 1);
+            best.truncate(pass.k);
+            *threshold = unpack(best[pass.k - 1]).0;
+        }
+    }
+}

@@ -1,0 +1,510 @@
+//! Products of 8-bit codes, and the screen by their bound (`kernels::codes`).
+//!
+//! A batch goes through register tiles as in `panel`: rows are packed into panels `[dim / 4, PANEL rows, 4]`, so that a
+//! vector holds four components of as many rows as it has lanes; each step multiplies it with four components of a query.
+//! A panel stays in the first cache while all queries pass over it, and its products never leave the registers unless
+//! a bound in them is low enough. One query goes row by row, as memory allows.
+
+#[cfg(target_arch = "aarch64")]
+mod neon;
+mod portable;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+use std::ops::Range;
+
+use super::direct::Picks;
+use super::{MAX_LANES, Simd, Token};
+use crate::kernels::codes::{BIAS, Codes, GROUP, PADDING, QueryCodes, QueryTerms};
+
+/// Queries of a tile at any level at most.
+const MAX_QUERIES: usize = 6;
+
+/// Rows of a panel at any level at most: the bits of a mask.
+pub(crate) const MAX_PANEL: usize = GROUP;
+
+/// Sums of four products of bytes in every lane of a vector of i32.
+pub(crate) trait Dot<S: Simd>: Copy {
+    /// As many i32 as `S` has lanes.
+    type I: Copy;
+
+    fn splat(self, x: i32) -> Self::I;
+    /// `acc` plus the products of unsigned bytes (`rows`) and signed ones (`query`), four in each lane.
+    fn dot4(self, acc: Self::I, rows: Self::I, query: Self::I) -> Self::I;
+    fn to_f32(self, a: Self::I) -> S::F;
+    /// The sum of all lanes.
+    fn sum(self, a: Self::I) -> i32;
+    /// # Safety
+    /// `4 LANES` bytes are readable at `p`.
+    unsafe fn load(self, p: *const u8) -> Self::I;
+    /// # Safety
+    /// `LANES` i32 are writable at `p`.
+    unsafe fn store(self, p: *mut i32, a: Self::I);
+}
+
+/// An algorithm over any level and its way to multiply bytes.
+pub(crate) trait ByteKernel {
+    type Output;
+    fn run<S: Simd, D: Dot<S>>(self, s: S, d: D) -> Self::Output;
+}
+
+impl Token {
+    /// Runs a kernel compiled for this level, with the instructions for bytes that the CPU has.
+    pub fn run_on_bytes<K: ByteKernel>(self, kernel: K) -> K::Output {
+        match self {
+            Token::Portable(s) => kernel.run(s, portable::Scalar),
+            #[cfg(target_arch = "x86_64")]
+            Token::Avx2(s) => x86::enter_avx2(s, kernel),
+            #[cfg(target_arch = "x86_64")]
+            Token::Avx512(s) => x86::enter_avx512(s, kernel),
+            #[cfg(target_arch = "aarch64")]
+            Token::Neon(s) => neon::enter(s, kernel),
+        }
+    }
+}
+
+/// A cache line, so that vectors of a panel do not straddle two.
+#[repr(C, align(64))]
+#[derive(Clone, Copy)]
+struct Line([u8; 64]);
+
+/// A worker's buffers.
+#[derive(Default)]
+pub(crate) struct Scratch {
+    panel: Vec<Line>,
+    /// What is added to the least bound of each query.
+    constants: Vec<f32>,
+    /// What the rest of each query's estimate must not exceed.
+    limits: Vec<f32>,
+}
+
+/// What the rows of a panel have beside their codes.
+#[derive(Clone, Copy)]
+struct RowTerms {
+    square: [f32; MAX_PANEL],
+    scale: [f32; MAX_PANEL],
+    tail: [f32; MAX_PANEL],
+    residual: f32,
+    longest: f32,
+    len: usize,
+}
+
+/// The queries of a batch, packed in groups: `[dim / 4, group, 4]` bytes each.
+pub(crate) struct Queries<'a> {
+    dim: usize,
+    group: usize,
+    bytes: Vec<i8>,
+    /// Where the products begin, so that the bias of the rows cancels.
+    starts: Vec<i32>,
+    terms: &'a [QueryTerms],
+}
+
+impl<'a> Queries<'a> {
+    /// The queries `range`.
+    pub fn pack(token: Token, codes: &'a QueryCodes, range: Range<usize>) -> Queries<'a> {
+        struct Shape;
+        impl super::Kernel for Shape {
+            type Output = usize;
+            #[inline(always)]
+            fn run<S: Simd>(self, _: S) -> usize {
+                S::QUERIES.min(MAX_QUERIES)
+            }
+        }
+        let (dim, count) = (codes.dim, range.len());
+        let groups = count.div_ceil(token.run(Shape)).max(1);
+        // Groups of equal size waste least when there are few queries.
+        let group = count.div_ceil(groups).max(1);
+        let query = |q: usize| (q < count).then(|| codes.query(range.start + q));
+        let mut bytes = Vec::with_capacity(groups * group * dim + PADDING);
+        for first in (0..groups).map(|g| g * group) {
+            for d in (0..dim).step_by(4) {
+                for q in first..first + group {
+                    bytes.extend_from_slice(query(q).map_or(&[0; 4], |w| &w[d..d + 4]));
+                }
+            }
+        }
+        bytes.resize(bytes.len() + PADDING, 0);
+        let start = |q| -BIAS * query(q).map_or(0, |w| w.iter().map(|&x| i32::from(x)).sum::<i32>());
+        let starts = (0..groups * group).map(start).collect();
+        Queries { dim, group, bytes, starts, terms: &codes.terms[range] }
+    }
+
+    pub fn len(&self) -> usize {
+        self.terms.len()
+    }
+
+    fn group(&self, group: usize) -> &[i8] {
+        &self.bytes[group * self.group * self.dim..(group + 1) * self.group * self.dim]
+    }
+}
+
+/// Estimates the keys of the picked rows, at most [`MAX_PANEL`], for all queries. `each` is given every query, pick and
+/// estimate that is not above the query's threshold; `least` becomes for each query the least of it and the bounds of all
+/// picks.
+pub(crate) fn screen(
+    token: Token,
+    queries: &Queries<'_>,
+    codes: &Codes,
+    picks: Picks<'_>,
+    thresholds: &[f32],
+    least: &mut [f32],
+    scratch: &mut Scratch,
+    each: impl FnMut(usize, usize, f32),
+) {
+    let count = queries.len();
+    assert!(queries.dim == codes.dim && codes.dim.is_multiple_of(16) && picks.len() <= MAX_PANEL);
+    assert!(thresholds.len() == count && least.len() == count);
+    token.run_on_bytes(Panel { queries, codes, picks, thresholds, least, scratch, each });
+}
+
+/// Gives `each` every pick, of at most [`MAX_PANEL`], whose bound for one query is not above the threshold.
+pub(crate) fn suspects(
+    token: Token,
+    query: (&[i8], &QueryTerms),
+    codes: &Codes,
+    picks: Picks<'_>,
+    threshold: f32,
+    each: impl FnMut(usize),
+) {
+    assert!(query.0.len() == codes.dim && codes.dim.is_multiple_of(16) && picks.len() <= MAX_PANEL);
+    token.run_on_bytes(OneQuery { query, codes, picks, threshold, each });
+}
+
+struct Panel<'a, E> {
+    queries: &'a Queries<'a>,
+    codes: &'a Codes,
+    picks: Picks<'a>,
+    thresholds: &'a [f32],
+    least: &'a mut [f32],
+    scratch: &'a mut Scratch,
+    each: E,
+}
+
+impl<E: FnMut(usize, usize, f32)> ByteKernel for Panel<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd, D: Dot<S>>(mut self, s: S, d: D) {
+        let Scratch { limits, constants, .. } = &mut *self.scratch;
+        limits.clear();
+        limits.extend(self.queries.terms.iter().zip(self.thresholds).map(|(q, t)| t - q.offset));
+        constants.clear();
+        constants.resize(limits.len(), 0.0);
+        for start in (0..self.picks.len()).step_by(S::PANEL) {
+            let picks = self.picks.part(start, self.picks.len().min(start + S::PANEL));
+            let rows = gather(self.codes, picks);
+            for (constant, q) in self.scratch.constants.iter_mut().zip(self.queries.terms) {
+                *constant = q.offset - rows.residual * q.length - rows.longest * q.error;
+            }
+            if self.queries.group == 1 {
+                self.one(s, d, start, picks, &rows);
+            } else {
+                self.packed(s, d, start, picks, &rows);
+            }
+        }
+    }
+}
+
+struct OneQuery<'a, E> {
+    query: (&'a [i8], &'a QueryTerms),
+    codes: &'a Codes,
+    picks: Picks<'a>,
+    threshold: f32,
+    each: E,
+}
+
+impl<E: FnMut(usize)> ByteKernel for OneQuery<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd, D: Dot<S>>(mut self, s: S, d: D) {
+        let (query, terms) = self.query;
+        let start_at = -BIAS * query.iter().map(|&w| i32::from(w)).sum::<i32>();
+        for start in (0..self.picks.len()).step_by(S::PANEL) {
+            let picks = self.picks.part(start, self.picks.len().min(start + S::PANEL));
+            let rows = gather(self.codes, picks);
+            let constant = terms.offset - rows.residual * terms.length - rows.longest * terms.error;
+            let products = products(s, d, self.codes, picks, query, start_at);
+            let mut mask = 0;
+            for v in 0..S::PANEL / S::LANES {
+                // SAFETY: v LANES + LANES <= PANEL <= MAX_PANEL.
+                let sums = unsafe { d.load(products.as_ptr().add(v * S::LANES).cast()) };
+                let (_, bound) = rest(s, d, sums, terms, &rows, v);
+                let bound = s.add(bound, s.splat(constant));
+                mask |= u64::from(s.not_above(bound, s.splat(self.threshold))) << (v * S::LANES);
+            }
+            let each = &mut self.each;
+            bits(mask & below(rows.len), |r| each(start + r));
+        }
+    }
+}
+
+/// What the picked rows have beside their codes.
+#[inline(always)]
+fn gather(codes: &Codes, picks: Picks<'_>) -> RowTerms {
+    let zero = [0.0; MAX_PANEL];
+    let len = picks.len();
+    // Places behind the last row: never near.
+    let far = [f32::INFINITY; MAX_PANEL];
+    let mut rows = RowTerms { square: far, scale: zero, tail: zero, residual: 0.0, longest: 0.0, len };
+    match picks {
+        Picks::Run { start, .. } => {
+            let range = start..start + len;
+            rows.square[..len].copy_from_slice(&codes.square[range.clone()]);
+            rows.scale[..len].copy_from_slice(&codes.scale[range.clone()]);
+            rows.tail[..len].copy_from_slice(&codes.tail[range.clone()]);
+            rows.residual = codes.residual[range].iter().fold(0.0, |a: f32, &b| a.max(b));
+            for group in start / GROUP..(start + len).div_ceil(GROUP) {
+                rows.longest = rows.longest.max(codes.longest[group]);
+            }
+        }
+        Picks::List(list) => {
+            for (i, &r) in list.iter().enumerate() {
+                let r = r as usize;
+                (rows.square[i], rows.scale[i], rows.tail[i]) = (codes.square[r], codes.scale[r], codes.tail[r]);
+                rows.residual = rows.residual.max(codes.residual[r]);
+                rows.longest = rows.longest.max(codes.longest[r / GROUP]);
+            }
+        }
+    }
+    rows
+}
+
+impl<E: FnMut(usize, usize, f32)> Panel<'_, E> {
+    /// Each query row by row, as memory allows.
+    #[inline(always)]
+    fn one<S: Simd, D: Dot<S>>(&mut self, s: S, d: D, start: usize, picks: Picks<'_>, rows: &RowTerms) {
+        for q in 0..self.queries.len() {
+            let products = products(s, d, self.codes, picks, self.queries.group(q), self.queries.starts[q]);
+            match S::PANEL / S::LANES {
+                1 => self.judge::<S, D, 1>(s, d, q, start, rows, &products),
+                2 => self.judge::<S, D, 2>(s, d, q, start, rows, &products),
+                _ => self.judge::<S, D, 4>(s, d, q, start, rows, &products),
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn judge<S: Simd, D: Dot<S>, const V: usize>(
+        &mut self,
+        s: S,
+        d: D,
+        q: usize,
+        start: usize,
+        rows: &RowTerms,
+        products: &[i32; MAX_PANEL],
+    ) {
+        if S::PANEL != V * S::LANES {
+            return;
+        }
+        let mut sums = [d.splat(0); V];
+        for v in 0..V {
+            // SAFETY: V LANES = PANEL <= MAX_PANEL.
+            sums[v] = unsafe { d.load(products.as_ptr().add(v * S::LANES).cast()) };
+        }
+        self.query(s, d, q, start, rows, sums);
+    }
+
+    /// What the products of one query with the panel say.
+    #[inline(always)]
+    fn query<S: Simd, D: Dot<S>, const V: usize>(
+        &mut self,
+        s: S,
+        d: D,
+        q: usize,
+        start: usize,
+        rows: &RowTerms,
+        sums: [D::I; V],
+    ) {
+        let (terms, limit) = (&self.queries.terms[q], s.splat(self.scratch.limits[q]));
+        let mut estimates = [s.splat(0.0); V];
+        let mut mask = 0u64;
+        let mut least = s.splat(f32::INFINITY);
+        for v in 0..V {
+            let (estimate, bound) = rest(s, d, sums[v], terms, rows, v);
+            estimates[v] = estimate;
+            mask |= u64::from(s.not_above(estimate, limit)) << (v * S::LANES);
+            least = s.min(least, bound);
+        }
+        // A NaN becomes no minimum; codes hold none.
+        self.least[q] = self.least[q].min(s.least(least) + self.scratch.constants[q]);
+        mask &= below(rows.len);
+        if mask != 0 {
+            let mut values = [0.0f32; MAX_PANEL];
+            for v in 0..V {
+                // SAFETY: V LANES = PANEL <= MAX_PANEL.
+                unsafe { s.store(values.as_mut_ptr().add(v * S::LANES), estimates[v]) };
+            }
+            let each = &mut self.each;
+            bits(mask, |r| each(q, start + r, values[r] + terms.offset));
+        }
+    }
+
+    /// All queries, in tiles.
+    #[inline(always)]
+    fn packed<S: Simd, D: Dot<S>>(&mut self, s: S, d: D, start: usize, picks: Picks<'_>, rows: &RowTerms) {
+        let lines = (self.codes.dim * S::PANEL).div_ceil(64);
+        if self.scratch.panel.len() < lines {
+            self.scratch.panel.resize(lines, Line([0; 64]));
+        }
+        pack(s, self.codes, picks, self.scratch.panel.as_mut_ptr().cast());
+        // Constants of the level, so only one arm of each match is compiled to anything.
+        match S::PANEL / S::LANES {
+            1 => self.groups::<S, D, 1>(s, d, start, rows),
+            2 => self.groups::<S, D, 2>(s, d, start, rows),
+            _ => self.groups::<S, D, 4>(s, d, start, rows),
+        }
+    }
+
+    #[inline(always)]
+    fn groups<S: Simd, D: Dot<S>, const V: usize>(&mut self, s: S, d: D, start: usize, rows: &RowTerms) {
+        if S::PANEL != V * S::LANES {
+            return;
+        }
+        match self.queries.group {
+            2 => self.tiles::<S, D, V, 2>(s, d, start, rows),
+            3 => self.tiles::<S, D, V, 3>(s, d, start, rows),
+            4 => self.tiles::<S, D, V, 4>(s, d, start, rows),
+            5 => self.tiles::<S, D, V, 5>(s, d, start, rows),
+            _ => self.tiles::<S, D, V, 6>(s, d, start, rows),
+        }
+    }
+
+    #[inline(always)]
+    fn tiles<S: Simd, D: Dot<S>, const V: usize, const Q: usize>(&mut self, s: S, d: D, start: usize, rows: &RowTerms) {
+        let queries = self.queries;
+        assert!(queries.group == Q && self.scratch.panel.len() * 64 >= queries.dim * V * S::LANES);
+        let panel: *const u8 = self.scratch.panel.as_ptr().cast();
+        for (group, first) in (0..queries.len()).step_by(Q).enumerate() {
+            let bytes = queries.group(group);
+            let mut acc = [[d.splat(0); V]; Q];
+            for q in 0..Q {
+                acc[q] = [d.splat(queries.starts[first + q]); V];
+            }
+            let (mut row, mut query) = (panel, bytes.as_ptr());
+            for _ in 0..queries.dim / 4 {
+                // SAFETY: the panel holds dim / 4 times V vectors and the group dim / 4 times Q words (asserted, and
+                // `group` is as long); the pointers advance by as much.
+                unsafe {
+                    let mut x = [d.splat(0); V];
+                    for v in 0..V {
+                        x[v] = d.load(row.add(v * 4 * S::LANES));
+                    }
+                    for q in 0..Q {
+                        let w = d.splat(query.add(4 * q).cast::<i32>().read_unaligned());
+                        for v in 0..V {
+                            acc[q][v] = d.dot4(acc[q][v], x[v], w);
+                        }
+                    }
+                    row = row.add(V * 4 * S::LANES);
+                    query = query.add(4 * Q);
+                }
+            }
+            for q in 0..Q.min(queries.len() - first) {
+                self.query(s, d, first + q, start, rows, acc[q]);
+            }
+        }
+    }
+}
+
+/// The products of the picked rows, at most a panel, with one query.
+#[inline(always)]
+fn products<S: Simd, D: Dot<S>>(
+    s: S,
+    d: D,
+    codes: &Codes,
+    picks: Picks<'_>,
+    query: &[i8],
+    start_at: i32,
+) -> [i32; MAX_PANEL] {
+    let step = 4 * S::LANES;
+    assert!(codes.bytes.len() >= codes.rows() * codes.dim + PADDING && step <= PADDING);
+    assert!(picks.len() <= S::PANEL && query.len() == codes.dim);
+    let whole = codes.dim / step * step;
+    // The last vector of the query, filled up with zeros: there a row may run into the next.
+    let mut last = [0i8; 4 * MAX_LANES];
+    last[..codes.dim - whole].copy_from_slice(&query[whole..]);
+    let mut out = [0i32; MAX_PANEL];
+    for i in 0..picks.len() {
+        let row = codes.row(picks.at(i)).as_ptr();
+        let mut acc = d.splat(0);
+        // SAFETY: up to PADDING bytes past the end of a row are readable (asserted); of the query whole vectors are
+        // read where they are.
+        unsafe {
+            for at in (0..whole).step_by(step) {
+                s.prefetch(row.wrapping_add(at + AHEAD));
+                acc = d.dot4(acc, d.load(row.add(at)), d.load(query.as_ptr().add(at).cast()));
+            }
+            if whole < codes.dim {
+                s.prefetch(row.wrapping_add(whole + AHEAD));
+                acc = d.dot4(acc, d.load(row.add(whole)), d.load(last.as_ptr().cast()));
+            }
+        }
+        out[i] = d.sum(acc) + start_at;
+    }
+    out
+}
+
+/// Bytes ahead of the one being read that a pass of one query asks for.
+const AHEAD: usize = 1024;
+
+/// The lowest `n` bits.
+#[inline(always)]
+fn below(n: usize) -> u64 {
+    if n >= 64 { u64::MAX } else { (1 << n) - 1 }
+}
+
+#[inline(always)]
+fn bits(mut mask: u64, mut f: impl FnMut(usize)) {
+    while mask != 0 {
+        f(mask.trailing_zeros() as usize);
+        mask &= mask - 1;
+    }
+}
+
+/// Of the rows `v LANES ..` the estimates less the query's offset, and the bounds less what all rows share.
+#[inline(always)]
+fn rest<S: Simd, D: Dot<S>>(s: S, d: D, sums: D::I, terms: &QueryTerms, rows: &RowTerms, v: usize) -> (S::F, S::F) {
+    let at = v * S::LANES;
+    assert!(at + S::LANES <= MAX_PANEL);
+    // SAFETY: at + LANES <= MAX_PANEL (asserted).
+    let (square, scale, tail) = unsafe {
+        (s.load(rows.square.as_ptr().add(at)), s.load(rows.scale.as_ptr().add(at)), s.load(rows.tail.as_ptr().add(at)))
+    };
+    let estimate = s.fma(s.mul(scale, d.to_f32(sums)), s.splat(-terms.scale), square);
+    (estimate, s.fma(tail, s.splat(-terms.tail), estimate))
+}
+
+/// Packs the picked codes into a panel; where there are fewer rows than lanes, the last is repeated.
+#[inline(always)]
+fn pack<S: Simd>(s: S, codes: &Codes, picks: Picks<'_>, panel: *mut f32) {
+    assert!(picks.len() <= S::PANEL && picks.len() > 0);
+    let words = codes.dim / 4;
+    for r in (0..picks.len()).step_by(S::LANES) {
+        let mut from = [std::ptr::null::<f32>(); MAX_LANES];
+        for (i, from) in from.iter_mut().enumerate().take(S::LANES) {
+            *from = codes.row(picks.at((r + i).min(picks.len() - 1))).as_ptr().cast();
+        }
+        for at in (0..words).step_by(S::LANES) {
+            let n = S::LANES.min(words - at);
+            // SAFETY: each pointer begins a row of `words` words, of which n are left at `at`; a full vector is read only
+            // where there is one. The panel has `words` columns of PANEL words, and r + LANES <= PANEL. Only the n
+            // columns that there are get written.
+            unsafe {
+                if n == S::LANES {
+                    s.transpose(&from, panel.add(at * S::PANEL + r), S::PANEL);
+                    for from in from.iter_mut().take(S::LANES) {
+                        *from = from.add(n);
+                    }
+                } else {
+                    for (i, &from) in from.iter().enumerate().take(S::LANES) {
+                        for j in 0..n {
+                            let word = from.add(j).cast::<u32>().read_unaligned();
+                            panel.add((at + j) * S::PANEL + r + i).cast::<u32>().write(word);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

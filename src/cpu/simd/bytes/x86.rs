@@ -1,0 +1,153 @@
+//! Products of bytes by VNNI, and by multiply-adds of 16-bit pairs where there is none.
+
+use std::arch::x86_64::*;
+
+use super::super::x86::{Avx2, Avx512};
+use super::{ByteKernel, Dot};
+
+#[derive(Clone, Copy)]
+struct Vnni512(Avx512);
+#[derive(Clone, Copy)]
+struct Pairs512(Avx512);
+#[derive(Clone, Copy)]
+struct Vnni256(Avx2);
+#[derive(Clone, Copy)]
+struct Pairs256(Avx2);
+
+#[inline]
+pub(super) fn enter_avx512<K: ByteKernel>(s: Avx512, kernel: K) -> K::Output {
+    #[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c,popcnt")]
+    fn vnni<K: ByteKernel>(s: Avx512, kernel: K) -> K::Output {
+        kernel.run(s, Vnni512(s))
+    }
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c,popcnt")]
+    fn pairs<K: ByteKernel>(s: Avx512, kernel: K) -> K::Output {
+        kernel.run(s, Pairs512(s))
+    }
+    // SAFETY: the token proves the features, and says whether VNNI was found.
+    unsafe { if s.multiplies_bytes() { vnni(s, kernel) } else { pairs(s, kernel) } }
+}
+
+#[inline]
+pub(super) fn enter_avx2<K: ByteKernel>(s: Avx2, kernel: K) -> K::Output {
+    #[target_feature(enable = "avxvnni,avx2,fma,f16c,popcnt")]
+    fn vnni<K: ByteKernel>(s: Avx2, kernel: K) -> K::Output {
+        kernel.run(s, Vnni256(s))
+    }
+    #[target_feature(enable = "avx2,fma,f16c,popcnt")]
+    fn pairs<K: ByteKernel>(s: Avx2, kernel: K) -> K::Output {
+        kernel.run(s, Pairs256(s))
+    }
+    // SAFETY: the token proves the features, and says whether AVX-VNNI was found.
+    unsafe { if s.multiplies_bytes() { vnni(s, kernel) } else { pairs(s, kernel) } }
+}
+
+/// Everything but the product itself, which is the same with and without VNNI. Each value holds the token that proves
+/// the features.
+macro_rules! dot {
+    ($token:ty, $level:ty, $i:ty, $splat:ident, $to_f32:ident, $load:ident, $store:ident, |$acc:ident, $x:ident, $w:ident| $dot4:expr, |$sum:ident| $total:expr) => {
+        impl Dot<$level> for $token {
+            type I = $i;
+
+            #[inline(always)]
+            fn splat(self, x: i32) -> $i {
+                // SAFETY: the token proves the features.
+                unsafe { $splat(x) }
+            }
+            #[inline(always)]
+            fn dot4(self, $acc: $i, $x: $i, $w: $i) -> $i {
+                // SAFETY: the token proves the features.
+                unsafe { $dot4 }
+            }
+            #[inline(always)]
+            fn to_f32(self, a: $i) -> <$level as super::Simd>::F {
+                // SAFETY: the token proves the features.
+                unsafe { $to_f32(a) }
+            }
+            #[inline(always)]
+            fn sum(self, $sum: $i) -> i32 {
+                // SAFETY: the token proves the features.
+                unsafe { $total }
+            }
+            #[inline(always)]
+            unsafe fn load(self, p: *const u8) -> $i {
+                // SAFETY: the token proves the features, the caller that a vector is readable.
+                unsafe { $load(p.cast()) }
+            }
+            #[inline(always)]
+            unsafe fn store(self, p: *mut i32, a: $i) {
+                // SAFETY: the token proves the features, the caller that a vector is writable.
+                unsafe { $store(p.cast(), a) }
+            }
+        }
+    };
+}
+
+dot!(
+    Vnni512,
+    Avx512,
+    __m512i,
+    _mm512_set1_epi32,
+    _mm512_cvtepi32_ps,
+    _mm512_loadu_si512,
+    _mm512_storeu_si512,
+    |acc, x, w| { _mm512_dpbusd_epi32(acc, x, w) },
+    |a| _mm512_reduce_add_epi32(a)
+);
+
+// Even and odd bytes apart, so that the products of a pair fit in 32 bits without saturation.
+dot!(
+    Pairs512,
+    Avx512,
+    __m512i,
+    _mm512_set1_epi32,
+    _mm512_cvtepi32_ps,
+    _mm512_loadu_si512,
+    _mm512_storeu_si512,
+    |acc, x, w| {
+        let (even, odd) = (_mm512_and_si512(x, _mm512_set1_epi16(0xff)), _mm512_srli_epi16::<8>(x));
+        let (w_even, w_odd) = (_mm512_srai_epi16::<8>(_mm512_slli_epi16::<8>(w)), _mm512_srai_epi16::<8>(w));
+        _mm512_add_epi32(_mm512_add_epi32(acc, _mm512_madd_epi16(even, w_even)), _mm512_madd_epi16(odd, w_odd))
+    },
+    |a| _mm512_reduce_add_epi32(a)
+);
+
+dot!(
+    Vnni256,
+    Avx2,
+    __m256i,
+    _mm256_set1_epi32,
+    _mm256_cvtepi32_ps,
+    _mm256_loadu_si256,
+    _mm256_storeu_si256,
+    |acc, x, w| { _mm256_dpbusd_avx_epi32(acc, x, w) },
+    |a| sum256(a)
+);
+
+dot!(
+    Pairs256,
+    Avx2,
+    __m256i,
+    _mm256_set1_epi32,
+    _mm256_cvtepi32_ps,
+    _mm256_loadu_si256,
+    _mm256_storeu_si256,
+    |acc, x, w| {
+        let (even, odd) = (_mm256_and_si256(x, _mm256_set1_epi16(0xff)), _mm256_srli_epi16::<8>(x));
+        let (w_even, w_odd) = (_mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(w)), _mm256_srai_epi16::<8>(w));
+        _mm256_add_epi32(_mm256_add_epi32(acc, _mm256_madd_epi16(even, w_even)), _mm256_madd_epi16(odd, w_odd))
+    },
+    |a| sum256(a)
+);
+
+/// # Safety
+/// AVX2 is there.
+#[inline(always)]
+unsafe fn sum256(a: __m256i) -> i32 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let four = _mm_add_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256::<1>(a));
+        let two = _mm_add_epi32(four, _mm_shuffle_epi32::<0x4e>(four));
+        _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32::<0xb1>(two)))
+    }
+}
