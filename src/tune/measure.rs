@@ -83,6 +83,9 @@ pub(super) struct Session<'a> {
     data: Data,
     /// Seconds that are left to measure in.
     left: f64,
+    /// Searches that were timed, and those of them whose runs did not agree.
+    trials: u32,
+    noisy: u32,
     /// Seconds a unit of work of the last ladder.
     slowness: f64,
     /// Bytes that were brought to the device, and the seconds it took.
@@ -92,7 +95,7 @@ pub(super) struct Session<'a> {
 impl<'a> Session<'a> {
     /// Nothing is measured after `left` seconds.
     pub(super) fn new(engine: &'a dyn Engine, left: f64) -> Session<'a> {
-        Session { engine, data: Data::new(), left, slowness: 0.0, moved: (0.0, 0.0) }
+        Session { engine, data: Data::new(), left, trials: 0, noisy: 0, slowness: 0.0, moved: (0.0, 0.0) }
     }
 
     /// Seconds of a search, the best of three; nothing when there is no time left.
@@ -145,16 +148,22 @@ impl<'a> Session<'a> {
         };
         // The first run compiles and uploads; on a CPU it is as long as any.
         let first = run()?;
-        let mut best = f64::INFINITY;
+        let mut runs: Vec<f64> = Vec::new();
         let mut total = 0.0;
-        for _ in 0..3 {
+        // Until the two fastest agree: on a busy machine any single run may have waited for others.
+        while runs.len() < 12 {
             let took = run()?;
-            best = best.min(took);
             total += took;
-            if total > LONGEST {
+            runs.push(took);
+            runs.sort_by(f64::total_cmp);
+            let agree = runs.len() > 1 && runs[1] < 1.25 * runs[0];
+            if agree && (runs.len() > 2 || total > LONGEST) || runs.len() > 1 && total > 3.0 * LONGEST {
                 break;
             }
         }
+        let best = runs[0];
+        self.trials += 1;
+        self.noisy += u32::from(runs[1] > 1.5 * best);
         self.left -= total + first.min(2.0 * best);
         self.data.norms = norms;
         Ok(Some(best))
@@ -174,7 +183,16 @@ impl<'a> Session<'a> {
             if expected > most {
                 break;
             }
-            let Some(seconds) = self.time(trial)? else { break };
+            let Some(mut seconds) = self.time(trial)? else { break };
+            // Time does not grow so much faster than work: something else ran.
+            let odd = |seconds: f64| expected > 0.0 && !timed.is_empty() && seconds > 4.0 * expected;
+            if odd(seconds) {
+                seconds = self.time(trial)?.unwrap_or(seconds).min(seconds);
+            }
+            if odd(seconds) {
+                self.noisy += self.trials;
+                break;
+            }
             timed.push((trial, seconds));
         }
         if let Some((trial, seconds)) = timed.last() {
@@ -206,11 +224,11 @@ fn points(timed: &[(Trial, f64)], overhead: f64) -> Vec<(f64, f64)> {
     timed.iter().map(point).collect()
 }
 
-/// Measures an engine.
+/// Measures an engine; and says whether it was left in peace meanwhile, so that the figures are worth keeping.
 ///
 /// # Errors
 /// [`EngineError`] of the engine.
-pub(super) fn calibrate(engine: &dyn Engine) -> Result<Calibration, EngineError> {
+pub(super) fn calibrate(engine: &dyn Engine) -> Result<(Calibration, bool), EngineError> {
     let mut session = Session::new(engine, BUDGET);
     // The clock speeds up, the first pages are touched.
     session.time(Trial { rows: ROWS[0], dim: DIM, queries: 1, k: 10, screen: Screen::None })?;
@@ -242,5 +260,6 @@ pub(super) fn calibrate(engine: &dyn Engine) -> Result<Calibration, EngineError>
         Some(Curve { screened, queries, points: points(&timed, overhead[usize::from(screened)]) })
     });
     let transfer = (session.moved.1 > 0.0).then(|| session.moved.0 / session.moved.1);
-    Ok(Calibration { curves: curves.collect(), overhead, wide, bytes_per_second, transfer })
+    let calibration = Calibration { curves: curves.collect(), overhead, wide, bytes_per_second, transfer };
+    Ok((calibration, 5 * session.noisy <= session.trials))
 }
