@@ -371,7 +371,13 @@ fn row_d5_the_choice_is_near_the_better_engine_on_a_grid() {
                         began.elapsed().as_secs_f64()
                     };
                     run();
-                    [run().min(run()), predicted]
+                    let (began, mut best) = (Instant::now(), f64::INFINITY);
+                    for i in 0..8 {
+                        if i < 2 || began.elapsed() < Duration::from_millis(600) {
+                            best = best.min(run());
+                        }
+                    }
+                    [best, predicted]
                 });
                 let [[c, pc], [g, pg]] = point.map(|p| p.map(|s| s * 1e3));
                 println!("| {rows} | {dim} | {batch} | {k} | {c:.3} | {pc:.3} | {g:.3} | {pg:.3} |");

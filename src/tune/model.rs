@@ -188,6 +188,11 @@ impl Calibration {
         if !self.curves.iter().any(|c| !c.screened && !c.points.is_empty()) {
             wrong.push("no curve".to_owned());
         }
+        // Time that grows much faster than work was not that of the search alone.
+        let leaps = |p: &[(f64, f64)]| p[1].1 / p[0].1 > 8.0 * p[1].0 / p[0].0;
+        if self.curves.iter().any(|c| c.points.windows(2).any(leaps)) {
+            wrong.push("a curve that leaps".to_owned());
+        }
         if self.curves.iter().any(|c| c.queries == 0 || c.points.windows(2).any(|p| p[0].0 >= p[1].0)) {
             wrong.push("a curve that does not rise".to_owned());
         }
@@ -372,6 +377,7 @@ mod tests {
             ("wide 1e0", "wide inf"),
             ("point 1e4", "point 1e3"),
             ("point 1e4", "pont 1e4"),
+            ("point 1e6 2.25e-5", "point 1e6 2.25e-1"),
         ] {
             let damaged = c.to_string().replacen(from, to, 1);
             assert!(damaged.parse::<Calibration>().is_err(), "{from} -> {to}");
