@@ -8,8 +8,8 @@ use crate::plan::{Plan, Problem, Screen};
 use crate::stats::SearchStats;
 use crate::types::{DType, MatrixView, Metric, RowsView};
 
-/// Seconds that measuring may take, compilers left out.
-const BUDGET: f64 = 0.2;
+/// Seconds after which no further search is begun, compilers left out: with the last one and the making of rows 0.2 at most.
+const BUDGET: f64 = 0.15;
 /// A single search that is expected to take longer is not measured.
 const LONGEST: f64 = 0.01;
 /// Components of most searches; 16 in those that tell what a pair costs beside its components.
