@@ -41,6 +41,8 @@ mod index;
 pub mod kernels;
 #[doc(hidden)]
 pub mod plan;
+#[doc(hidden)]
+pub mod roofline;
 #[cfg(feature = "gpu")]
 mod router;
 #[doc(hidden)]
@@ -58,8 +60,8 @@ pub use error::{BuildError, DeviceError, SearchError};
 pub use gpu::{AdapterReport, adapters};
 pub use index::{Explanation, FileInfo, Flat, Index, IndexSpec, OpenError, SearchOptions, Trial, UnknownSpec};
 pub use kernels::Cost;
-pub use plan::{Norm, Plan, Problem, Screen, Step};
-pub use stats::{Ceilings, SearchStats, Stage};
+pub use plan::{Norm, Plan, Problem, Screen, Step, UnknownScreen};
+pub use stats::{Ceilings, Peak, Roofs, SearchStats, Stage, Unit};
 pub use types::*;
 pub use verbs::Order;
 #[cfg(feature = "gpu")]

@@ -6,6 +6,7 @@
 //! [`Screen::None`] the search itself is the direct pass and nothing has to be refined.
 
 use std::fmt;
+use std::str::FromStr;
 
 use crate::kernels::{self, Cost};
 use crate::types::{DType, Metric};
@@ -34,6 +35,23 @@ impl fmt::Display for Screen {
             Screen::F16 => "f16",
             Screen::Int8 => "int8",
         })
+    }
+}
+
+/// A screen that is not known.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unknown screen `{found}`; there are none, f32, f16, int8")]
+pub struct UnknownScreen {
+    /// What was given.
+    pub found: String,
+}
+
+impl FromStr for Screen {
+    type Err = UnknownScreen;
+
+    fn from_str(text: &str) -> Result<Screen, UnknownScreen> {
+        let all = [Screen::None, Screen::F32, Screen::F16, Screen::Int8];
+        all.into_iter().find(|s| s.to_string() == text).ok_or_else(|| UnknownScreen { found: text.to_owned() })
     }
 }
 

@@ -65,3 +65,93 @@ pub struct Ceilings {
     /// Seconds that starting one kernel costs.
     pub launch_seconds: f64,
 }
+
+/// A kind of arithmetic that a device has a rate of its own for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Unit {
+    /// f32 multiply-adds, two operations each.
+    F32,
+    /// f16 multiply-adds, two operations each.
+    F16,
+    /// Products of 8-bit integers added up in 32 bits, two operations each.
+    Int8,
+    /// An exclusive or, a count of set bits and an addition on words of 32 bits, three operations.
+    Popcount,
+    /// f16 products added up by cooperative matrices, two operations each.
+    Matrix,
+}
+
+impl Unit {
+    /// All of them.
+    pub const ALL: [Unit; 5] = [Unit::F32, Unit::F16, Unit::Int8, Unit::Popcount, Unit::Matrix];
+
+    /// Its name in tables and files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Unit::F32 => "f32",
+            Unit::F16 => "f16",
+            Unit::Int8 => "int8",
+            Unit::Popcount => "popcount",
+            Unit::Matrix => "matrix",
+        }
+    }
+}
+
+/// How fast one kind of arithmetic is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Peak {
+    /// Which kind.
+    pub unit: Unit,
+    /// Operations a second; absent where it was not measured.
+    pub operations_per_second: Option<f64>,
+    /// With which instructions it was measured, or why it was not.
+    pub note: String,
+}
+
+/// What a device can do at best in more detail than [`Ceilings`]: the roofs of a roofline (Williams, Waterman and
+/// Patterson, 2009), with one for memory at each size of the working set (Ilic, Pratas and Sousa, 2014).
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Roofs {
+    /// Bytes of a working set and the bytes a second that it is read at, the smallest set first. The last one is larger
+    /// than most caches.
+    pub read: Vec<(u64, f64)>,
+    /// Bytes a second by copying, each counted once read and once written; 0 where it was not measured.
+    pub copy: f64,
+    /// One entry for each [`Unit`].
+    pub peaks: Vec<Peak>,
+    /// Seconds to start the smallest kernel and see it end, or to wake every thread.
+    pub launch_seconds: f64,
+    /// Seconds to start the smallest kernel and have its result in host memory.
+    pub read_back_seconds: Option<f64>,
+}
+
+impl Roofs {
+    /// The rate of one kind of arithmetic, where it was measured.
+    pub fn peak(&self, unit: Unit) -> Option<f64> {
+        self.peaks.iter().find(|p| p.unit == unit)?.operations_per_second
+    }
+
+    /// The better of two measurements of the same device, for each figure: a ceiling is never too high, but on a busy
+    /// machine it may be too low.
+    pub fn better(mut self, other: Roofs) -> Roofs {
+        for (mine, (bytes, rate)) in self.read.iter_mut().zip(other.read) {
+            if mine.0 == bytes {
+                mine.1 = mine.1.max(rate);
+            }
+        }
+        self.copy = self.copy.max(other.copy);
+        for mine in &mut self.peaks {
+            let theirs = other.peaks.iter().find(|p| p.unit == mine.unit).and_then(|p| p.operations_per_second);
+            if let (Some(rate), Some(theirs)) = (&mut mine.operations_per_second, theirs) {
+                *rate = rate.max(theirs);
+            }
+        }
+        self.launch_seconds = self.launch_seconds.min(other.launch_seconds);
+        self.read_back_seconds = match (self.read_back_seconds, other.read_back_seconds) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        self
+    }
+}

@@ -2,9 +2,10 @@
 //! Runs on every usable adapter; no adapter at all is a failure.
 #![cfg(feature = "gpu")]
 
-use nearfield::engine::{Base, Candidates, Engine, EngineError, Input, Mask, Output, Tag, Task};
+use nearfield::engine::{Base, Candidates, Coded, Engine, EngineError, Input, Mask, Output, Tag, Task};
 use nearfield::gpu::{self, Fault, GpuEngine, GpuOptions, Select};
 use nearfield::kernels;
+use nearfield::kernels::codes::{BIAS, Codes, GROUP, PADDING, QueryCodes, QueryTerms};
 use nearfield::plan::{Norm, Plan, Problem, Screen, Step};
 use nearfield::stats::SearchStats;
 use nearfield::{DType, MatrixView, Metric, RowsView};
@@ -387,5 +388,172 @@ fn ceilings_are_measured() {
         println!("{}: {ceilings:?}", engine.name());
         assert!(ceilings.bytes_per_second > 1e8 && ceilings.operations_per_second > 1e7);
         assert!(ceilings.launch_seconds > 0.0 && ceilings.launch_seconds < 1.0);
+    }
+}
+
+/// Rows and queries of small whole numbers, which are their own codes: every bound is the key itself.
+struct Whole {
+    data: Data,
+    codes: Codes,
+    queries: QueryCodes,
+}
+
+const WHOLE_DIM: usize = 64;
+
+impl Whole {
+    fn new(rows: usize, queries: usize) -> Whole {
+        let mut data = Data::new(rows, queries, WHOLE_DIM);
+        data.rows.iter_mut().chain(&mut data.queries).for_each(|x| *x = (*x * 9.0).round());
+        data.row_norms = norms(&data.rows, WHOLE_DIM);
+        data.query_norms = norms(&data.queries, WHOLE_DIM);
+        let square = |row: &[f32]| row.iter().map(|x| x * x).sum::<f32>();
+        let mut codes = Codes { dim: WHOLE_DIM, ..Codes::default() };
+        codes.bytes = data.rows.iter().map(|&x| (x as i32 + BIAS) as u8).chain([0; PADDING]).collect();
+        codes.square = data.rows.chunks(WHOLE_DIM).map(square).collect();
+        codes.scale = vec![1.0; rows];
+        (codes.residual, codes.tail) = (vec![0.0; rows], vec![0.0; rows]);
+        codes.longest = vec![0.0; rows.div_ceil(GROUP)];
+        let term = |q: &[f32]| QueryTerms { offset: square(q), scale: 2.0, ..QueryTerms::default() };
+        let terms = data.queries.chunks(WHOLE_DIM).map(term).collect();
+        let bytes = data.queries.iter().map(|&x| x as i8).collect();
+        Whole { data, codes, queries: QueryCodes { dim: WHOLE_DIM, bytes, terms } }
+    }
+
+    fn task<'a>(&'a self, plan: &'a Plan, rows: &'a Tag, codes: &'a Tag) -> Task<'a> {
+        let mut task = self.data.task(plan, Some(rows));
+        task.base.codes = Some(Coded { codes: &self.codes, tag: codes, queries: &self.queries });
+        task
+    }
+
+    /// The candidates have exact keys, and nothing with a smaller key than the bound is missing.
+    fn assert_candidates(&self, found: &Candidates, what: &str) {
+        for (q, wanted) in self.data.reference(Metric::L2, None, self.data.row_norms.len()).iter().enumerate() {
+            let places = q * found.width..(q + 1) * found.width;
+            let got = found.keys[places.clone()].iter().zip(&found.positions[places]);
+            let got: Vec<(f64, u32)> =
+                got.map(|(&key, &p)| (f64::from(key), p)).filter(|pair| pair.1 != u32::MAX).collect();
+            let due: Vec<(f64, u32)> =
+                wanted.iter().copied().take_while(|pair| pair.0 < f64::from(found.bound[q])).collect();
+            assert!(due.len() > 10, "{what}, query {q}: only {} rows below the bound {}", due.len(), found.bound[q]);
+            assert!(due.iter().all(|pair| got.contains(pair)), "{what}, query {q}: a row is missing");
+            assert!(got.iter().all(|pair| wanted.contains(pair)), "{what}, query {q}: a key is wrong");
+        }
+    }
+}
+
+#[test]
+fn row_b8_codes_live_on_the_device_without_their_rows() {
+    let whole = Whole::new(20_000, 5);
+    let bytes = (whole.data.rows.len() * 4) as u64;
+    for engine in engines(Some(bytes * 4 / 5)) {
+        let (rows, codes) = (Tag::new(), Tag::new());
+        let screen = Plan::one(whole.data.problem(Metric::L2), Step::Search { screen: Screen::Int8, keep: 128 });
+        let all = Plan::search(whole.data.problem(Metric::L2), 10, Screen::Int8);
+        assert!(!engine.refines(&whole.task(&all, &rows, &codes)), "the rows do not fit");
+        let run = || search(&engine, &whole.task(&screen, &rows, &codes)).unwrap();
+        let (found, stats) = run();
+        whole.assert_candidates(&found, &engine.name());
+        assert!(stats.chunks_uploaded > 0 && stats.kernels[0].starts_with("search_codes"), "{stats:?}");
+        let (again, stats) = run();
+        assert_eq!((again, stats.chunks_uploaded), (found, 0));
+        // All steps all the same: from streamed rows, without the screen.
+        let (found, stats) = search(&engine, &whole.task(&all, &rows, &codes)).unwrap();
+        assert_nearest(&found, &whole.data.reference(Metric::L2, None, 10), "streamed");
+        assert!(found.bound.is_empty() && stats.chunks_uploaded > 1, "{stats:?}");
+        assert!(engine.peak() <= engine.budget(), "{} of {}", engine.peak(), engine.budget());
+        engine.trim();
+        assert_eq!(engine.used(), 0);
+    }
+    let engine = any_engine();
+    let (rows, codes) = (Tag::new(), Tag::new());
+    let all = Plan::search(whole.data.problem(Metric::L2), 10, Screen::Int8);
+    assert!(engine.refines(&whole.task(&all, &rows, &codes)), "there is room for everything");
+    let (found, stats) = search(&engine, &whole.task(&all, &rows, &codes)).unwrap();
+    assert_nearest(&found, &whole.data.reference(Metric::L2, None, 10), "refined");
+    assert!((0..5).all(|q| found.keys[q * 10 + 9] < found.bound[q]) && stats.refined > 0, "{stats:?}");
+}
+
+/// Appended codes go into the free places of shards and into new ones, which further launches search.
+#[test]
+fn row_b8_appended_codes_are_seen() {
+    let engine = any_engine();
+    let (rows, mut codes) = (Tag::new(), Tag::new());
+    let run = |n: usize, tag: &Tag| {
+        let whole = Whole::new(n, 21);
+        let plan = Plan::one(whole.data.problem(Metric::L2), Step::Search { screen: Screen::Int8, keep: 128 });
+        let (found, stats) = search(&engine, &whole.task(&plan, &rows, tag)).unwrap();
+        whole.assert_candidates(&found, &format!("{n} rows"));
+        stats.chunks_uploaded
+    };
+    // `Data` draws rows first, so that more rows begin with the same ones.
+    assert_eq!((run(1000, &codes), run(1000, &codes)), (1, 0));
+    for n in [1010, 1500, 1503, 4000] {
+        assert!((1..=2).contains(&run(n, &codes)), "{n}");
+    }
+    codes.bump();
+    assert_eq!(run(4000, &codes), 1, "a new epoch is uploaded anew");
+    drop(codes);
+    run(100, &Tag::new());
+    engine.trim();
+    assert_eq!(engine.used(), 0);
+}
+
+/// `NEARFIELD_TEST_MATRIX` asks for an adapter with matrix units; without it adapters without them are only named.
+#[test]
+fn row_b8_matrix_units_are_used_where_they_are_listed() {
+    let data = Data::new(3000, 45, 37);
+    let mut tested = 0;
+    for engine in engines(None) {
+        let units = engine.info().features.iter().find(|(name, there)| name.starts_with("f16 matrices") && *there);
+        let Some(&(units, _)) = units else {
+            eprintln!("\n*** NOT TESTED: {} lists no f16 matrices", engine.name());
+            let plan = Plan::search(data.problem(Metric::L2), 10, Screen::F16);
+            let (found, stats) = search(&engine, &data.task(&plan, None)).unwrap();
+            assert_nearest(&found, &data.reference(Metric::L2, None, 10), "f32 instead");
+            assert!(stats.kernels.iter().all(|k| !k.contains("matrix")), "{:?}", stats.kernels);
+            continue;
+        };
+        let kernel = if units.ends_with("16x16") { "search_matrix_16" } else { "search_matrix_8" };
+        let tag = Tag::new();
+        for metric in [Metric::L2, Metric::InnerProduct, Metric::Cosine] {
+            for k in [1, 10, 100] {
+                let plan = Plan::search(data.problem(metric), k, Screen::F16);
+                let (found, stats) = search(&engine, &data.task(&plan, Some(&tag))).unwrap();
+                let what = format!("{} {metric} {plan}", engine.name());
+                assert_nearest(&found, &data.reference(metric, None, k), &what);
+                assert!(stats.kernels[0].starts_with(kernel), "{what}: {:?}", stats.kernels);
+                let proven = (0..45).filter(|&q| found.keys[q * k + k - 1] < found.bound[q]).count();
+                assert_eq!(proven, 45, "{what}: f16 is enough for these");
+            }
+        }
+        tested += 1;
+    }
+    assert!(tested > 0 || std::env::var_os("NEARFIELD_TEST_MATRIX").is_none(), "no adapter lists f16 matrices");
+}
+
+/// An index on the GPU, with codes that the index itself has trained.
+#[test]
+fn row_b8_an_index_answers_the_same_behind_every_screen() {
+    use nearfield::{Device, DeviceOptions, Flat, Index, SearchOptions};
+    let data = Data::new(3000, 21, 40);
+    for adapter in gpu::adapters().into_iter().filter(|a| a.usable) {
+        let options = DeviceOptions { device: Some(format!("gpu:{}", adapter.index)), ..DeviceOptions::default() };
+        let device = Device::open(&options).unwrap();
+        for metric in [Metric::L2, Metric::InnerProduct, Metric::Cosine] {
+            let mut index = Flat::new(&device, 40, metric).unwrap();
+            index.add(data.rows()).unwrap();
+            for screen in [Screen::None, Screen::F32, Screen::F16, Screen::Int8] {
+                let mut options = SearchOptions::default();
+                options.screen = Some(screen);
+                let (found, stats) = index.search_with(data.query_rows(), 10, &options).unwrap();
+                for (q, wanted) in data.reference(metric, None, 10).iter().enumerate() {
+                    for (i, &(key, _)) in wanted.iter().enumerate() {
+                        let distance = f64::from(metric.external(found.distances[q * 10 + i]));
+                        assert!((distance - key).abs() < 1e-4, "{} {metric} {screen}: {distance}, {key}", adapter.name);
+                    }
+                }
+                assert_eq!(stats.kernels.iter().any(|k| k.contains("codes")), screen == Screen::Int8, "{stats:?}");
+            }
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! The Flat index as its users see it: adding, removing, filtering, saving, and every refusal.
 
+mod screens;
+
 use nearfield::{
     Bitmap, BuildError, DType, Device, Filter, Flat, Index, MatrixView, Metric, NO_ID, OpenError, RowsView, Screen,
     SearchError, SearchOptions,

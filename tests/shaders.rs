@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use naga::back::{hlsl, msl, pipeline_constants::process_overrides, spv};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, Module, ShaderStage, TypeInner};
+use nearfield::kernels::search::screened::{self, for_matrix_units};
 use nearfield::kernels::source::{ParamsIn, Target, compose};
 use nearfield::kernels::{Access, Kernel, Variant, distance, normalize, range, refine, registry, search, select_k};
 
@@ -108,7 +109,9 @@ fn every_variant_translates_for_every_shape_and_constant() {
                 let (module, info) = specialise(module, info, kernel.entry, &set)?;
                 to_spirv(&module, &info, kernel.entry)?;
                 to_msl(&module, &info, kernel.entry)?;
-                to_hlsl(&module, &info, kernel.entry)?;
+                if !for_matrix_units(kernel) {
+                    to_hlsl(&module, &info, kernel.entry)?;
+                }
                 Ok(())
             };
             translate().unwrap_or_else(|e| panic!("{} {variant:?} {params:?} {set:?}: {e}", kernel.entry));
@@ -142,7 +145,11 @@ fn lint(kernel: &Kernel, text: &str, module: &Module, info: &ModuleInfo) -> Resu
     for set in settings(kernel) {
         let (module, info) = specialise(module, info, kernel.entry, &set)?;
         let (buffers, memory, invocations) = needs(&module, &info, kernel.entry);
-        if buffers > STORAGE_BUFFERS || memory > WORKGROUP_MEMORY || invocations > INVOCATIONS {
+        let most = match kernel.entry.strip_prefix("search_matrix_") {
+            Some(side) => screened::matrix_memory(side.parse().expect("a number")),
+            None => WORKGROUP_MEMORY,
+        };
+        if buffers > STORAGE_BUFFERS || memory > most || invocations > INVOCATIONS {
             return Err(format!("{set:?}: {buffers} buffers, {memory} bytes, {invocations} invocations"));
         }
     }
@@ -199,7 +206,11 @@ macro_rules! members {
 
 #[test]
 fn params_lie_where_the_host_writes_them() {
-    let host = |verb: &str| match verb {
+    let host = |kernel: &Kernel| match kernel.verb {
+        _ if kernel.entry.starts_with("search_") => {
+            members!(screened::Params: row_begin row_end q_begin q_end row_stride
+            query_stride has_mask mask_stride mask_row_base position_base keep parts_total resume)
+        }
         "distance" => members!(distance::Params: row_begin row_end q_begin q_end row_stride query_stride has_mask
             mask_stride mask_row_base out_stride out_offset power power_low),
         "search" => members!(search::Params: row_begin row_end q_begin q_end row_stride query_stride has_mask
@@ -214,7 +225,7 @@ fn params_lie_where_the_host_writes_them() {
         other => panic!("no list of the members of {other}"),
     };
     each_text(|kernel, _, _, _, module, _| {
-        let (size, members) = host(kernel.verb);
+        let (size, members) = host(kernel);
         assert_eq!(params_of(module), members, "{}", kernel.entry);
         assert_eq!(size, members.len() * 4, "{}: padding", kernel.entry);
     });
@@ -224,6 +235,31 @@ fn wgsl_files(dir: &str) -> Vec<PathBuf> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join(dir);
     let paths = std::fs::read_dir(&dir).expect("the folder").map(|entry| entry.expect("an entry").path());
     paths.filter(|path| path.extension().is_some_and(|e| e == "wgsl")).collect()
+}
+
+/// Probes and examples stand alone: each is translated like a kernel, and bounded like one.
+#[test]
+fn shaders_that_stand_alone_translate() {
+    let probes = wgsl_files("shaders/probe");
+    let names: BTreeSet<String> =
+        probes.iter().map(|p| p.file_stem().expect("a stem").to_string_lossy().into_owned()).collect();
+    let wanted = ["copy", "dot_i8", "fma_f16", "fma_f32", "nothing", "popcount", "read"];
+    assert_eq!(names, wanted.map(str::to_owned).into(), "say here what is measured");
+    for path in [probes, wgsl_files("examples/shaders")].concat() {
+        let text = std::fs::read_to_string(&path).expect("text");
+        let translate = || -> Result<(), String> {
+            let (module, info) = parse(&text)?;
+            let (module, info) = specialise(&module, &info, "main", &Vec::new())?;
+            to_spirv(&module, &info, "main")?;
+            to_msl(&module, &info, "main")?;
+            to_hlsl(&module, &info, "main")?;
+            let (buffers, memory, invocations) = needs(&module, &info, "main");
+            let fits = buffers <= STORAGE_BUFFERS && memory <= WORKGROUP_MEMORY && invocations <= INVOCATIONS;
+            fits.then_some(()).ok_or_else(|| format!("{buffers} buffers, {memory} bytes, {invocations} invocations"))
+        };
+        translate().unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        assert_eq!(text.contains("f16>"), text.contains("enable f16;"), "{}", path.display());
+    }
 }
 
 #[test]
@@ -245,7 +281,7 @@ fn every_shader_has_its_siblings() {
 
 #[test]
 fn only_the_web_needs_enable_lines() {
-    for kernel in registry() {
+    for kernel in registry().into_iter().filter(|k| !for_matrix_units(k)) {
         for &variant in kernel.variants {
             let web = compose(kernel, variant, ParamsIn::Uniform, Target::Web);
             let naga = compose(kernel, variant, ParamsIn::Uniform, Target::Naga);
@@ -290,6 +326,10 @@ fn dump() {
     std::fs::create_dir_all(&out).expect("target/shaders");
     let write = |name: String, bytes: &[u8]| std::fs::write(out.join(name), bytes).expect("target/shaders is writable");
     each_text(|kernel, variant, params, _, module, info| {
+        // No other compiler here knows these.
+        if for_matrix_units(kernel) {
+            return;
+        }
         let kind = if variant.subgroups { "subgroups" } else { "plain" };
         let name = format!("{}.{kind}.{params:?}", kernel.entry).to_lowercase();
         write(format!("{name}.wgsl"), compose(kernel, variant, params, Target::Web).as_bytes());

@@ -9,23 +9,6 @@ const BLOCK = 8u;
 var<workgroup> query_tile: array<vec4<u32>, TY * TD>;
 var<workgroup> row_tile: array<vec4<u32>, TX * TD>;
 
-// Bits of the keys of a thread's four queries, each with its four rows.
-struct Keys {
-    a: vec4<u32>,
-    b: vec4<u32>,
-    c: vec4<u32>,
-    d: vec4<u32>,
-}
-
-// Whether the mask lets row r be returned for query q.
-fn allowed(q: u32, r: u32) -> bool {
-    if (p.has_mask == 0u) {
-        return true;
-    }
-    let bit = p.mask_row_base + r;
-    return ((mask[q * p.mask_stride + (bit >> 5u)] >> (bit & 31u)) & 1u) != 0u;
-}
-
 // Components 4 j .. 4 j + TD - 1 of the tile's queries and rows; neighbours in memory go to neighbouring threads.
 // Places behind the last query or row repeat it.
 fn load_tiles(q0: u32, r0: u32, j: u32, thread: u32) {

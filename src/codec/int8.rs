@@ -3,7 +3,8 @@
 
 use rayon::prelude::*;
 
-use super::subspace::{Basis, Principal};
+pub(crate) use super::subspace::Basis;
+use super::subspace::Principal;
 use crate::engine::{Base, Engine, EngineError, Input, Output, Task};
 use crate::kernels::codes::{BIAS, Codes, GROUP, PADDING, QueryCodes, QueryTerms};
 use crate::plan::{Plan, Problem, Step};
@@ -87,6 +88,11 @@ impl Coder {
         Ok(Coder::new(metric, mean, Some(basis), kept.next_multiple_of(16)))
     }
 
+    /// Directions of the basis that are not zero; 0 without a basis.
+    pub fn kept(&self) -> usize {
+        self.basis.as_ref().map_or(0, |basis| basis.kept)
+    }
+
     /// Bytes of memory.
     pub fn memory_bytes(&self) -> usize {
         (self.mean.len() + self.basis.as_ref().map_or(0, |b| b.rows.len())) * 4
@@ -112,19 +118,22 @@ impl Coder {
             let mut vectors = vec![0.0f32; count * dim];
             let squares = vectors.par_chunks_mut(dim).enumerate().map(|(i, out)| {
                 unit(self.metric, rows, norms, first + i, out);
-                let less_mean = out.iter_mut().zip(&self.mean).map(|(x, &m)| {
+                let (mut square, mut with_mean) = (0.0, 0.0);
+                for (x, &m) in out.iter_mut().zip(&self.mean) {
                     // In f64, before the subtraction rounds.
                     let z = f64::from(*x) - f64::from(m);
                     *x -= m;
-                    z * z
-                });
-                less_mean.sum()
+                    square += z * z;
+                    with_mean += z * f64::from(m);
+                }
+                (square, with_mean)
             });
-            let squares: Vec<f64> = squares.collect();
+            let squares: Vec<(f64, f64)> = squares.collect();
             let projected = self.project(engine, &vectors)?;
             let mut bytes = vec![0u8; count * self.dim];
             let parts = bytes.par_chunks_mut(self.dim).zip(projected.par_chunks(self.dim)).zip(&squares);
-            let terms: Vec<RowTerms> = parts.map(|((bytes, y), &square)| self.row(y, square, bytes)).collect();
+            let terms: Vec<RowTerms> =
+                parts.map(|((bytes, y), &(square, with_mean))| self.row(y, square, with_mean, bytes)).collect();
             codes.bytes.extend_from_slice(&bytes);
             terms.iter().for_each(|row| codes.push(row));
             Ok(())
@@ -136,15 +145,19 @@ impl Coder {
         done
     }
 
-    /// The code of a row from its projection and the square of its length.
-    fn row(&self, y: &[f32], square: f64, bytes: &mut [u8]) -> RowTerms {
+    /// The code of a row from its projection, the square of its length and its product with the mean.
+    fn row(&self, y: &[f32], square: f64, with_mean: f64, bytes: &mut [u8]) -> RowTerms {
         let (scale, residual) = quantise(y, |i, c| bytes[i] = (c + BIAS) as u8);
         let long = square.sqrt();
         // For cosine the vector was rounded once when it was divided.
         let long = if self.metric == Metric::Cosine { long + 2.0 * U } else { long };
         let inside = (length(y.iter().map(|&x| f64::from(x))) - self.skew * long).max(0.0);
         let tail = (long * long - inside * inside).max(0.0).sqrt();
-        let square = if self.metric == Metric::L2 { square * (1.0 - self.slack()) } else { 0.0 };
+        let square = match self.metric {
+            Metric::L2 => square * (1.0 - self.slack()),
+            Metric::Cosine => -with_mean,
+            _ => 0.0,
+        };
         RowTerms { square: down(square), scale, residual: up(residual), tail: up(tail), length: up(long) }
     }
 
@@ -173,19 +186,26 @@ impl Coder {
                 _ => {
                     let norm = length(query.clone().map(|&x| f64::from(x)));
                     let norm = if norm > 0.0 { norm } else { 1.0 };
-                    out.iter_mut().zip(query).for_each(|(o, &x)| *o = (f64::from(x) / norm) as f32);
+                    let less_mean = |x: f32, m: f32| (f64::from(x) / norm - f64::from(m)) as f32;
+                    out.iter_mut().zip(query).zip(&self.mean).for_each(|((o, &x), &m)| *o = less_mean(x, m));
                 }
             }
         }
         let projected = self.project(engine, &vectors)?;
         let mut codes = QueryCodes { dim: self.dim, bytes: vec![0; queries.rows() * self.dim], terms: Vec::new() };
         let parts = codes.bytes.chunks_mut(self.dim).zip(projected.chunks(self.dim)).zip(vectors.chunks(dim));
-        codes.terms =
-            parts.zip(norms).map(|(((bytes, y), g), &norm)| self.query(g, y, f64::from(norm), bytes)).collect();
+        let terms = parts.zip(norms).enumerate().map(|(q, (((bytes, y), g), &norm))| {
+            let norm = f64::from(norm);
+            let unit = if self.metric == Metric::Cosine && norm > 0.0 { norm } else { 1.0 };
+            let with_mean = dot(queries.row(q), &self.mean) / unit;
+            self.query(g, y, norm, with_mean, bytes)
+        });
+        codes.terms = terms.collect();
         Ok(codes)
     }
 
-    fn query(&self, g: &[f32], y: &[f32], norm: f64, bytes: &mut [i8]) -> QueryTerms {
+    /// The code of a query from `g`, its projection, its own length and its product with the mean.
+    fn query(&self, g: &[f32], y: &[f32], norm: f64, with_mean: f64, bytes: &mut [i8]) -> QueryTerms {
         let (scale, lost) = quantise(y, |i, w| bytes[i] = w as i8);
         let coded = f64::from(scale) * length(bytes.iter().map(|&w| f64::from(w)));
         let long = length(g.iter().map(|&x| f64::from(x))) * (1.0 + 2.0 * U);
@@ -198,13 +218,14 @@ impl Coder {
         let tiny = f64::powi(2.0, -100);
         let (factor, offset, error) = match self.metric {
             Metric::L2 => (2.0, long * long * (1.0 - self.slack()) * (1.0 - 8.0 * U) - tiny, error),
-            metric => {
-                let middle: f64 = g.iter().zip(&self.mean).map(|(&x, &m)| f64::from(x) * f64::from(m)).sum();
+            Metric::InnerProduct => {
                 let rounding = (128.0 * U + direct) * long * self.mean_length + tiny;
-                match metric {
-                    Metric::InnerProduct => (1.0, -middle - rounding, error + direct * norm),
-                    _ => (1.0, -middle - rounding - 2.0 * direct - 16.0 * U, error),
-                }
+                (1.0, -with_mean - rounding, error + direct * norm)
+            }
+            // Of lengths near 1: each vector was rounded when it was divided, and the direct pass errs.
+            _ => {
+                let rounding = (128.0 * U + direct) * self.mean_length + 2.0 * direct + 16.0 * U + tiny;
+                (1.0, -with_mean - rounding, error + 128.0 * U * self.mean_length)
             }
         };
         QueryTerms {
@@ -311,7 +332,8 @@ fn quantise(y: &[f32], mut write: impl FnMut(usize, i32)) -> (f32, f64) {
         (0..y.len()).for_each(|i| write(i, 0));
         return (0.0, length(y.iter().map(|&x| f64::from(x))));
     }
-    let integer = |x: f32| (x * per_unit).round_ties_even();
+    // Adding and taking off 1.5 * 2^23 rounds to the nearest integer.
+    let integer = |x: f32| (x * per_unit + 12_582_912.0) - 12_582_912.0;
     let (mut with_y, mut square) = (0.0f64, 0.0f64);
     for &x in y {
         let c = f64::from(integer(x));
@@ -334,7 +356,7 @@ fn best_dim(sample: &[f32], dim: usize, n: usize) -> usize {
     const QUERIES: usize = 48;
     // Nanoseconds of one core: for a component of a code, for a code, for a row that has to be looked at.
     const COMPONENT: f64 = 0.006;
-    let SUSPECT: f64 = std::env::var("SUS").ok().and_then(|s| s.parse().ok()).unwrap_or(330.0);
+    const SUSPECT: f64 = 330.0;
     let rows = sample.len() / dim;
     let step = 16;
     let choices = dim.div_ceil(step);
@@ -413,6 +435,10 @@ fn square(x: &[f32]) -> f32 {
     x.iter().map(|a| a * a).sum()
 }
 
+fn dot(a: &[f32], b: &[f32]) -> f64 {
+    a.iter().zip(b).map(|(&x, &y)| f64::from(x) * f64::from(y)).sum()
+}
+
 fn length(x: impl Iterator<Item = f64>) -> f64 {
     x.map(|a| a * a).sum::<f64>().sqrt()
 }
@@ -425,4 +451,174 @@ fn up(x: f64) -> f32 {
 /// An f32 that is not larger.
 fn down(x: f64) -> f32 {
     (x - x.abs() * 2e-7) as f32
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::cpu::{CpuEngine, CpuOptions, Level};
+    use crate::engine::{Candidates, Coded, Tag};
+    use crate::kernels::codes::{lower_bound, product};
+    use crate::kernels::search::norm_in_range;
+    use crate::plan::Screen;
+
+    const METRICS: [Metric; 3] = [Metric::L2, Metric::InnerProduct, Metric::Cosine];
+
+    fn engine(level: Option<Level>) -> CpuEngine {
+        CpuEngine::new(CpuOptions { threads: Some(2), level })
+    }
+
+    fn lengths(rows: &[f32], dim: usize) -> Vec<f32> {
+        rows.chunks_exact(dim).map(|row| length(row.iter().map(|&x| f64::from(x))) as f32).collect()
+    }
+
+    fn view(rows: &[f32], dim: usize) -> MatrixView<'_, f32> {
+        MatrixView::new(rows, dim).expect("whole rows")
+    }
+
+    /// Runs a plan over rows and queries, behind codes when there are any.
+    fn run(
+        engine: &CpuEngine,
+        metric: Metric,
+        (rows, queries): (&[f32], &[f32]),
+        dim: usize,
+        steps: Vec<Step>,
+        codes: Option<(&Codes, &QueryCodes)>,
+    ) -> Output {
+        let (rows, queries) = (view(rows, dim), view(queries, dim));
+        let (norms, query_norms) = (lengths(rows.as_slice(), dim), lengths(queries.as_slice(), dim));
+        let problem = Problem { metric, dtype: DType::F32, dim, rows: rows.rows(), queries: queries.rows() };
+        let (plan, tag) = (Plan { problem, steps }, Tag::new());
+        let codes = codes.map(|(codes, queries)| Coded { codes, tag: &tag, queries });
+        let task = Task {
+            plan: &plan,
+            base: Base { rows: rows.into(), norms: Some(&norms), tag: None, codes },
+            queries: queries.into(),
+            query_norms: &query_norms,
+            mask: None,
+            input: Input::None,
+        };
+        engine.run(&task, &mut SearchStats::default()).expect("a task that fits together")
+    }
+
+    fn coded(engine: &CpuEngine, metric: Metric, rows: &[f32], queries: &[f32], dim: usize) -> (Codes, QueryCodes) {
+        let (norms, query_norms) = (lengths(rows, dim), lengths(queries, dim));
+        let rows = RowsView::F32(view(rows, dim));
+        let coder = Coder::train(engine, metric, &rows, &norms).expect("trained");
+        let mut codes = Codes::default();
+        coder.encode(engine, &rows, &norms, &mut codes).expect("coded");
+        (codes, coder.queries(engine, view(queries, dim), &query_norms).expect("coded"))
+    }
+
+    /// Rows in few directions, of lengths that differ by `spread` powers of ten, around a mean.
+    fn rows(seed: u64, n: usize, dim: usize, spread: f32, mean: f32, scale: f32) -> Vec<f32> {
+        let mut state = seed | 1;
+        let mut next = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+        };
+        let directions: Vec<f32> = (0..4 * dim).map(|_| next()).collect();
+        let mut out = Vec::new();
+        for _ in 0..n {
+            let (weights, long) = ([next(), next(), next(), next()], f32::powf(10.0, spread * next()));
+            for d in 0..dim {
+                let inside: f32 = (0..4).map(|i| weights[i] * directions[i * dim + d]).sum();
+                out.push(scale * (mean + long * (inside + 0.05 * next())));
+            }
+        }
+        out
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(60))]
+        /// No direct key ever falls below the bound, with a learnt subspace and without one.
+        #[test]
+        fn row_b8_no_key_falls_below_its_bound(
+            seed in 1u64..u64::MAX,
+            dim in prop::sample::select(vec![1usize, 3, 16, 17, 40, 96]),
+            many: bool,
+            spread in 0.0f32..4.0,
+            mean in prop::sample::select(vec![0.0f32, 0.3, 20.0]),
+            scale in prop::sample::select(vec![1e-9f32, 1.0, 1e9]),
+        ) {
+            let engine = engine(None);
+            // Few rows have no subspace of their own.
+            let n = if many { 2 * dim + 40 } else { 20 };
+            let base = rows(seed, n, dim, spread, mean, scale);
+            let mut queries = rows(seed ^ 0xabcdef, 6, dim, spread, mean, scale);
+            queries[..dim].copy_from_slice(&base[..dim]);
+            for metric in METRICS {
+                prop_assume!(lengths(&base, dim).iter().chain(&lengths(&queries, dim)).all(|&x| norm_in_range(x)));
+                let (codes, query_codes) = coded(&engine, metric, &base, &queries, dim);
+                let Output::Matrix(keys) = run(&engine, metric, (&base, &queries), dim, vec![Step::Distance], None) else {
+                    panic!("no matrix");
+                };
+                for (q, terms) in query_codes.terms.iter().enumerate() {
+                    for r in 0..n {
+                        let bound = lower_bound(&codes, r, terms, product(codes.row(r), query_codes.query(q)));
+                        let key = keys[q * n + r];
+                        prop_assert!(bound <= key, "{metric}, row {r}, query {q}: bound {bound} above {key}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn bounds_are_tight_where_the_data_has_few_directions() {
+        let (n, dim) = (600, 64);
+        let engine = engine(None);
+        let (base, queries) = (rows(3, n, dim, 0.0, 0.5, 1.0), rows(4, 5, dim, 0.0, 0.5, 1.0));
+        for metric in METRICS {
+            let (codes, query_codes) = coded(&engine, metric, &base, &queries, dim);
+            let keys = run(&engine, metric, (&base, &queries), dim, vec![Step::Distance], None);
+            let Output::Matrix(keys) = keys else { panic!("no matrix") };
+            let spread =
+                keys[..n].iter().fold(f32::MIN, |a, &b| a.max(b)) - keys[..n].iter().fold(f32::MAX, |a, &b| a.min(b));
+            let bound =
+                |r: usize| lower_bound(&codes, r, &query_codes.terms[0], product(codes.row(r), query_codes.query(0)));
+            let mean = (0..n).map(|r| keys[r] - bound(r)).sum::<f32>() / n as f32;
+            assert!(mean < spread / 8.0, "{metric}: bounds lie {mean} below keys that differ by {spread}");
+        }
+    }
+
+    #[test]
+    fn every_level_finds_the_same_behind_codes() {
+        for (n, dim, q) in [(1000, 40, 1), (777, 96, 7), (500, 20, 33)] {
+            let (base, queries) = (rows(5, n, dim, 0.3, 0.2, 1.0), rows(6, q, dim, 0.3, 0.2, 1.0));
+            for metric in METRICS {
+                let mut found: Vec<Candidates> = Vec::new();
+                for level in Level::available() {
+                    let engine = engine(Some(level));
+                    let (codes, query_codes) = coded(&engine, metric, &base, &queries, dim);
+                    let steps =
+                        Plan::search(Problem { metric, dtype: DType::F32, dim, rows: n, queries: q }, 9, Screen::Int8)
+                            .steps;
+                    let codes = Some((&codes, &query_codes));
+                    let Output::Candidates(c) = run(&engine, metric, (&base, &queries), dim, steps, codes) else {
+                        panic!("no candidates");
+                    };
+                    assert!((0..q).all(|i| c.keys[i * 9 + 8] < c.bound[i]), "{level:?}: not proven");
+                    found.push(c);
+                }
+                for other in &found[1..] {
+                    assert_eq!(found[0].positions, other.positions, "{metric}, {n} x {dim}, {q} queries");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn codes_of_rows_that_cannot_be_coded_lose_everything_and_say_so() {
+        let (scale, lost) = quantise(&[0.0; 16], |_, c| assert_eq!(c, 0));
+        assert_eq!((scale, lost), (0.0, 0.0));
+        let tiny = [f32::MIN_POSITIVE / 4.0; 16];
+        let (scale, lost) = quantise(&tiny, |_, c| assert_eq!(c, 0));
+        assert!(scale == 0.0 && lost >= 3.9 * f64::from(tiny[0]));
+        assert!(up(1.0) > 1.0 && down(1.0) < 1.0 && down(-1.0) < -1.0 && up(0.0) > 0.0);
+    }
 }

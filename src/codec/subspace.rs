@@ -45,8 +45,8 @@ impl Principal {
 pub(crate) struct Basis {
     /// `[padded, dim]`.
     pub rows: Vec<f32>,
-    /// Columns of V.
-    pub dim: usize,
+    /// Rows that are not zero.
+    pub kept: usize,
     /// At least the spectral norm of `V V' - 1` on the rows that are not zero.
     pub skew: f64,
 }
@@ -58,7 +58,7 @@ impl Basis {
         let gram = &v * v.transpose();
         let skew = Mat::from_fn(kept, kept, |i, j| gram[(i, j)] - f64::from(u8::from(i == j))).norm_l2();
         // Frobenius is at least the spectral norm; f64 rounds far below what is added.
-        Basis { rows, dim, skew: skew * 1.001 + 1e-12 }
+        Basis { rows, kept, skew: skew * 1.001 + 1e-12 }
     }
 }
 

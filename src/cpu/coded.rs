@@ -10,26 +10,26 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
-use super::distance::{Direct, allowed_rows, allows, shared};
-use super::select_k::{TopK, fill, pack, unpack};
-use super::simd::bytes::{self, MAX_PANEL, Queries};
+use super::distance::{Direct, allowed_rows, shared};
+use super::select_k::{TopK, each_bit, fill, pack, unpack};
+use super::simd::bytes::{self, Least, MAX_PANEL, Queries, TOGETHER};
 use super::simd::direct::Picks;
 use super::{CpuEngine, Scratch, mismatch};
 use crate::engine::{Candidates, Coded, EngineError, Mask, Task};
 use crate::stats::SearchStats;
 
 /// Bytes that the least bounds of a pass may take, and those of its lists.
-const BOUNDS: usize = 24 << 20;
-const LISTS: usize = 32 << 20;
+const BOUNDS: usize = 40 << 20;
+const LISTS: usize = 16 << 20;
 
-/// Most panels, or neighbouring panels together, that have a least bound of their own.
+/// Most panels, or neighbouring panels together, that have least bounds of their own.
 const MOST_SPANS: usize = 1 << 15;
 
 /// Queries of a pass at most: their codes and terms should stay in the second cache.
 const MOST_QUERIES: usize = 1024;
 
-/// Queries whose least bounds are looked through together, as they lie in one cache line.
-const TOGETHER: usize = 16;
+/// Suspects whose direct keys are computed at a time.
+const AT_A_TIME: usize = 64;
 
 /// Thresholds that workers share, so that each profits from what the others have found.
 struct Shared(Vec<AtomicU32>);
@@ -102,7 +102,7 @@ impl CpuEngine {
         let span = picks.len().div_ceil(MOST_SPANS).next_multiple_of(MAX_PANEL);
         let spans = picks.len().div_ceil(span);
         let k = k.min(n);
-        let batch = (LISTS / (16 * k * self.threads)).min(BOUNDS / (4 * spans)).clamp(1, MOST_QUERIES);
+        let batch = (LISTS / (16 * k * self.threads)).min(BOUNDS / (16 * spans)).clamp(1, MOST_QUERIES);
         for first in (0..q).step_by(batch) {
             let queries = first..q.min(first + batch);
             let packed = Queries::pack(self.token, coded.queries, queries.clone());
@@ -119,17 +119,26 @@ impl CpuEngine {
         let (queries, dim) = (pass.queries.len(), pass.coded.codes.dim);
         let began = Instant::now();
         let spans = pass.picks.len().div_ceil(pass.span);
-        let mut least = vec![f32::INFINITY; spans * queries];
+        let mut kept = self.kept_scratch().pop().unwrap_or_default();
+        let mut buffer = std::mem::take(&mut kept.least);
+        let across = queries.next_multiple_of(TOGETHER);
+        if buffer.len() < spans * across {
+            buffer.resize(spans * across, [0.0; 4]);
+        }
+        let least = &mut buffer[..spans * across];
         let workers = self.workers(pass.picks.len() * queries * dim / 4);
         let chunk = spans.div_ceil(if workers == 1 { 1 } else { 16 * workers });
         let reset = |s: &mut Scratch| s.reset_lists(queries, pass.k);
-        let chunks = least.chunks_mut(chunk * queries).enumerate();
+        let chunks = least.chunks_mut(chunk * across).enumerate();
         let scratch = self.spread(workers, chunks, reset, |s, (i, least)| pass.estimate(s, i * chunk, least));
         stats.add_stage("search", began.elapsed(), false);
         let began = Instant::now();
+        let least = Bounds { places: least, across, chunk };
         let decided = self.decide(task, pass, &scratch, &least, out);
         stats.add_stage("refine", began.elapsed(), false);
+        kept.least = buffer;
         self.keep(scratch);
+        self.keep(vec![kept]);
         let rows = &task.base.rows;
         stats.refined += decided as u64;
         stats.bytes_read += (pass.picks.len() * (dim + 16) + decided * rows.dtype().row_bytes(rows.dim())) as u64;
@@ -142,7 +151,7 @@ impl CpuEngine {
         task: &Task<'_>,
         pass: &Pass<'_>,
         scratch: &[Scratch],
-        least: &[f32],
+        least: &Bounds<'_>,
         out: &mut Candidates,
     ) -> usize {
         let (width, Range { start: first, end }) = (out.width, pass.queries.clone());
@@ -150,27 +159,35 @@ impl CpuEngine {
         let keys = out.keys[first * width..end * width].chunks_mut(TOGETHER * width);
         let positions = out.positions[first * width..end * width].chunks_mut(TOGETHER * width);
         let places = keys.zip(positions).zip(out.bound[first..end].chunks_mut(TOGETHER)).enumerate();
-        let work = (end - first) * (2 * pass.k * task.base.rows.dim() + least.len() / (end - first));
+        let work = (end - first) * 2 * pass.k * task.base.rows.dim() + least.places.len();
         let decided = self.spread(
             self.workers(work),
             places,
             |s| s.refined = 0,
             |mine, (group, ((keys, positions), bounds))| {
                 let queries = group * TOGETHER..group * TOGETHER + bounds.len();
-                let Scratch { decisions, refined, .. } = mine;
+                let Scratch { decisions, refined, thresholds: limits, masks, .. } = mine;
                 decisions.resize_with(TOGETHER, Decision::default);
                 for (q, decision) in queries.clone().zip(&mut *decisions) {
                     decision.begin(&direct, pass, q, scratch.iter().map(|s| &s.lists[q]));
                 }
-                let count = pass.queries.len();
-                for (span, least) in least.chunks_exact(count).enumerate() {
-                    for (&bound, (q, decision)) in
-                        least[queries.clone()].iter().zip(queries.clone().zip(&mut *decisions))
-                    {
-                        if bound <= decision.threshold {
-                            decision.look(&direct, pass, q, span);
-                        }
+                limits.clear();
+                limits.extend(decisions.iter().flat_map(|d| [d.threshold; 4]));
+                masks.resize((4 * TOGETHER).div_ceil(64), 0);
+                for (span, least) in least.of(group).enumerate() {
+                    bytes::not_above(self.token, least.as_flattened(), limits, masks);
+                    for (word, &mask) in masks.iter().enumerate() {
+                        each_bit(mask, |bit| {
+                            let (i, fourth) = ((word * 64 + bit) / 4, bit % 4);
+                            // Places behind the last query hold anything.
+                            if i < queries.len() && least[i][fourth] <= decisions[i].threshold {
+                                decisions[i].look(&direct, pass, queries.start + i, span, fourth);
+                            }
+                        });
                     }
+                }
+                for (q, decision) in queries.zip(&mut *decisions) {
+                    decision.compute(&direct, pass, q);
                 }
                 let places = keys.chunks_mut(width).zip(positions.chunks_mut(width)).zip(bounds);
                 for (((keys, positions), bound), decision) in places.zip(decisions) {
@@ -187,20 +204,48 @@ impl CpuEngine {
     }
 }
 
+/// The least bounds of a pass: chunks of spans, in each the groups of queries, in each the spans.
+struct Bounds<'a> {
+    places: &'a [[f32; 4]],
+    /// Queries, rounded up to whole groups.
+    across: usize,
+    /// Spans of a chunk.
+    chunk: usize,
+}
+
+impl Bounds<'_> {
+    /// Those of one group, span by span.
+    fn of(&self, group: usize) -> impl Iterator<Item = &[[f32; 4]]> {
+        self.places.chunks(self.chunk * self.across).flat_map(move |chunk| {
+            let spans = chunk.len() / self.across;
+            chunk[group * spans * TOGETHER..(group + 1) * spans * TOGETHER].chunks_exact(TOGETHER)
+        })
+    }
+}
+
 impl Pass<'_> {
+    /// Whether a row may be returned for a query of the pass.
+    fn allows(&self, q: usize, row: usize) -> bool {
+        self.mask.is_none_or(|mask| mask.allows(self.queries.start + q, row))
+    }
+
     /// Estimates all keys of some spans; `least` gets their least bounds.
-    fn estimate(&self, s: &mut Scratch, first: usize, least: &mut [f32]) {
+    fn estimate(&self, s: &mut Scratch, first: usize, least: &mut [[f32; 4]]) {
         let Scratch { lists, thresholds, bytes, lower, .. } = s;
-        let (codes, queries) = (self.coded.codes, self.queries.len());
+        let (codes, across) = (self.coded.codes, self.queries.len().next_multiple_of(TOGETHER));
         self.shared.meet(thresholds);
-        for (span, least) in (first..).zip(least.chunks_mut(queries)) {
+        least.fill([f32::INFINITY; 4]);
+        let spans = least.len() / across;
+        for i in 0..spans {
+            let (span, places) = (first + i, &mut least[i * TOGETHER..]);
             let rows = span * self.span..self.picks.len().min((span + 1) * self.span);
             for start in rows.clone().step_by(MAX_PANEL) {
                 let panel = self.picks.part(start, rows.end.min(start + MAX_PANEL));
+                let least = Least { places, stride: spans * TOGETHER };
                 // What a panel finds lowers the thresholds of the next.
                 bytes::screen(self.token, &self.packed, codes, panel, thresholds, least, bytes, |q, pick, estimate| {
                     let row = panel.at(pick);
-                    if allows(self.mask, self.queries.start + q, row) && lists[q].push(estimate, row as u32) {
+                    if self.allows(q, row) && lists[q].push(estimate, row as u32) {
                         lower.push((q, lists[q].threshold()));
                     }
                 });
@@ -245,23 +290,27 @@ impl Decision {
         self.compute(direct, pass, q);
     }
 
-    /// The direct keys of the rows of a span that their bounds do not exclude.
-    fn look(&mut self, direct: &Direct<'_>, pass: &Pass<'_>, q: usize, span: usize) {
+    /// Takes the rows of a fourth of a span that their bounds do not exclude.
+    fn look(&mut self, direct: &Direct<'_>, pass: &Pass<'_>, q: usize, span: usize, fourth: usize) {
         let rows = span * pass.span..pass.picks.len().min((span + 1) * pass.span);
         let coded = pass.coded;
         let query = pass.queries.start + q;
         let code = (coded.queries.query(query), &coded.queries.terms[query]);
         for start in rows.clone().step_by(MAX_PANEL) {
-            let panel = pass.picks.part(start, rows.end.min(start + MAX_PANEL));
+            let mut some = [0u32; MAX_PANEL / 4];
+            let mut count = 0;
+            for pick in (start + fourth..rows.end.min(start + MAX_PANEL)).step_by(4) {
+                some[count] = pass.picks.at(pick) as u32;
+                count += 1;
+            }
             let Decision { positions, promising, threshold, .. } = self;
-            positions.clear();
-            bytes::suspects(pass.token, code, coded.codes, panel, *threshold, |pick| {
-                let row = panel.at(pick);
-                if allows(pass.mask, query, row) && promising.binary_search(&(row as u32)).is_err() {
-                    positions.push(row as u32);
+            bytes::suspects(pass.token, code, coded.codes, Picks::List(&some[..count]), *threshold, |pick| {
+                let row = some[pick];
+                if pass.allows(q, row as usize) && promising.binary_search(&row).is_err() {
+                    positions.push(row);
                 }
             });
-            if !self.positions.is_empty() {
+            if self.positions.len() >= AT_A_TIME {
                 self.compute(direct, pass, q);
             }
         }
@@ -270,6 +319,9 @@ impl Decision {
     /// The direct keys of `positions`, and the threshold that follows.
     fn compute(&mut self, direct: &Direct<'_>, pass: &Pass<'_>, q: usize) {
         let Decision { best, threshold, positions, keys, computed, .. } = self;
+        if positions.is_empty() {
+            return;
+        }
         keys.resize(positions.len(), 0.0);
         direct.keys_of(pass.queries.start + q, Picks::List(positions), keys);
         *computed += positions.len();
@@ -280,5 +332,6 @@ impl Decision {
             best.truncate(pass.k);
             *threshold = unpack(best[pass.k - 1]).0;
         }
+        positions.clear();
     }
 }

@@ -4,6 +4,7 @@
 //! take one after another; each worker has scratch memory that lives on from call to call. Results never depend on the
 //! number of threads: keys are computed pair by pair, and ties are broken by position.
 
+mod ceilings;
 mod coded;
 mod distance;
 mod normalize;
@@ -16,7 +17,7 @@ mod simd;
 mod tests;
 
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::engine::{Candidates, Engine, EngineError, Input, Output, Task, room};
 use crate::kernels::search::screens;
@@ -61,6 +62,7 @@ pub(crate) struct Scratch {
     bytes: simd::bytes::Scratch,
     lower: Vec<(usize, f32)>,
     decisions: Vec<coded::Decision>,
+    least: Vec<[f32; 4]>,
     refined: usize,
 }
 
@@ -295,45 +297,6 @@ impl Engine for CpuEngine {
 
     fn ceilings(&self) -> Ceilings {
         *self.ceilings.get_or_init(|| self.measure())
-    }
-}
-
-impl CpuEngine {
-    /// Reads a buffer larger than most caches and multiplies in registers, each with all threads; some 40 ms.
-    fn measure(&self) -> Ceilings {
-        const CHUNK: usize = 1 << 18;
-        let mut buffer = vec![0.0f32; 1 << 24];
-        let idle = |_: &mut Scratch| {};
-        let scratch = self.spread(self.threads, buffer.chunks_mut(CHUNK), idle, |_, chunk| chunk.fill(1.0));
-        self.keep(scratch);
-        let fastest = |runs: usize, run: &dyn Fn()| {
-            let time = |_| {
-                let begin = Instant::now();
-                run();
-                begin.elapsed()
-            };
-            (0..runs).map(time).min().unwrap_or_default().max(Duration::from_nanos(1)).as_secs_f64()
-        };
-        let reading = fastest(2, &|| {
-            let scratch = self.spread(self.threads, buffer.chunks(CHUNK), idle, |_, chunk| {
-                std::hint::black_box(simd::probe::sum(self.token, chunk));
-            });
-            self.keep(scratch);
-        });
-        let (rounds, items) = (1 << 14, 8 * self.threads);
-        let multiplying = fastest(4, &|| {
-            let scratch = self.spread(self.threads, 0..items, idle, |_, _| {
-                simd::probe::multiply(self.token, rounds);
-            });
-            self.keep(scratch);
-        });
-        let operations = items as f64 * simd::probe::multiply(self.token, rounds);
-        let launching = fastest(5, &|| self.keep(self.spread(self.threads, 0..self.threads, idle, |_, _| {})));
-        Ceilings {
-            bytes_per_second: (buffer.len() * 4) as f64 / reading,
-            operations_per_second: operations / multiplying,
-            launch_seconds: launching,
-        }
     }
 }
 

@@ -6,6 +6,8 @@
 
 use std::fmt;
 
+use crate::kernels::search::screened::matrix_memory;
+
 /// What is known of an adapter, and whether nearfield can use it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AdapterReport {
@@ -223,9 +225,36 @@ pub(super) const OPTIONAL: [(&str, wgpu::Features); 5] = [
     ("immediates", wgpu::Features::IMMEDIATES),
 ];
 
+/// What the kernels for matrix units need.
+pub(super) const MATRIX_FEATURES: wgpu::Features =
+    wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX.union(wgpu::Features::SHADER_F16).union(wgpu::Features::SUBGROUP);
+
+/// The side of the square f16 matrices with sums in f32 that an adapter lists, the larger where it has both, if it has
+/// what else the kernels for them need.
+pub(super) fn matrix(adapter: &wgpu::Adapter) -> Option<u32> {
+    let limits = adapter.limits();
+    let threads = limits.max_compute_invocations_per_workgroup.min(limits.max_compute_workgroup_size_x);
+    if threads < 256 || !adapter.features().contains(MATRIX_FEATURES) {
+        return None;
+    }
+    side(&adapter.cooperative_matrix_properties(), limits.max_compute_workgroup_storage_size)
+}
+
+fn side(listed: &[wgpu::CooperativeMatrixProperties], memory: u32) -> Option<u32> {
+    use wgpu::CooperativeScalarType::{F16, F32};
+    let has = |side: u32| {
+        let square = |p: &&wgpu::CooperativeMatrixProperties| [p.m_size, p.n_size, p.k_size] == [side; 3];
+        listed.iter().filter(square).any(|p| p.ab_type == F16 && p.cr_type == F32)
+    };
+    [16, 8].into_iter().find(|&side| memory >= matrix_memory(side) && has(side))
+}
+
 pub(super) fn report(index: usize, adapter: &wgpu::Adapter) -> AdapterReport {
     let compute = adapter.get_downlevel_capabilities().flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS);
-    describe(index, adapter.get_info(), &adapter.limits(), adapter.features(), compute)
+    let mut report = describe(index, adapter.get_info(), &adapter.limits(), adapter.features(), compute);
+    let units = matrix(adapter);
+    report.features.extend([("f16 matrices 8x8", units == Some(8)), ("f16 matrices 16x16", units == Some(16))]);
+    report
 }
 
 /// A report of an adapter, or of a device that was opened from one.
@@ -352,6 +381,26 @@ mod tests {
             assert!(error.contains("Iris Xe") && error.contains("llvmpipe"), "{error}");
         }
         assert!(matches!(select(&reports, &Select::Name("ancient".into())), Err(OpenError::Unusable { .. })));
+    }
+
+    #[test]
+    fn matrix_units_only_in_listed_shapes_with_sums_in_f32() {
+        use wgpu::CooperativeScalarType::{F16, F32};
+        let shape = |m_size, n_size, k_size, cr_type| wgpu::CooperativeMatrixProperties {
+            m_size,
+            n_size,
+            k_size,
+            ab_type: F16,
+            cr_type,
+            saturating_accumulation: false,
+        };
+        let (eight, sixteen) = (shape(8, 8, 8, F32), shape(16, 16, 16, F32));
+        assert_eq!(side(&[eight, sixteen], 48 << 10), Some(16));
+        assert_eq!(side(&[sixteen, eight], 32 << 10), Some(8), "too little memory for the larger");
+        assert_eq!(side(&[sixteen], 32 << 10), None);
+        assert_eq!(side(&[shape(16, 8, 16, F32), shape(16, 16, 8, F32), shape(16, 16, 16, F16)], 48 << 10), None);
+        assert_eq!(side(&[eight], 16 << 10), None);
+        assert_eq!(side(&[], 48 << 10), None);
     }
 
     #[test]

@@ -7,8 +7,9 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use super::adapters::{self, AdapterReport, Kind, OPTIONAL, OpenError, Select};
+use super::adapters::{self, AdapterReport, Kind, MATRIX_FEATURES, OPTIONAL, OpenError, Select};
 use super::sync::lock;
+use super::trusted;
 use crate::engine::EngineError;
 use crate::kernels::DeviceCaps;
 use crate::kernels::tuning::Tuning;
@@ -72,6 +73,8 @@ pub(super) struct Context {
     pub(super) limits: wgpu::Limits,
     /// What kernels may count on.
     pub(super) caps: DeviceCaps,
+    /// The side of the f16 matrices that the device's units multiply, where nearfield can use them.
+    pub(super) matrix: Option<u32>,
     /// Nanoseconds a tick, where kernels can be timed by the device.
     pub(super) tick: Option<f64>,
     pub(super) faults: Faults,
@@ -92,11 +95,18 @@ impl Context {
             // On a discrete GPU a mappable buffer may lie in host memory.
             features |= wgpu::Features::MAPPABLE_PRIMARY_BUFFERS;
         }
+        let matrix = adapters::matrix(adapter);
+        if matrix.is_some() {
+            features |= MATRIX_FEATURES;
+        }
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("nearfield"),
             required_features: features & adapter.features(),
             required_limits: adapter.limits(),
-            experimental_features: wgpu::ExperimentalFeatures::disabled(),
+            experimental_features: match matrix {
+                Some(_) => trusted::experimental(),
+                None => wgpu::ExperimentalFeatures::disabled(),
+            },
             memory_hints: wgpu::MemoryHints::Performance,
             trace: wgpu::Trace::Off,
         };
@@ -109,7 +119,7 @@ impl Context {
         });
         // Scopes catch what this crate does wrong; what they do not catch must not be a panic.
         device.on_uncaptured_error(Arc::new(|_| {}));
-        Ok((Context::with(device, queue, lost), report.clone()))
+        Ok((Context { matrix, ..Context::with(device, queue, lost) }, report.clone()))
     }
 
     /// Takes an application's device as it is.
@@ -137,7 +147,7 @@ impl Context {
             .contains(wgpu::Features::TIMESTAMP_QUERY)
             .then(|| f64::from(queue.get_timestamp_period()))
             .filter(|&tick| tick > 0.0);
-        Context { device, queue, info, features, limits, caps, tick, faults: Faults::default(), lost }
+        Context { device, queue, info, features, limits, caps, matrix: None, tick, faults: Faults::default(), lost }
     }
 
     /// What sort of device this is.

@@ -2,12 +2,15 @@
 //!
 //! From a step to the device: `lower` turns steps into launches (geometry and parameters come from
 //! [`kernels`](crate::kernels)), `pipelines` compiles what they need, `submit` cuts them into command buffers and reads
-//! results back, `resident` keeps rows in device memory within the budget of `memory`, `context` turns the driver's
+//! results back, `resident` keeps rows and `copies` their codes in device memory within the budget of `memory`, `context` turns the driver's
 //! errors into ours, `selftest` tries every kernel before it is trusted, `adapters` chooses the device.
 
 mod adapters;
 mod ceilings;
 mod context;
+
+mod copies;
+mod halves;
 mod known;
 mod lower;
 mod memory;
@@ -22,6 +25,7 @@ mod trusted;
 use std::sync::{OnceLock, PoisonError, RwLock};
 
 pub use adapters::{AdapterReport, Kind, OpenError, Select, adapters, select};
+pub use ceilings::{Fill, Prepared, Shader, ShaderBuffer, ShaderError, Took};
 pub use context::Fault;
 
 use self::context::Context;
@@ -31,7 +35,7 @@ use crate::engine::{Base, Engine, EngineError, Output, Task};
 use crate::kernels;
 use crate::kernels::search::MAX_KEEP;
 use crate::kernels::tuning::Tuning;
-use crate::plan::{Plan, Step};
+use crate::plan::{Plan, Problem, Screen, Step};
 use crate::stats::{Ceilings, SearchStats};
 use crate::types::DType;
 
@@ -164,6 +168,13 @@ impl GpuEngine {
         self.machine.memory.trim();
     }
 
+    /// Whether the device can do all steps of a task. When it can't, it has room for the copies that the screen reads but
+    /// not for the rows beside them: then a plan of the first step alone gives candidates with their bound, to be refined
+    /// where the rows lie.
+    pub fn refines(&self, task: &Task<'_>) -> bool {
+        lower::refines(&self.machine, task)
+    }
+
     /// Makes a fault happen, so that tests can see what comes of it.
     #[doc(hidden)]
     pub fn inject(&self, fault: Fault) {
@@ -221,13 +232,29 @@ impl Engine for GpuEngine {
 
     fn wants_screen(&self, plan: &Plan) -> bool {
         let p = &plan.problem;
+        let scratch = lower::scratch_bytes(self.budget());
+        let component = match plan.steps.first() {
+            // Codes have at most as many components as rows.
+            Some(Step::Search { screen: Screen::Int8, .. }) => 1,
+            Some(Step::Search { screen: Screen::F16, .. }) if self.machine.context.matrix.is_some() => 2,
+            _ => 0,
+        };
+        if component > 0 {
+            // Less to read even for one query.
+            let bytes = p.rows as u64 * (p.dim.next_multiple_of(16) as u64 * component + 17);
+            return kernels::search::screens(p.metric) && resident::bytes_fit(self.budget(), bytes, scratch);
+        }
         let bytes = p.rows as u64 * (rows::row_bytes(p.dtype, p.dim) + 4);
         let fused = plan.steps.iter().all(|s| !matches!(s, Step::Search { keep, .. } if *keep > MAX_KEEP as usize));
         fused
             && p.queries >= SCREEN_QUERIES
             && p.dtype != DType::Bits
             && kernels::search::screens(p.metric)
-            && resident::bytes_fit(self.budget(), bytes, lower::scratch_bytes(self.budget()))
+            && resident::bytes_fit(self.budget(), bytes, scratch)
+    }
+
+    fn wants_codes(&self, p: &Problem) -> bool {
+        p.dtype != DType::Bits && self.wants_screen(&Plan::one(*p, Step::Search { screen: Screen::Int8, keep: 1 }))
     }
 
     fn ceilings(&self) -> Ceilings {

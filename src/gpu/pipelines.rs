@@ -98,7 +98,7 @@ pub(super) fn first_rate(kind: Kind) -> f64 {
 /// All compiled kernels of a device.
 pub(super) struct Pipelines {
     made: Mutex<HashMap<Key, Arc<Pipeline>>>,
-    /// Shader modules by verb, variant and whether parameters are immediates. Held while something is built, so that
+    /// Shader modules by text, variant and whether parameters are immediates. Held while something is built, so that
     /// two threads never build the same.
     modules: Mutex<HashMap<(&'static str, Variant, bool), wgpu::ShaderModule>>,
     cache: Option<DiskCache>,
@@ -122,7 +122,7 @@ impl Pipelines {
         }
         let immediates = context.immediates(launch.params.len());
         let pipeline = context.scoped(0, || {
-            let module = modules.entry((key.verb, key.variant, immediates)).or_insert_with(|| {
+            let module = modules.entry((launch.kernel.wgsl, key.variant, immediates)).or_insert_with(|| {
                 let params = if immediates { ParamsIn::Immediate } else { ParamsIn::Uniform };
                 let text = source::compose(launch.kernel, launch.variant, params, Target::Naga);
                 trusted::shader_module(&context.device, &format!("nearfield.{}", key.verb), text)

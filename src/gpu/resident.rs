@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
+use super::copies::Copied;
 use super::memory::{Buffer, Hold, ROWS};
 use super::rows;
 use super::submit::Machine;
@@ -92,16 +93,18 @@ impl Resident {
     }
 }
 
+/// What lies in device memory, and when it was used last.
 #[derive(Default)]
-struct Store {
+pub(super) struct Store {
     bases: Vec<Resident>,
+    pub(super) copies: Vec<Copied>,
     clock: u64,
 }
 
-/// All bases in device memory.
+/// All bases in device memory, and the copies that screens read.
 #[derive(Default)]
 pub(super) struct Residents {
-    store: Mutex<Store>,
+    pub(super) store: Mutex<Store>,
 }
 
 /// Bytes that a row takes on the device, its length included.
@@ -110,7 +113,7 @@ pub(super) fn bytes_per_row(view: &RowsView<'_>, norms: bool) -> u64 {
 }
 
 /// Bytes of a whole base on the device.
-fn base_bytes(base: &Base<'_>) -> u64 {
+pub(super) fn base_bytes(base: &Base<'_>) -> u64 {
     bytes_per_row(&base.rows, base.norms.is_some()).saturating_mul(base.rows.rows() as u64)
 }
 
@@ -141,9 +144,7 @@ impl Residents {
         let wanted = base_bytes(base);
         let staging = staging_bytes(limit);
         let mut store = lock(&self.store);
-        store.bases.retain(|b| b.id.strong_count() > 0);
-        store.clock += 1;
-        let now = store.clock;
+        let now = store.tick();
         let Some(tag) = base.tag else {
             let mut once = Resident::new(None, &base.rows);
             store.make_room(machine, wanted + scratch + 2 * staging, None);
@@ -185,17 +186,32 @@ impl Residents {
 
     /// Gives up every base that no search is using.
     pub(super) fn clear(&self) {
-        lock(&self.store).bases.clear();
+        let mut store = lock(&self.store);
+        store.bases.clear();
+        store.copies.clear();
     }
 }
 
 impl Store {
-    /// Drops bases, the longest unused first, until so many bytes are free or only `keep` is left.
-    fn make_room(&mut self, machine: &Machine, bytes: u64, keep: Option<&Tag>) {
+    /// Drops what belongs to bases that are gone; gives the time of a new use.
+    pub(super) fn tick(&mut self) -> u64 {
+        self.bases.retain(|b| b.id.strong_count() > 0);
+        self.copies.retain(Copied::alive);
+        self.clock += 1;
+        self.clock
+    }
+
+    /// Drops bases and copies, the longest unused first, until so many bytes are free or only the rows of `keep` are left.
+    pub(super) fn make_room(&mut self, machine: &Machine, bytes: u64, keep: Option<&Tag>) {
         while machine.memory.free() < bytes {
             let others = self.bases.iter().enumerate().filter(|(_, b)| !keep.is_some_and(|tag| b.names(tag)));
-            let Some((oldest, _)) = others.min_by_key(|(_, b)| b.last_used) else { return };
-            self.bases.remove(oldest);
+            let base = others.min_by_key(|(_, b)| b.last_used).map(|(i, b)| (b.last_used, i));
+            let copy = self.copies.iter().enumerate().min_by_key(|(_, c)| c.last_used).map(|(i, c)| (c.last_used, i));
+            match (base, copy) {
+                (Some((b, i)), c) if c.is_none_or(|(c, _)| b <= c) => drop(self.bases.remove(i)),
+                (_, Some((_, i))) => drop(self.copies.remove(i)),
+                _ => return,
+            }
         }
     }
 }
@@ -283,7 +299,7 @@ pub(super) fn max_shard_rows(machine: &Machine, view: &RowsView<'_>) -> usize {
 }
 
 /// Bytes that are staged at a time for an upload: two of these are under way.
-fn staging_bytes(limit: u64) -> u64 {
+pub(super) fn staging_bytes(limit: u64) -> u64 {
     (limit / 32).clamp(4096, 16 << 20) / 16 * 16
 }
 

@@ -17,6 +17,14 @@ pub(super) fn shader_module(device: &wgpu::Device, label: &str, wgsl: String) ->
     unsafe { device.create_shader_module_trusted(descriptor, checks) }
 }
 
+/// Leave to ask for matrix units.
+pub(super) fn experimental() -> wgpu::ExperimentalFeatures {
+    // SAFETY: the one experimental feature that is asked for is cooperative matrices. What wgpu does not check of it, that
+    // the driver lists the shape, is checked by `adapters::matrix`; the kernels use it in flow that is uniform for each
+    // subgroup, within the bounds of buffers that hold whole tiles.
+    unsafe { wgpu::ExperimentalFeatures::enabled() }
+}
+
 /// Opens the driver's cache of compiled kernels on what an earlier process left.
 pub(super) fn pipeline_cache(device: &wgpu::Device, data: Option<&[u8]>) -> wgpu::PipelineCache {
     let descriptor = wgpu::PipelineCacheDescriptor { label: Some("nearfield.pipelines"), data, fallback: true };

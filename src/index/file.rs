@@ -1,15 +1,19 @@
 //! Indexes as `.nf` files: a section `meta` of `key value` lines, `rows` as they are stored, `ids` (u64) where the
-//! caller gave them. Nothing in a file belongs to a device: what a GPU saved, a CPU opens.
+//! caller gave them; where the index has 8-bit codes, `codes`, what rows have beside them (`code_terms`), and how vectors
+//! are coded (`code_space`: mean and basis). Nothing in a file belongs to a device: what a GPU saved, a CPU opens.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use super::coding::Coding;
 use super::rowbuf::Rows;
 use super::store::Store;
 use super::{Flat, Index};
+use crate::codec::int8::{Basis, Coder};
 use crate::engine::Device;
 use crate::error::BuildError;
 use crate::format::{LoadError, Matrix, NfFile, NfWriter, SaveError};
+use crate::kernels::codes::{Codes, GROUP, PADDING};
+use crate::plan::Screen;
 use crate::types::{DType, Metric};
 
 /// Rows written at a time.
@@ -57,6 +61,10 @@ pub struct FileInfo {
     pub has_ids: bool,
     /// The smallest number that no row has had as its id.
     pub next_id: u64,
+    /// The screen of every search that names none, if it was chosen.
+    pub screen: Option<Screen>,
+    /// Components of the 8-bit codes of the rows, if there are any.
+    pub code_dim: Option<usize>,
 }
 
 impl FileInfo {
@@ -66,13 +74,8 @@ impl FileInfo {
     /// [`OpenError`] when `meta` is missing or makes no sense.
     pub fn read(file: &NfFile) -> Result<FileInfo, OpenError> {
         let problem = |problem: String| OpenError::Meta { path: file.path().to_owned(), problem };
-        let text = str::from_utf8(file.section("meta")?).map_err(|_| problem("its `meta` is not text".into()))?;
-        let lines: HashMap<&str, &str> = text.lines().filter_map(|line| line.split_once(' ')).collect();
-        let get = |key: &str| lines.get(key).copied().ok_or_else(|| problem(format!("`{key}` is missing")));
-        let number = |key: &str| {
-            let value = get(key)?;
-            value.parse::<usize>().map_err(|_| problem(format!("`{key}` is `{value}`, wanted a number")))
-        };
+        let get = |key: &str| FileInfo::value(file, key);
+        let number = |key: &str| FileInfo::number(file, key);
         let dtype = get("dtype")?;
         let index = get("index")?;
         if index != "Flat" {
@@ -89,7 +92,23 @@ impl FileInfo {
             rows: number("rows")?,
             has_ids: file.has("ids"),
             next_id: number("next_id")? as u64,
+            screen: get("screen").ok().map(str::parse).transpose().map_err(|e| problem(format!("{e}")))?,
+            code_dim: file.has("codes").then(|| number("code_dim")).transpose()?,
         })
+    }
+
+    /// A line of `meta`.
+    fn value<'f>(file: &'f NfFile, key: &str) -> Result<&'f str, OpenError> {
+        let problem = |problem: String| OpenError::Meta { path: file.path().to_owned(), problem };
+        let text = str::from_utf8(file.section("meta")?).map_err(|_| problem("its `meta` is not text".into()))?;
+        let mut lines = text.lines().filter_map(|line| line.split_once(' '));
+        lines.find(|(k, _)| *k == key).map(|(_, value)| value).ok_or_else(|| problem(format!("`{key}` is missing")))
+    }
+
+    fn number(file: &NfFile, key: &str) -> Result<usize, OpenError> {
+        let value = FileInfo::value(file, key)?;
+        let problem = format!("`{key}` is `{value}`, wanted a number");
+        value.parse().map_err(|_| OpenError::Meta { path: file.path().to_owned(), problem })
     }
 }
 
@@ -101,7 +120,10 @@ impl Flat {
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), SaveError> {
         let view = self.store.view();
         let mut file = NfWriter::create(path)?;
-        let meta = format!(
+        let runs = self.store.live_runs();
+        let coding = self.store.present_codes().filter(|c| c.codes.rows() == self.store.slots());
+        let codes = coding.as_ref().and_then(|c| Some((&c.coder, c.codes.select(&runs)?)));
+        let mut meta = format!(
             "index Flat\nmetric {}\ndtype {}\ndim {}\nrows {}\nnext_id {}\n",
             self.metric(),
             self.dtype(),
@@ -109,10 +131,14 @@ impl Flat {
             self.len(),
             self.store.next_id()
         );
+        if let Some(screen) = self.screen {
+            meta += &format!("screen {screen}\n");
+        }
+        if let Some((coder, codes)) = &codes {
+            meta += &format!("code_dim {}\ncode_kept {}\n", codes.dim, coder.kept());
+        }
         file.section("meta", [meta])?;
-        let chunks = self
-            .store
-            .live_runs()
+        let chunks = runs
             .into_iter()
             .flat_map(|(start, end)| (start..end).step_by(RUN).map(move |from| (from, (from + RUN).min(end))));
         file.section(
@@ -121,6 +147,13 @@ impl Flat {
         )?;
         if let Some(ids) = self.store.live_ids() {
             file.section("ids", ids.chunks(RUN).map(|c| bytemuck::cast_slice::<u64, u8>(c).to_vec()))?;
+        }
+        if let Some((coder, codes)) = &codes {
+            file.section("codes", [&codes.bytes[..codes.rows() * codes.dim]])?;
+            let terms = [&codes.square, &codes.scale, &codes.residual, &codes.tail, &codes.longest];
+            file.section("code_terms", terms.map(|t| bytemuck::cast_slice::<f32, u8>(t)))?;
+            let basis = coder.basis.as_ref().map_or(&[][..], |b| &b.rows);
+            file.section("code_space", [&coder.mean[..], basis].map(bytemuck::cast_slice::<f32, u8>))?;
         }
         file.finish()
     }
@@ -134,9 +167,14 @@ impl Flat {
         let info = FileInfo::read(&file)?;
         let rows: Matrix = file.matrix("rows", info.dtype, info.rows, info.dim)?;
         let ids = info.has_ids.then(|| ids(&file, info.rows)).transpose()?;
-        let store = Store::over(info.metric, Rows::Mapped(rows), ids, info.next_id)
+        let mut store = Store::over(info.metric, Rows::Mapped(rows), ids, info.next_id)
             .map_err(|source| OpenError::Rows { path: file.path().to_owned(), source })?;
-        Ok(Flat::from_store(device, store))
+        if let Some(dim) = info.code_dim {
+            store.set_codes(coding(&file, &info, dim)?);
+        }
+        let mut flat = Flat::from_store(device, store);
+        flat.screen = info.screen;
+        Ok(flat)
     }
 }
 
@@ -147,4 +185,46 @@ fn ids(file: &NfFile, rows: usize) -> Result<Vec<u64>, OpenError> {
         return Err(OpenError::Meta { path: file.path().to_owned(), problem });
     }
     Ok(bytes.chunks_exact(8).map(bytemuck::pod_read_unaligned).collect())
+}
+
+/// The codes in a file, of which every length and number is checked.
+fn coding(file: &NfFile, info: &FileInfo, dim: usize) -> Result<Coding, OpenError> {
+    let problem = |problem: String| OpenError::Meta { path: file.path().to_owned(), problem };
+    let (n, full) = (info.rows, info.dim);
+    let floats = |name: &str, wanted: usize| -> Result<Vec<f32>, OpenError> {
+        let bytes = file.section(name)?;
+        if Some(bytes.len()) != wanted.checked_mul(4) {
+            return Err(problem(format!("`{name}` has {} bytes, wanted {wanted} numbers of 4", bytes.len())));
+        }
+        let numbers: Vec<f32> = bytes.chunks_exact(4).map(bytemuck::pod_read_unaligned).collect();
+        match numbers.iter().position(|x| !x.is_finite()) {
+            Some(i) => Err(problem(format!("number {i} of `{name}` is {}", numbers[i]))),
+            None => Ok(numbers),
+        }
+    };
+    let kept = FileInfo::number(file, "code_kept")?;
+    let components = if kept == 0 { full } else { kept };
+    let bytes = file.section("codes")?;
+    if kept > full || dim != components.next_multiple_of(16) || n.checked_mul(dim) != Some(bytes.len()) {
+        let found = bytes.len();
+        return Err(problem(format!(
+            "codes of {dim} components ({kept} kept) do not fit {n} rows of {full} in {found} bytes"
+        )));
+    }
+    let mut terms = floats("code_terms", 4 * n + n.div_ceil(GROUP))?;
+    let mut mean = floats("code_space", full + if kept == 0 { 0 } else { dim * full })?;
+    let basis = mean.split_off(full);
+    let longest = terms.split_off(4 * n);
+    let part = |i: usize| terms[i * n..(i + 1) * n].to_vec();
+    let codes = Codes {
+        dim,
+        bytes: bytes.iter().copied().chain([0; PADDING]).collect(),
+        square: part(0),
+        scale: part(1),
+        residual: part(2),
+        tail: part(3),
+        longest,
+    };
+    let basis = (kept > 0).then(|| Basis::new(basis, full, kept));
+    Ok(Coding::new(Coder::new(info.metric, mean, basis, dim), codes))
 }

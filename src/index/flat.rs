@@ -7,7 +7,8 @@ use super::{Explanation, Index, SearchOptions};
 use crate::engine::Device;
 use crate::error::{BuildError, SearchError};
 use crate::format::Matrix;
-use crate::plan::Problem;
+use crate::kernels::search::screens;
+use crate::plan::{Problem, Screen};
 use crate::stats::SearchStats;
 use crate::types::{DType, Metric, NO_ID, Neighbors, RangeHits, RowsView};
 
@@ -28,6 +29,7 @@ use crate::types::{DType, Metric, NO_ID, Neighbors, RangeHits, RowsView};
 pub struct Flat {
     device: Device,
     pub(super) store: Store,
+    pub(super) screen: Option<Screen>,
 }
 
 impl Flat {
@@ -47,7 +49,7 @@ impl Flat {
         if dtype == DType::Bits && !dim.is_multiple_of(8) {
             return Err(BuildError::Dim { wanted: dim.next_multiple_of(8), found: dim });
         }
-        Ok(Flat { device: device.clone(), store: Store::new(metric, dtype, dim)? })
+        Ok(Flat { device: device.clone(), store: Store::new(metric, dtype, dim)?, screen: None })
     }
 
     /// An index over a loaded matrix, whose rows are not copied: a mapped file stays on disk and is paged in as it is
@@ -61,11 +63,11 @@ impl Flat {
         metric: Metric,
         ids: Option<Vec<u64>>,
     ) -> Result<Flat, BuildError> {
-        Ok(Flat { device: device.clone(), store: Store::over(metric, Rows::Mapped(rows), ids, 0)? })
+        Ok(Flat { device: device.clone(), store: Store::over(metric, Rows::Mapped(rows), ids, 0)?, screen: None })
     }
 
     pub(super) fn from_store(device: &Device, store: Store) -> Flat {
-        Flat { device: device.clone(), store }
+        Flat { device: device.clone(), store, screen: None }
     }
 
     /// Appends rows (`[n, dim]`; a type that the index can store without loss of range). Their ids are numbers never
@@ -114,6 +116,32 @@ impl Flat {
         self.device = device.clone();
     }
 
+    /// The screen of every search that names none; absent while the device chooses.
+    pub fn screen(&self) -> Option<Screen> {
+        self.screen
+    }
+
+    /// Sets the screen of every search that names none. With [`Screen::Int8`] the codes are made now; with any other but
+    /// `None` (the device chooses) codes are dropped. The choice is saved with the index.
+    ///
+    /// # Errors
+    /// [`SearchError::Screen`] where the metric has no screen; the device's error when codes could not be made.
+    pub fn set_screen(&mut self, screen: Option<Screen>) -> Result<(), SearchError> {
+        let metric = self.metric();
+        match screen {
+            Some(screen) if screen != Screen::None && !screens(metric) => {
+                return Err(SearchError::Screen { metric, screen });
+            }
+            Some(Screen::Int8) if self.dtype() != DType::Bits && self.store.slots() > 0 => {
+                self.store.current_codes(&*self.device.host)?;
+            }
+            Some(Screen::Int8) | None => {}
+            Some(_) => self.store.forget_codes(),
+        }
+        self.screen = screen;
+        Ok(())
+    }
+
     /// Does now what searches would do once there have been enough of them to pay for it: makes the codes of
     /// [`Screen::Int8`], where the device expects to use them.
     ///
@@ -127,7 +155,8 @@ impl Flat {
             rows: self.store.slots(),
             queries: 1,
         };
-        if self.store.norms_in_range() && self.device.engine.wants_codes(&problem) {
+        let chosen = self.screen.is_none_or(|s| s == Screen::Int8);
+        if chosen && self.store.norms_in_range() && self.device.engine.wants_codes(&problem) {
             self.store.current_codes(&*self.device.host)?;
         }
         Ok(())
@@ -168,7 +197,7 @@ impl Flat {
         options: &SearchOptions,
     ) -> Result<Explanation, SearchError> {
         let search = self.checked(queries.into(), options)?;
-        let plan = search.plan(k, options.screen)?;
+        let plan = search.plan(k, options.screen.or(self.screen))?;
         let engine = &self.device.engine;
         Ok(Explanation { device: engine.name(), ceilings: engine.ceilings(), costs: plan.costs(), plan })
     }
@@ -210,7 +239,7 @@ impl Index for Flat {
         }
         let mut stats = SearchStats::default();
         let search = self.checked(queries, options)?;
-        let found = search.nearest(k, options.screen, &mut stats)?;
+        let found = search.nearest(k, options.screen.or(self.screen), &mut stats)?;
         let ids: Vec<u64> = found.positions.iter().map(|&p| self.store.id(p)).collect();
         let value = |(&key, &id): (&f32, &u64)| if id == NO_ID { f32::NAN } else { self.metric().external(key) };
         let distances = found.keys.iter().zip(&ids).map(value).collect();

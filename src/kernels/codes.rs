@@ -2,8 +2,8 @@
 //!
 //! A row x is represented by z: x - m for l2 and inner product, x / |x| - m for cosine, with m about the mean. Of z the
 //! code keeps the part in a subspace of `dim` dimensions, y = V z, as integers c and a scale s; of what it loses it
-//! keeps the lengths: the residual |y - s c| and the tail, the length of the part outside of the subspace. A query g is
-//! represented likewise by integers w, a scale h, and lengths. With I = <c, w>, exact in integers,
+//! keeps the lengths: the residual |y - s c| and the tail, the length of the part outside of the subspace. A query g
+//! (for cosine of length 1, and less m except for inner product) is represented likewise by integers w, a scale h, and lengths. With I = <c, w>, exact in integers,
 //!
 //! `|<z, g> - s h I| <= residual |h w| + tail tail_g + |z| p`
 //!
@@ -27,7 +27,8 @@ pub struct Codes {
     pub dim: usize,
     /// `[rows, dim]`, each component plus [`BIAS`]; [`PADDING`] more bytes follow.
     pub bytes: Vec<u8>,
-    /// `|z|^2` for l2, 0 otherwise; rounded down, with room for all rounding relative to it.
+    /// What a row adds to every key: `|z|^2` for l2, `-<m, z>` for cosine, 0 for inner product; rounded down, with room
+    /// for all rounding relative to it.
     pub square: Vec<f32>,
     /// s.
     pub scale: Vec<f32>,
@@ -71,7 +72,7 @@ pub struct QueryCodes {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
 pub struct QueryTerms {
-    /// What the key is at least when all products are zero: `|g|^2` for l2, `-<g, m>` otherwise, less what the direct
+    /// What the key is at least when all products are zero: `|g|^2` for l2, `-<q, m>` otherwise, less what the direct
     /// pass may err.
     pub offset: f32,
     /// h.

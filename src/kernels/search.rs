@@ -5,6 +5,8 @@
 //! Without a screen the key is the metric's (error: [`metric::tolerance`](super::metric::tolerance)). With
 //! [`Screen::F32`] it is [`lower_bound`], which never exceeds the key that the direct pass computes.
 
+pub mod screened;
+
 use super::source::{lib, screen_code};
 use super::tile::{self, Shape};
 use super::{Access, Binding, Cost, DeviceCaps, Kernel, Launch, Mask, Variant, distance};
@@ -92,7 +94,7 @@ static SEARCH: Kernel = Kernel {
     verb: "search",
     entry: "search",
     wgsl: include_str!("../../shaders/search.wgsl"),
-    libs: &[lib::ROWS, lib::MATH, lib::ORDER, lib::METRIC, lib::TILE],
+    libs: &[lib::ROWS, lib::MATH, lib::ORDER, lib::METRIC, lib::TILE, lib::HEAP],
     pairs: &[lib::CLAIM],
     bindings: &[
         distance::ROWS,
@@ -146,9 +148,9 @@ pub fn parts(args: &Args, caps: &DeviceCaps) -> u32 {
     shape(queries, args.keep, caps).walkers(rows, queries, caps.tuning.groups, 8, caps)
 }
 
-/// The entry points of `shaders/search.wgsl`.
+/// The entry points of `shaders/search.wgsl` and of the files in `shaders/search/`.
 pub fn kernels() -> Vec<&'static Kernel> {
-    vec![&SEARCH]
+    [vec![&SEARCH], screened::kernels()].concat()
 }
 
 /// One launch: workgroup `w` of the [`parts`] that share rows `row_begin..row_end` writes its `keep` smallest, in no
@@ -229,7 +231,14 @@ pub fn cost(p: &Problem, screen: Screen, keep: usize) -> Cost {
         Screen::None => direct.operations,
         _ => p.rows as f64 * p.queries as f64 * (p.dim as f64 * 2.0 + 4.0),
     };
-    Cost { bytes_written: p.queries as f64 * keep as f64 * 8.0, operations, launches: 2.0, ..direct }
+    // Rows in a screen's own form: at most as many components as the rows have, and four numbers each.
+    let copies = |component: f64| p.rows as f64 * (p.dim as f64 * component + 16.0);
+    let bytes_read = match screen {
+        Screen::None | Screen::F32 => direct.bytes_read,
+        Screen::F16 => copies(2.0),
+        Screen::Int8 => copies(1.0),
+    };
+    Cost { bytes_read, bytes_written: p.queries as f64 * keep as f64 * 8.0, operations, launches: 2.0 }
 }
 
 /// The `keep` smallest (key, position) of each query among allowed rows, in f64, by the direct key.

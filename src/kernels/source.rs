@@ -7,6 +7,7 @@
 
 use std::fmt::Write;
 
+use super::search::screened::for_matrix_units;
 use super::{Access, Kernel, Variant, registry};
 use crate::plan::{Norm, Screen};
 use crate::types::{DType, Metric};
@@ -22,7 +23,18 @@ pub(super) mod lib {
     /// Keys in an order that integers have.
     pub const ORDER: &str = include_str!("../../shaders/lib/order.wgsl");
     /// Tiles of queries and rows.
-    pub const TILE: &str = include_str!("../../shaders/lib/tile.wgsl");
+    pub const TILE: &str =
+        concat!(include_str!("../../shaders/lib/pairs.wgsl"), include_str!("../../shaders/lib/tile.wgsl"));
+    /// The same for 8-bit codes.
+    pub const TILE_CODES: &str =
+        concat!(include_str!("../../shaders/lib/pairs.wgsl"), include_str!("../../shaders/lib/tile_codes.wgsl"));
+    /// The same on matrix units.
+    pub const TILE_MATRIX: &str =
+        concat!(include_str!("../../shaders/lib/pairs.wgsl"), include_str!("../../shaders/lib/matrix.wgsl"));
+    /// The smallest pairs of each query of a workgroup.
+    pub const HEAP: &str = include_str!("../../shaders/lib/heap.wgsl");
+    /// Lower bounds from codes and what was lost in them.
+    pub const BOUND: &str = include_str!("../../shaders/lib/bound.wgsl");
     /// A histogram of digits.
     pub const TALLY: (&str, &str) =
         (include_str!("../../shaders/lib/tally.wgsl"), include_str!("../../shaders/lib/tally_subgroups.wgsl"));
@@ -106,6 +118,9 @@ const NORMS: [(&str, Norm); 3] = [("NORM_L2", Norm::L2), ("NORM_L1", Norm::L1), 
 /// The whole text of a kernel.
 pub fn compose(kernel: &Kernel, variant: Variant, params: ParamsIn, target: Target) -> String {
     let mut text = String::new();
+    if for_matrix_units(kernel) {
+        text.push_str("enable f16;\nenable wgpu_cooperative_matrix;\n");
+    }
     if target == Target::Web && variant.subgroups {
         text.push_str("enable subgroups;\n");
     }
@@ -129,6 +144,7 @@ fn constants(text: &mut String) {
     line("NAN", NAN);
     line("INFINITY", INFINITY);
     line("NO_POSITION", NO_POSITION);
+    line("GROUP", super::codes::GROUP as u32);
 }
 
 fn declarations(text: &mut String, kernel: &Kernel, params: ParamsIn) {
@@ -158,6 +174,6 @@ fn declarations(text: &mut String, kernel: &Kernel, params: ParamsIn) {
 
 /// A file with several entry points declares the buffers of the one that has most; the others use the first of them.
 fn bindings(kernel: &Kernel) -> &'static [super::Binding] {
-    let same_file = registry().into_iter().filter(|k| k.verb == kernel.verb);
+    let same_file = registry().into_iter().filter(|k| k.wgsl == kernel.wgsl);
     same_file.map(|k| k.bindings).max_by_key(|b| b.len()).unwrap_or(&[])
 }

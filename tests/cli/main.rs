@@ -6,4 +6,5 @@ mod answers;
 mod bad_input;
 mod bench;
 mod sandbox;
+mod shaders;
 mod shows;

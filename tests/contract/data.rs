@@ -4,7 +4,7 @@
 use std::cell::OnceCell;
 
 use half::{bf16, f16};
-use nearfield::engine::{Base, Engine, EngineError, Input, Mask, Output, Tag, Task};
+use nearfield::engine::{Base, Coded, Engine, EngineError, Input, Mask, Output, Tag, Task};
 use nearfield::kernels::{distance, metric};
 use nearfield::plan::{Plan, Problem, Step};
 use nearfield::stats::SearchStats;
@@ -81,6 +81,7 @@ impl Values {
     }
 }
 
+#[derive(Clone)]
 enum Store {
     F32(Vec<f32>),
     F16(Vec<f16>),
@@ -91,6 +92,7 @@ enum Store {
 }
 
 /// Rows with memory of their own.
+#[derive(Clone)]
 pub struct Matrix {
     store: Store,
     rows: usize,
@@ -300,12 +302,25 @@ impl Case {
         input: Input<'_>,
         tag: Option<&Tag>,
     ) -> Result<(Output, SearchStats), EngineError> {
+        self.try_run_coded(engine, steps, mask, input, tag, None)
+    }
+
+    /// The same with codes.
+    pub fn try_run_coded(
+        &self,
+        engine: &dyn Engine,
+        steps: &[Step],
+        mask: Option<Mask<'_>>,
+        input: Input<'_>,
+        tag: Option<&Tag>,
+        codes: Option<Coded<'_>>,
+    ) -> Result<(Output, SearchStats), EngineError> {
         let plan = Plan { problem: self.problem(), steps: steps.to_vec() };
         let screened = steps.iter().any(|s| matches!(s, Step::Search { screen, .. } if *screen != Default::default()));
         let norms = (screened || self.metric == Metric::Cosine).then_some(&self.row_norms[..]);
         let task = Task {
             plan: &plan,
-            base: Base { rows: self.rows.view(), norms, tag, codes: None },
+            base: Base { rows: self.rows.view(), norms, tag, codes },
             queries: self.queries.view(),
             query_norms: &self.query_norms,
             mask,

@@ -3,6 +3,7 @@
 //! The tests of a verb lie in `tests/verbs/<verb>.rs` as functions of a [`Subject`]; [`contract_tests!`] makes a module of
 //! named tests of them for each engine. `can_fail.rs` runs them on an engine that answers wrongly.
 
+mod coder;
 mod compare;
 mod data;
 mod engines;
@@ -16,6 +17,8 @@ mod normalize;
 mod range;
 #[path = "../verbs/refine.rs"]
 mod refine;
+#[path = "../verbs/search_screens.rs"]
+mod screens;
 #[path = "../verbs/search.rs"]
 mod search;
 #[path = "../verbs/select_k.rs"]
@@ -40,6 +43,8 @@ macro_rules! contract_tests {
                 row_b4_screen_of_nearly_equal_rows row_b4_strided_rows row_b4_more_rows_than_a_grid_has_groups
                 row_b1_tiny_distances_of_large_rows row_e7_ties row_e7_duplicates row_e7_zero_rows
                 row_e7_orthogonal_rows_tie row_e7_overflowing_distances row_e7_empty;
+            screens: row_b8_bounds_of_every_metric row_b8_screened_search_is_exact row_b8_filters row_b8_adversarial_rows
+                row_b8_codes_that_do_not_fit row_b8_any_shape;
             select_k: row_b3_every_k row_b3_long_segments row_b3_special_keys row_b3_equal_keys row_b3_many_segments
                 row_b3_after_distance row_e7_empty;
             refine: row_b13_every_metric row_b13_holes_and_repeats row_b13_many_queries row_e7_empty;

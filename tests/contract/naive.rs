@@ -1,8 +1,8 @@
 //! The references as an engine: f64, rounded once. It shows that the suite accepts what is right, and is what
 //! `can_fail.rs` spoils.
 
-use nearfield::engine::{Candidates, Engine, EngineError, Input, Output, Task};
-use nearfield::kernels::{distance, normalize, refine, search, select_k};
+use nearfield::engine::{Candidates, Coded, Engine, EngineError, Input, Output, Task};
+use nearfield::kernels::{codes, distance, normalize, refine, search, select_k};
 use nearfield::plan::{Plan, Problem, Screen, Step};
 use nearfield::stats::{Ceilings, SearchStats};
 
@@ -55,13 +55,27 @@ fn nearest(task: &Task<'_>, keys: &[f32], keep: usize) -> Pairs {
         .collect()
 }
 
+/// The lower bounds of all pairs, from codes.
+fn coded_keys(coded: &Coded<'_>) -> Vec<f32> {
+    let Coded { codes, queries, .. } = coded;
+    let terms = queries.terms.iter().enumerate();
+    let pairs = terms.flat_map(|(q, terms)| (0..codes.rows()).map(move |r| (q, terms, r)));
+    pairs
+        .map(|(q, terms, r)| codes::lower_bound(codes, r, terms, codes::product(codes.row(r), queries.query(q))))
+        .collect()
+}
+
 fn search(task: &Task<'_>, screen: Screen, keep: usize) -> Candidates {
+    let bounded = |keys: Vec<f32>| {
+        let mut out = places(nearest(task, &keys, keep), keep);
+        out.bound = out.keys.chunks(keep.max(1)).map(|keys| keys[keep - 1]).collect();
+        out
+    };
+    if let (Screen::Int8, Some(coded)) = (screen, &task.base.codes) {
+        return bounded(coded_keys(coded));
+    }
     match (screen, task.base.norms) {
-        (Screen::F32, Some(norms)) if search::screens(task.plan.problem.metric) => {
-            let mut out = places(nearest(task, &screened_keys(task, norms), keep), keep);
-            out.bound = out.keys.chunks(keep.max(1)).map(|keys| keys[keep - 1]).collect();
-            out
-        }
+        (Screen::F32, Some(norms)) if search::screens(task.plan.problem.metric) => bounded(screened_keys(task, norms)),
         _ => places(nearest(task, &direct_keys(task), keep), keep),
     }
 }

@@ -247,7 +247,7 @@ fn screen_alone(s: &Subject, case: &Case, keep: usize, mask: Option<Mask<'_>>) -
 }
 
 /// The direct key of every pair, as `Refine` computes it, `[queries, rows]`.
-fn refined_keys(s: &Subject, case: &Case) -> Result<Vec<f32>, String> {
+pub fn refined_keys(s: &Subject, case: &Case) -> Result<Vec<f32>, String> {
     let positions: Vec<u32> = (0..case.q()).flat_map(|_| 0..case.n() as u32).collect();
     let input = Input::Positions { positions: &positions, width: case.n() };
     let refined = candidates(case.run(&*s.engine, &[Step::Refine], None, input))?;

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use nearfield::{BuildError, Device, Flat, Index};
 
-use crate::common::{file, in_file};
+use crate::common::{ScreenChoice, file, in_file, screen};
 use crate::data::{self, HowArgs};
 use crate::{fail, outputs, ui};
 
@@ -21,6 +21,10 @@ pub struct BuildArgs {
     ids: Option<PathBuf>,
     #[command(flatten)]
     how: HowArgs,
+    /// The pass in front of the exact one: auto, none, f32, f16, int8; with int8, and with auto where that pays, 8-bit
+    /// codes of the rows are made and saved
+    #[arg(long, value_name = "S", value_parser = screen, default_value = "auto")]
+    screen: ScreenChoice,
     /// Where the index goes; replaced at once or not at all
     #[arg(long, value_name = "X.nf")]
     out: PathBuf,
@@ -30,13 +34,15 @@ pub fn run(args: &BuildArgs) -> Result<()> {
     outputs::check(&[file(&args.out)], &[file(&args.base), args.ids.as_ref()])?;
     let (metric, rows) = (args.how.metric()?, data::rows(&args.base, &args.how)?);
     let ids = args.ids.as_ref().map(|path| data::row_ids(path, rows.rows(), &args.base)).transpose()?;
-    let flat = match Flat::from_matrix(&Device::cpu(), rows, metric, ids) {
+    let mut flat = match Flat::from_matrix(&Device::cpu(), rows, metric, ids) {
         // What is wrong with ids is to be found in their file.
         Err(e @ (BuildError::DuplicateId { .. } | BuildError::ReservedId { .. })) => {
             return Err(e).with_context(|| format!("`{}`", args.ids.as_ref().unwrap_or(&args.base).display()));
         }
         other => in_file(other, &args.base)?,
     };
+    flat.set_screen(args.screen.0)?;
+    flat.prepare()?;
     flat.save(&args.out)?;
     let size = std::fs::metadata(&args.out).map_or(0, |m| m.len());
     fail::print(&format!(

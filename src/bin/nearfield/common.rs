@@ -130,14 +130,11 @@ pub fn spec(text: &str) -> Result<IndexSpec, String> {
 
 /// `--screen`; `auto` leaves the choice to the device.
 pub fn screen(text: &str) -> Result<ScreenChoice, String> {
-    match text {
-        "auto" => Ok(ScreenChoice(None)),
-        "none" => Ok(ScreenChoice(Some(Screen::None))),
-        "f32" => Ok(ScreenChoice(Some(Screen::F32))),
-        "f16" => Ok(ScreenChoice(Some(Screen::F16))),
-        "int8" => Ok(ScreenChoice(Some(Screen::Int8))),
-        _ => {
-            let hint = nearest(text, ["auto", "none", "f32"]).map(|n| format!("; did you mean `{n}`?"));
+    match text.parse() {
+        _ if text == "auto" => Ok(ScreenChoice(None)),
+        Ok(screen) => Ok(ScreenChoice(Some(screen))),
+        Err(_) => {
+            let hint = nearest(text, ["auto", "none", "f32", "int8"]).map(|n| format!("; did you mean `{n}`?"));
             Err(format!("unknown screen `{text}`; there are auto, none, f32, f16, int8{}", hint.unwrap_or_default()))
         }
     }

@@ -40,6 +40,9 @@ pub fn run(args: &InfoArgs) -> Result<()> {
         ui::bytes(info.dtype.row_bytes(info.dim) as u64 * info.rows as u64),
         if info.has_ids { "given by its maker" } else { "the row numbers" },
     );
+    if let Some(dim) = info.code_dim {
+        let _ = writeln!(text, "  codes     {dim} bytes a row, for the int8 screen");
+    }
     let _ = writeln!(text, "  file      {}, all checksums are right", ui::bytes(end));
     for (i, s) in nf.sections().iter().enumerate() {
         let head = if i == 0 { "sections" } else { "" };
@@ -58,6 +61,8 @@ pub fn run(args: &InfoArgs) -> Result<()> {
         "dim": info.dim,
         "rows": info.rows,
         "has_ids": info.has_ids,
+        "screen": info.screen.map(|s| s.to_string()),
+        "code_dim": info.code_dim,
         "bytes": end,
         "sections": sections,
     });

@@ -59,6 +59,16 @@ impl Outputs {
         Ok(())
     }
 
+    /// Text, if the user wants the file.
+    pub fn text(&mut self, path: Option<&PathBuf>, text: &str) -> Result<()> {
+        let Some(path) = path else { return Ok(()) };
+        let mut file = AtomicFile::create(path)?;
+        std::io::Write::write_all(&mut file, text.as_bytes())
+            .map_err(|e| anyhow::anyhow!("cannot write `{}`: {e}", path.display()))?;
+        self.0.push(file);
+        Ok(())
+    }
+
     /// Puts all files in their places; when one fails, those before it are taken away again.
     pub fn commit(self) -> Result<()> {
         let mut done = Vec::new();

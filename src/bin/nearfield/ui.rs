@@ -93,6 +93,12 @@ pub fn count(n: u64) -> String {
     out
 }
 
+/// `64 x 20000 x 128` with its numbers as [`count`] writes them.
+pub fn shape(text: &str) -> String {
+    let words = text.split(' ').map(|word| word.parse().map_or(word.to_owned(), count));
+    words.collect::<Vec<String>>().join(" ")
+}
+
 /// A rate: whole from 100 on, three digits below.
 pub fn rate(x: f64) -> String {
     match x {
@@ -161,6 +167,14 @@ mod tests {
         assert_eq!((count(1234567), rate(99.96), rate(1.234)), ("1,234,567".into(), "100.0".into(), "1.23".into()));
         assert_eq!((bytes(1023), bytes(1 << 20), bytes(1536)), ("1023 B".into(), "1 MiB".into(), "1.5 KiB".into()));
         assert_eq!((ms(0.5), ms(12.34), ms(1500.0)), ("0.500 ms".into(), "12.3 ms".into(), "1.50 s".into()));
+    }
+
+    #[test]
+    fn shapes_have_numbers_as_people_read_them() {
+        assert_eq!(
+            (shape("64 x 20000 x 128"), shape("4096 groups")),
+            ("64 x 20,000 x 128".into(), "4,096 groups".into())
+        );
     }
 
     #[test]

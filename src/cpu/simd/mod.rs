@@ -181,10 +181,15 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn sum(self, a: Self::F) -> f32;
     /// The largest lane.
     fn largest(self, a: Self::F) -> f32;
-    /// The smallest lane.
+    /// Lowers each of four numbers j to the least of the lanes j, j + 4, j + 8, ... plus `add`.
     #[inline(always)]
-    fn least(self, a: Self::F) -> f32 {
-        -self.largest(self.sub(self.splat(0.0), a))
+    fn lower_four(self, numbers: &mut [f32; 4], a: Self::F, add: f32) {
+        let mut lanes = [f32::INFINITY; MAX_LANES];
+        // SAFETY: MAX_LANES >= LANES.
+        unsafe { self.store(lanes.as_mut_ptr(), a) };
+        for (i, &x) in lanes.iter().enumerate().take(Self::LANES) {
+            numbers[i % 4] = numbers[i % 4].min(x + add);
+        }
     }
 
     /// # Safety

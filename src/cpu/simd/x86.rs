@@ -97,7 +97,8 @@ macro_rules! methods {
     ($(fn $name:ident($($arg:ident: $ty:ty),*) -> $out:ty { $body:expr })+) => {$(
         #[inline(always)]
         fn $name(self, $($arg: $ty),*) -> $out {
-            // SAFETY: the token proves the features that these intrinsics need; none of them touches memory.
+            // SAFETY: the token proves the features that these intrinsics need; they touch no memory but what a
+            // reference stands for.
             unsafe { $body }
         }
     )+};
@@ -148,6 +149,11 @@ impl Simd for Avx2 {
             let four = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
             let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
             _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)))
+        }}
+        fn lower_four(numbers: &mut [f32; 4], a: __m256, add: f32) -> () {{
+            let four = _mm_min_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
+            let (four, before) = (_mm_add_ps(four, _mm_set1_ps(add)), _mm_loadu_ps(numbers.as_ptr()));
+            _mm_storeu_ps(numbers.as_mut_ptr(), _mm_min_ps(four, before));
         }}
     }
 
@@ -229,6 +235,12 @@ impl Simd for Avx512 {
             let four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
             let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
             _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)))
+        }}
+        fn lower_four(numbers: &mut [f32; 4], a: __m512, add: f32) -> () {{
+            let eight = _mm256_min_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps::<1>(a));
+            let four = _mm_min_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
+            let (four, before) = (_mm_add_ps(four, _mm_set1_ps(add)), _mm_loadu_ps(numbers.as_ptr()));
+            _mm_storeu_ps(numbers.as_mut_ptr(), _mm_min_ps(four, before));
         }}
     }
 

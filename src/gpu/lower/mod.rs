@@ -7,12 +7,14 @@
 mod best;
 mod matrix;
 mod range;
+mod screened;
 mod search;
 mod select;
 
 use std::sync::Arc;
 
 use super::adapters::Kind;
+use super::copies;
 use super::memory::Buffer;
 use super::pipelines::{self, Pipeline};
 use super::resident::{self, Residents, Shard, Upload};
@@ -20,6 +22,7 @@ use super::rows;
 use super::selftest::{self, Case};
 use super::submit::{Bind, Machine, Recorder, SLICE_SECONDS};
 use crate::engine::{Candidates, EngineError, Input, Output, Task};
+use crate::kernels::search::screened::Unit;
 use crate::kernels::{DeviceCaps, Launch, distance};
 use crate::plan::{Screen, Step};
 use crate::stats::SearchStats;
@@ -52,7 +55,10 @@ pub(super) struct Job<'a> {
     machine: &'a Machine,
     pub(super) task: &'a Task<'a>,
     pub(super) rec: Recorder<'a>,
+    residents: &'a Residents,
     source: Arc<Source>,
+    /// What the screen of the plan reads in place of the rows.
+    copies: Option<screened::Copies>,
     scratch: u64,
     /// Bound where a kernel has an input that it does not read.
     dummy: Arc<Buffer>,
@@ -140,14 +146,18 @@ fn validate(task: &Task<'_>) -> Result<(), EngineError> {
         if bits != (p.dtype == DType::Bits) || !(bits || task.queries.dtype() == DType::F32) {
             return Err(EngineError::Mismatch(format!("queries of {} over rows of {}", task.queries.dtype(), p.dtype)));
         }
-        let norms =
-            p.metric == Metric::Cosine || matches!(first, Some(Step::Search { screen, .. }) if *screen != Screen::None);
+        let norms = p.metric == Metric::Cosine || matches!(first, Some(Step::Search { screen: Screen::F32, .. }));
         if norms && task.query_norms.len() != p.queries {
             return wrong("norms of queries", task.query_norms.len(), p.queries);
         }
         if norms && task.base.norms.is_none() {
             return wrong("norms of rows", 0, p.rows);
         }
+    }
+    if let (Some(Step::Search { screen: Screen::Int8, .. }), Some(coded)) = (first, &task.base.codes)
+        && let Some((what, found, wanted)) = screened::mismatch(coded, p.rows, p.queries)
+    {
+        return wrong(what, found, wanted);
     }
     if let Some(mask) = task.mask {
         let last = if mask.stride == 0 { 0 } else { p.queries.saturating_sub(1) * mask.stride };
@@ -195,18 +205,23 @@ fn nothing_to_do(task: &Task<'_>) -> Option<Output> {
 impl<'a> Job<'a> {
     fn new(
         machine: &'a Machine,
-        residents: &Residents,
+        residents: &'a Residents,
         task: &'a Task<'a>,
         stats: &'a mut SearchStats,
     ) -> Result<Job<'a>, EngineError> {
-        let binding = machine.context.limits.max_storage_buffer_binding_size;
-        let scratch = scratch_bytes(machine.memory.limit()).min(binding / 2);
-        let source = match task.plan.steps.first() {
-            Some(Step::SelectK { .. }) => Source::Nowhere,
-            _ => match residents.place(machine, &task.base, scratch, stats)? {
-                Some(shards) => Source::Resident(shards),
-                None => stream(machine, residents, task, scratch)?,
-            },
+        let scratch = scratch_of_a_job(machine);
+        let copies = match copy_for(machine, task, scratch) {
+            Some((form, unit)) => {
+                let tag = screened::tag(task, unit);
+                let shards = residents.place_copy(machine, &form, &tag, scratch, stats)?;
+                Some(screened::Copies::new(&form, unit, shards))
+            }
+            None => None,
+        };
+        let source = match task.plan.steps.as_slice() {
+            [Step::SelectK { .. }, ..] => Source::Nowhere,
+            [Step::Search { .. }] if copies.is_some() => Source::Nowhere,
+            _ => locate(machine, residents, task, scratch, stats)?,
         };
         let rec = Recorder::new(machine, stats);
         let dummy = rec.scratch(16)?;
@@ -216,7 +231,16 @@ impl<'a> Job<'a> {
             }
             _ => None,
         };
-        Ok(Job { machine, task, rec, source: Arc::new(source), scratch, dummy, shared_mask })
+        Ok(Job { machine, task, rec, residents, source: Arc::new(source), copies, scratch, dummy, shared_mask })
+    }
+
+    /// Makes the rows available if the plan was believed to need none.
+    fn need_rows(&mut self) -> Result<(), EngineError> {
+        if matches!(*self.source, Source::Nowhere) {
+            let source = locate(self.machine, self.residents, self.task, self.scratch, self.rec.stats)?;
+            self.source = Arc::new(source);
+        }
+        Ok(())
     }
 
     fn metric(&self) -> Metric {
@@ -300,7 +324,12 @@ impl<'a> Job<'a> {
             Some(norms) if self.dtype() != DType::Bits => Some(self.rec.upload(bytemuck::cast_slice(norms))?),
             _ => None,
         };
-        let mask = match (self.task.mask, &self.shared_mask) {
+        Ok(Block { first, count: count as u32, queries, norms, mask: self.mask(first, count)? })
+    }
+
+    /// The mask of queries `first..first + count`, and words from query to query.
+    fn mask(&self, first: usize, count: usize) -> Result<Option<(Arc<Buffer>, u32)>, EngineError> {
+        Ok(match (self.task.mask, &self.shared_mask) {
             (None, _) => None,
             (Some(_), Some(shared)) => Some((shared.clone(), 0)),
             (Some(mask), None) => {
@@ -310,8 +339,7 @@ impl<'a> Job<'a> {
                     .collect();
                 Some((self.rec.upload(bytemuck::cast_slice(&packed))?, words as u32))
             }
-        };
-        Ok(Block { first, count: count as u32, queries, norms, mask })
+        })
     }
 
     /// The rows of a shard.
@@ -380,6 +408,41 @@ impl<'a> Job<'a> {
 /// Bytes of one chunk that is streamed.
 fn chunk_bytes(view: &RowsView<'_>, rows: usize) -> u64 {
     (resident::bytes_per_row(view, true) * rows as u64).next_multiple_of(16) + 64
+}
+
+/// Scratch of one run on this device.
+fn scratch_of_a_job(machine: &Machine) -> u64 {
+    scratch_bytes(machine.memory.limit()).min(machine.context.limits.max_storage_buffer_binding_size / 2)
+}
+
+/// The copy of the rows that a task's screen reads, where it can have one: it must fit, with the rows if they are needed.
+fn copy_for<'a>(machine: &Machine, task: &Task<'a>, scratch: u64) -> Option<(copies::Form<'a>, Unit)> {
+    let rows = if task.plan.steps.len() > 1 { resident::base_bytes(&task.base) } else { 0 };
+    screened::form(machine, task).filter(|(form, _)| copies::fits(machine, form, rows, scratch))
+}
+
+/// Whether the device can do all steps of a task as they are. When it can't, the screen alone fits and the rows do not:
+/// then they are better refined where they lie.
+pub(super) fn refines(machine: &Machine, task: &Task<'_>) -> bool {
+    let scratch = scratch_of_a_job(machine);
+    match screened::form(machine, task) {
+        Some((form, _)) => copy_for(machine, task, scratch).is_some() || !copies::fits(machine, &form, 0, scratch),
+        None => true,
+    }
+}
+
+/// The rows on the device, or how they get there.
+fn locate(
+    machine: &Machine,
+    residents: &Residents,
+    task: &Task<'_>,
+    scratch: u64,
+    stats: &mut SearchStats,
+) -> Result<Source, EngineError> {
+    match residents.place(machine, &task.base, scratch, stats)? {
+        Some(shards) => Ok(Source::Resident(shards)),
+        None => stream(machine, residents, task, scratch),
+    }
 }
 
 /// Two chunk buffers, as large as the budget allows beside scratch and what is staged.

@@ -4,18 +4,27 @@
 use super::best::Best;
 use super::matrix;
 use super::select::{self, Selection};
-use super::{Block, Job, ROW_STEP, block_queries};
+use super::{Block, Job, ROW_STEP, block_queries, screened};
 use crate::engine::{Candidates, EngineError, Input};
 use crate::gpu::resident::Shard;
 use crate::gpu::selftest::Case;
 use crate::gpu::submit::Bind;
 use crate::gpu::sync::{in_threads, share};
 use crate::kernels::{refine, search};
-use crate::plan::Screen;
+use crate::plan::{Plan, Screen, Step};
 
 /// The `k` best rows of each query. With a screen `keep` candidates are kept, and refined if `k` is less.
 pub(super) fn run(job: &mut Job<'_>, screen: Screen, keep: usize, k: usize) -> Result<Candidates, EngineError> {
-    let refined = matches!(job.task.plan.steps.get(1), Some(crate::plan::Step::Refine));
+    let refined = matches!(job.task.plan.steps.get(1), Some(Step::Refine));
+    let (screen, keep) = match screen {
+        Screen::None | Screen::F32 => (screen, keep),
+        _ => {
+            if let Some(found) = screened::run(job, keep, k)? {
+                return Ok(found);
+            }
+            instead(job, refined, keep, k)?
+        }
+    };
     let fused = keep <= search::MAX_KEEP as usize;
     // The direct pass needs no candidates beyond the answer, and no second look at rows that cross the bus each time.
     let (screen, keep) = match screen {
@@ -71,6 +80,22 @@ pub(super) fn run(job: &mut Job<'_>, screen: Screen, keep: usize, k: usize) -> R
         first += queries;
     }
     Ok(out)
+}
+
+/// The screen in place of one that can't be had here, and how many candidates it keeps.
+fn instead(job: &mut Job<'_>, refined: bool, keep: usize, k: usize) -> Result<(Screen, usize), EngineError> {
+    // They may lie where the rows have to go.
+    job.copies = None;
+    job.need_rows()?;
+    let norms = job.task.base.norms.is_some() && job.task.query_norms.len() == job.queries();
+    if !norms || !search::screens(job.metric()) {
+        return Ok((Screen::None, k));
+    }
+    let plan = Plan::search(job.task.plan.problem, k, Screen::F32);
+    match plan.steps.first() {
+        Some(&Step::Search { screen, keep: fewer }) if refined => Ok((screen, fewer.min(keep))),
+        _ => Ok((Screen::F32, keep)),
+    }
 }
 
 /// Arguments of the fused kernel for some rows of a shard; the lists are not placed yet.
@@ -206,7 +231,12 @@ fn matrix_block(job: &mut Job<'_>, block: &Block, keep: usize) -> Result<(Bind, 
 }
 
 /// The direct keys of candidates `[queries, width]`.
-fn refine_block(job: &mut Job<'_>, block: &Block, positions: Bind, width: usize) -> Result<Bind, EngineError> {
+pub(super) fn refine_block(
+    job: &mut Job<'_>,
+    block: &Block,
+    positions: Bind,
+    width: usize,
+) -> Result<Bind, EngineError> {
     let bytes = u64::from(block.count) * width as u64 * 4;
     let out = job.rec.scratch(bytes)?;
     let keys = Bind::first(&out, bytes);
@@ -360,13 +390,18 @@ fn write_sorted(ranks: &mut [u64], keys: &mut [f32], positions: &mut [u32]) {
     }
 }
 
+/// The largest key of one query's candidates, if all of their places are filled.
+pub(super) fn last_of(keys: &[u32], positions: &[u32]) -> Option<f32> {
+    let last = keys.iter().zip(positions).map(|(&k, &p)| rank(k, p)).max()?;
+    (last != u64::MAX).then(|| unrank(last).0)
+}
+
 /// For each query the largest screen key kept, or +inf when places were left empty: then nothing was left out.
 fn write_bounds(bounds: &mut [f32], keys: &[u32], positions: &[u32], width: usize, keep: usize) {
     for ((bound, keys), positions) in
         bounds.iter_mut().zip(keys.chunks(width.max(1))).zip(positions.chunks(width.max(1)))
     {
-        let last = keys.iter().zip(positions).map(|(&k, &p)| rank(k, p)).max().unwrap_or(u64::MAX);
-        *bound = if width < keep || last == u64::MAX { f32::INFINITY } else { unrank(last).0 };
+        *bound = last_of(keys, positions).filter(|_| width >= keep).unwrap_or(f32::INFINITY);
     }
 }
 

@@ -194,6 +194,39 @@ impl Data {
         Ok(())
     }
 
+    /// Candidates of the screen in f16: bounds below the exact keys and, as these numbers are exact in f16, near them; no
+    /// row below the bound is left out.
+    pub(super) fn check_halves(&self, c: &Candidates) -> Result<(), String> {
+        // What the bound allows for sums, and little more.
+        let wide = 1e-4 + DIM.next_multiple_of(16) as f64 * f64::powi(2.0, -20);
+        for q in 0..self.queries {
+            let Some(&bound) = c.bound.get(q) else { return Err("it was not used".to_owned()) };
+            let pairs = c.keys.iter().zip(&c.positions).skip(q * c.width).take(c.width);
+            let found: Vec<(f64, usize)> =
+                pairs.filter(|pair| *pair.1 != u32::MAX).map(|(&k, &p)| (f64::from(k), p as usize)).collect();
+            let wanted = self.nearest(q);
+            for (i, &(key, r)) in found.iter().enumerate() {
+                if r >= ROWS || !self.mask().allows(q, r) || found[..i].iter().any(|&(_, other)| other == r) {
+                    return Err(format!("query {q}: row {r} is forbidden or given twice"));
+                }
+                let (a, b) = (f64::from(self.query_norms[q]), f64::from(self.row_norms[r]));
+                let scale = if self.metric == Metric::Cosine { 1.0 } else { (a + b) * (a + b) };
+                let exact = self.key(q, r);
+                if !(exact - wide * scale - 1e-30..=exact + self.tolerance(q, r)).contains(&key) {
+                    return Err(format!("query {q}, row {r}: bound {key}, exact {exact}"));
+                }
+            }
+            let due = wanted.iter().filter(|&&(key, r)| key + self.tolerance(q, r) < f64::from(bound));
+            if let Some((key, r)) = due.into_iter().find(|(_, r)| !found.iter().any(|(_, other)| other == r)) {
+                return Err(format!("query {q}: row {r} with key {key} left out, bound {bound}"));
+            }
+            if found.len() < c.width.min(wanted.len()) && bound == f32::INFINITY {
+                return Err(format!("query {q}: {} candidates of {}", found.len(), wanted.len()));
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn check_matrix(&self, keys: &[f32]) -> Result<(), String> {
         for (i, &key) in keys.iter().enumerate() {
             let (q, r) = (i / ROWS, i % ROWS);

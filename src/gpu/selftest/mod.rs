@@ -3,6 +3,7 @@
 //! the reference of its verb. A variant with subgroups that fails gives way to the plain one; a plain one that fails is
 //! disabled and named.
 
+mod codes;
 mod data;
 
 use std::collections::HashMap;
@@ -15,7 +16,8 @@ use super::pipelines::Key;
 use super::resident::Residents;
 use super::submit::Machine;
 use super::sync::lock;
-use crate::engine::{Base, EngineError, Input, Mask, Output, Task};
+use crate::engine::{Base, EngineError, Input, Mask, Output, Tag, Task};
+use crate::kernels::search::screened::Unit;
 use crate::kernels::tuning::Tuning;
 use crate::kernels::{self, DeviceCaps, Launch};
 use crate::plan::{Norm, Plan, Problem, Screen, Step};
@@ -36,18 +38,35 @@ const TWINS: usize = 100;
 /// What is to be tested.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Case {
-    Search { screen: Screen, keep: usize, queries: usize },
-    Distance { queries: usize },
-    Range { queries: usize },
+    Search {
+        screen: Screen,
+        keep: usize,
+        queries: usize,
+    },
+    /// The search in 8-bit codes, or in f16 on matrix units.
+    Screened {
+        unit: Unit,
+        keep: usize,
+        queries: usize,
+    },
+    Distance {
+        queries: usize,
+    },
+    Range {
+        queries: usize,
+    },
     Refine,
     Select,
-    Normalize { norm: Norm },
+    Normalize {
+        norm: Norm,
+    },
 }
 
 impl Case {
     fn verb(self) -> &'static str {
         match self {
             Case::Search { .. } => "search",
+            Case::Screened { unit, .. } => unit.kernel(),
             Case::Distance { .. } => "distance",
             Case::Range { .. } => "range",
             Case::Refine => "refine",
@@ -59,7 +78,10 @@ impl Case {
     /// Queries of the block that is to be computed; for kernels that have one shape for all, a few.
     fn queries(self) -> usize {
         match self {
-            Case::Search { queries, .. } | Case::Distance { queries } | Case::Range { queries } => queries,
+            Case::Search { queries, .. }
+            | Case::Screened { queries, .. }
+            | Case::Distance { queries }
+            | Case::Range { queries } => queries,
             _ => 3,
         }
     }
@@ -94,6 +116,7 @@ impl Case {
                 },
                 caps,
             ),
+            Case::Screened { unit, keep, .. } => codes::probe(unit, queries, keep, caps),
             Case::Distance { .. } => kernels::distance::record(
                 &kernels::distance::Args {
                     metric,
@@ -237,7 +260,11 @@ fn test(machine: &Machine, metric: Metric, dtype: DType, case: Case) -> Result<R
         checks.run.fetch_add(1, Ordering::Relaxed);
     }
     let machine = machine.for_test();
-    let data = Data::new(metric, dtype, case.few_queries(metric, dtype, &machine.caps(case.verb())));
+    let queries = case.few_queries(metric, dtype, &machine.caps(case.verb()));
+    if let Case::Screened { unit: Unit::Codes, keep, .. } = case {
+        return codes::test(&machine, queries, keep);
+    }
+    let data = Data::new(metric, dtype, queries);
     let run = |step: Step, input: Input<'_>, mask: Option<Mask<'_>>, rows: usize| {
         let problem = Problem { metric, dtype, dim: data.rows().dim(), rows, queries: data.queries };
         let plan = Plan::one(problem, step);
@@ -253,6 +280,9 @@ fn test(machine: &Machine, metric: Metric, dtype: DType, case: Case) -> Result<R
     };
     let output = match case {
         Case::Search { screen, keep, .. } => run(Step::Search { screen, keep }, Input::None, Some(data.mask()), ROWS),
+        Case::Screened { keep, .. } => {
+            run(Step::Search { screen: Screen::F16, keep: keep.min(ROWS) }, Input::None, Some(data.mask()), ROWS)
+        }
         Case::Distance { .. } => run(Step::Distance, Input::None, None, ROWS),
         Case::Range { .. } => run(Step::Range { key: data.radius() }, Input::None, Some(data.mask()), ROWS),
         Case::Refine => {
@@ -269,6 +299,7 @@ fn test(machine: &Machine, metric: Metric, dtype: DType, case: Case) -> Result<R
     Ok(match (case, output) {
         (Case::Search { screen: Screen::None, keep, .. }, Output::Candidates(c)) => data.check_nearest(&c, keep),
         (Case::Search { keep, .. }, Output::Candidates(c)) => data.check_screen(&c, keep),
+        (Case::Screened { .. }, Output::Candidates(c)) => data.check_halves(&c),
         (Case::Distance { .. }, Output::Matrix(keys)) => data.check_matrix(&keys),
         (Case::Range { .. }, Output::Range { offsets, keys, positions }) => {
             data.check_range(&offsets, &keys, &positions)

@@ -4,6 +4,7 @@ pub mod measure;
 mod quick;
 mod recall;
 mod search;
+mod shaders;
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
@@ -19,11 +20,13 @@ pub struct BenchArgs {
 enum What {
     Quick(quick::QuickArgs),
     Search(search::BenchSearchArgs),
+    Shaders(shaders::ShadersArgs),
 }
 
 pub fn run(args: &BenchArgs) -> Result<()> {
     match &args.what {
         What::Quick(args) => quick::run(args),
         What::Search(args) => search::run(args),
+        What::Shaders(args) => shaders::run(args),
     }
 }

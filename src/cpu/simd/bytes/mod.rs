@@ -37,9 +37,6 @@ pub(crate) trait Dot<S: Simd>: Copy {
     /// # Safety
     /// `4 LANES` bytes are readable at `p`.
     unsafe fn load(self, p: *const u8) -> Self::I;
-    /// # Safety
-    /// `LANES` i32 are writable at `p`.
-    unsafe fn store(self, p: *mut i32, a: Self::I);
 }
 
 /// An algorithm over any level and its way to multiply bytes.
@@ -78,12 +75,12 @@ pub(crate) struct Scratch {
     limits: Vec<f32>,
 }
 
-/// What the rows of a panel have beside their codes.
+/// What the rows of a panel have beside their codes: a whole panel of each, whatever rows there are.
 #[derive(Clone, Copy)]
-struct RowTerms {
-    square: [f32; MAX_PANEL],
-    scale: [f32; MAX_PANEL],
-    tail: [f32; MAX_PANEL],
+struct RowTerms<'a> {
+    square: &'a [f32],
+    scale: &'a [f32],
+    tail: &'a [f32],
     residual: f32,
     longest: f32,
     len: usize,
@@ -138,8 +135,25 @@ impl<'a> Queries<'a> {
     }
 }
 
+/// Where the least bounds of each query go: place j of a query is for the picks j, j + 4, j + 8 and so on. [`TOGETHER`]
+/// queries lie side by side, the next as many `stride` places behind.
+pub(crate) struct Least<'a> {
+    pub places: &'a mut [[f32; 4]],
+    pub stride: usize,
+}
+
+/// Queries whose least bounds lie side by side.
+pub(crate) const TOGETHER: usize = 16;
+
+impl Least<'_> {
+    #[inline(always)]
+    fn of(&mut self, query: usize) -> &mut [f32; 4] {
+        &mut self.places[query / TOGETHER * self.stride + query % TOGETHER]
+    }
+}
+
 /// Estimates the keys of the picked rows, at most [`MAX_PANEL`], for all queries. `each` is given every query, pick and
-/// estimate that is not above the query's threshold; `least` becomes for each query the least of it and the bounds of all
+/// estimate that is not above the query's threshold; the least bounds become the least of them and of the bounds of all
 /// picks.
 pub(crate) fn screen(
     token: Token,
@@ -147,13 +161,13 @@ pub(crate) fn screen(
     codes: &Codes,
     picks: Picks<'_>,
     thresholds: &[f32],
-    least: &mut [f32],
+    least: Least<'_>,
     scratch: &mut Scratch,
     each: impl FnMut(usize, usize, f32),
 ) {
     let count = queries.len();
     assert!(queries.dim == codes.dim && codes.dim.is_multiple_of(16) && picks.len() <= MAX_PANEL);
-    assert!(thresholds.len() == count && least.len() == count);
+    assert!(thresholds.len() == count);
     token.run_on_bytes(Panel { queries, codes, picks, thresholds, least, scratch, each });
 }
 
@@ -170,12 +184,44 @@ pub(crate) fn suspects(
     token.run_on_bytes(OneQuery { query, codes, picks, threshold, each });
 }
 
+/// Sets bit i of `masks` where `values[i] <= limits[i]`.
+pub(crate) fn not_above(token: Token, values: &[f32], limits: &[f32], masks: &mut [u64]) {
+    assert!(values.len() == limits.len() && masks.len() == values.len().div_ceil(64));
+    token.run(NotAbove { values, limits, masks });
+}
+
+struct NotAbove<'a> {
+    values: &'a [f32],
+    limits: &'a [f32],
+    masks: &'a mut [u64],
+}
+
+impl super::Kernel for NotAbove<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        for (i, mask) in self.masks.iter_mut().enumerate() {
+            *mask = 0;
+            for at in (i * 64..self.values.len().min(i * 64 + 64)).step_by(S::LANES) {
+                let n = self.values.len() - at;
+                // SAFETY: whole vectors are read only where there are any.
+                let (x, y) = unsafe {
+                    let (x, y) = (self.values.as_ptr().add(at), self.limits.as_ptr().add(at));
+                    if n >= S::LANES { (s.load(x), s.load(y)) } else { (s.load_part(x, n), s.load_part(y, n)) }
+                };
+                *mask |= (u64::from(s.not_above(x, y)) & below(n)) << (at - i * 64);
+            }
+        }
+    }
+}
+
 struct Panel<'a, E> {
     queries: &'a Queries<'a>,
     codes: &'a Codes,
     picks: Picks<'a>,
     thresholds: &'a [f32],
-    least: &'a mut [f32],
+    least: Least<'a>,
     scratch: &'a mut Scratch,
     each: E,
 }
@@ -192,7 +238,8 @@ impl<E: FnMut(usize, usize, f32)> ByteKernel for Panel<'_, E> {
         constants.resize(limits.len(), 0.0);
         for start in (0..self.picks.len()).step_by(S::PANEL) {
             let picks = self.picks.part(start, self.picks.len().min(start + S::PANEL));
-            let rows = gather(self.codes, picks);
+            let mut room = Room::new();
+            let rows = room.gather(self.codes, picks, S::PANEL);
             for (constant, q) in self.scratch.constants.iter_mut().zip(self.queries.terms) {
                 *constant = q.offset - rows.residual * q.length - rows.longest * q.error;
             }
@@ -222,7 +269,8 @@ impl<E: FnMut(usize)> ByteKernel for OneQuery<'_, E> {
         let start_at = -BIAS * query.iter().map(|&w| i32::from(w)).sum::<i32>();
         for start in (0..self.picks.len()).step_by(S::PANEL) {
             let picks = self.picks.part(start, self.picks.len().min(start + S::PANEL));
-            let rows = gather(self.codes, picks);
+            let mut room = Room::new();
+            let rows = room.gather(self.codes, picks, S::PANEL);
             let constant = terms.offset - rows.residual * terms.length - rows.longest * terms.error;
             let products = products(s, d, self.codes, picks, query, start_at);
             let mut mask = 0;
@@ -239,41 +287,54 @@ impl<E: FnMut(usize)> ByteKernel for OneQuery<'_, E> {
     }
 }
 
-/// What the picked rows have beside their codes.
-#[inline(always)]
-fn gather(codes: &Codes, picks: Picks<'_>) -> RowTerms {
-    let zero = [0.0; MAX_PANEL];
-    let len = picks.len();
-    // Places behind the last row: never near.
-    let far = [f32::INFINITY; MAX_PANEL];
-    let mut rows = RowTerms { square: far, scale: zero, tail: zero, residual: 0.0, longest: 0.0, len };
-    match picks {
-        Picks::Run { start, .. } => {
-            let range = start..start + len;
-            rows.square[..len].copy_from_slice(&codes.square[range.clone()]);
-            rows.scale[..len].copy_from_slice(&codes.scale[range.clone()]);
-            rows.tail[..len].copy_from_slice(&codes.tail[range.clone()]);
-            rows.residual = codes.residual[range].iter().fold(0.0, |a: f32, &b| a.max(b));
-            for group in start / GROUP..(start + len).div_ceil(GROUP) {
-                rows.longest = rows.longest.max(codes.longest[group]);
-            }
-        }
-        Picks::List(list) => {
-            for (i, &r) in list.iter().enumerate() {
-                let r = r as usize;
-                (rows.square[i], rows.scale[i], rows.tail[i]) = (codes.square[r], codes.scale[r], codes.tail[r]);
-                rows.residual = rows.residual.max(codes.residual[r]);
-                rows.longest = rows.longest.max(codes.longest[r / GROUP]);
-            }
-        }
+/// Room for what the rows of a panel have beside their codes, where they do not lie side by side.
+struct Room {
+    square: [f32; MAX_PANEL],
+    scale: [f32; MAX_PANEL],
+    tail: [f32; MAX_PANEL],
+}
+
+impl Room {
+    /// Places behind the last row are never near.
+    #[inline(always)]
+    fn new() -> Room {
+        Room { square: [f32::INFINITY; MAX_PANEL], scale: [0.0; MAX_PANEL], tail: [0.0; MAX_PANEL] }
     }
-    rows
+
+    /// What the picked rows have beside their codes, `panel` of them or fewer.
+    #[inline(always)]
+    fn gather<'a>(&'a mut self, codes: &'a Codes, picks: Picks<'_>, panel: usize) -> RowTerms<'a> {
+        let len = picks.len();
+        let (mut residual, mut longest) = (0.0f32, 0.0f32);
+        if let Picks::Run { start, .. } = picks
+            && len == panel
+        {
+            let range = start..start + len;
+            let mut most = [0.0f32; MAX_LANES];
+            for some in codes.residual[range.clone()].chunks(MAX_LANES) {
+                for (most, &r) in most.iter_mut().zip(some) {
+                    *most = if r > *most { r } else { *most };
+                }
+            }
+            most.iter().for_each(|&r| residual = residual.max(r));
+            codes.longest[start / GROUP..(start + len).div_ceil(GROUP)].iter().for_each(|&l| longest = longest.max(l));
+            let (square, scale) = (&codes.square[range.clone()], &codes.scale[range.clone()]);
+            return RowTerms { square, scale, tail: &codes.tail[range], residual, longest, len };
+        }
+        for i in 0..len {
+            let r = picks.at(i);
+            (self.square[i], self.scale[i], self.tail[i]) = (codes.square[r], codes.scale[r], codes.tail[r]);
+            residual = residual.max(codes.residual[r]);
+            longest = longest.max(codes.longest[r / GROUP]);
+        }
+        RowTerms { square: &self.square, scale: &self.scale, tail: &self.tail, residual, longest, len }
+    }
 }
 
 impl<E: FnMut(usize, usize, f32)> Panel<'_, E> {
     /// Each query row by row, as memory allows.
     #[inline(always)]
-    fn one<S: Simd, D: Dot<S>>(&mut self, s: S, d: D, start: usize, picks: Picks<'_>, rows: &RowTerms) {
+    fn one<S: Simd, D: Dot<S>>(&mut self, s: S, d: D, start: usize, picks: Picks<'_>, rows: &RowTerms<'_>) {
         for q in 0..self.queries.len() {
             let products = products(s, d, self.codes, picks, self.queries.group(q), self.queries.starts[q]);
             match S::PANEL / S::LANES {
@@ -291,7 +352,7 @@ impl<E: FnMut(usize, usize, f32)> Panel<'_, E> {
         d: D,
         q: usize,
         start: usize,
-        rows: &RowTerms,
+        rows: &RowTerms<'_>,
         products: &[i32; MAX_PANEL],
     ) {
         if S::PANEL != V * S::LANES {
@@ -313,36 +374,43 @@ impl<E: FnMut(usize, usize, f32)> Panel<'_, E> {
         d: D,
         q: usize,
         start: usize,
-        rows: &RowTerms,
+        rows: &RowTerms<'_>,
         sums: [D::I; V],
     ) {
         let (terms, limit) = (&self.queries.terms[q], s.splat(self.scratch.limits[q]));
         let mut estimates = [s.splat(0.0); V];
-        let mut mask = 0u64;
-        let mut least = s.splat(f32::INFINITY);
-        for v in 0..V {
-            let (estimate, bound) = rest(s, d, sums[v], terms, rows, v);
-            estimates[v] = estimate;
-            mask |= u64::from(s.not_above(estimate, limit)) << (v * S::LANES);
-            least = s.min(least, bound);
+        let (first, mut bound) = rest(s, d, sums[0], terms, rows, 0);
+        let mut estimate = first;
+        estimates[0] = first;
+        for v in 1..V {
+            let (e, b) = rest(s, d, sums[v], terms, rows, v);
+            estimates[v] = e;
+            (estimate, bound) = (s.min(estimate, e), s.min(bound, b));
         }
-        // A NaN becomes no minimum; codes hold none.
-        self.least[q] = self.least[q].min(s.least(least) + self.scratch.constants[q]);
-        mask &= below(rows.len);
-        if mask != 0 {
-            let mut values = [0.0f32; MAX_PANEL];
+        s.lower_four(self.least.of(q), bound, self.scratch.constants[q]);
+        if s.not_above(estimate, limit) != 0 {
+            let (mut mask, mut values) = (0u64, [0.0f32; MAX_PANEL]);
+            for v in 0..V {
+                mask |= u64::from(s.not_above(estimates[v], limit)) << (v * S::LANES);
+            }
             for v in 0..V {
                 // SAFETY: V LANES = PANEL <= MAX_PANEL.
                 unsafe { s.store(values.as_mut_ptr().add(v * S::LANES), estimates[v]) };
             }
-            let each = &mut self.each;
-            bits(mask, |r| each(q, start + r, values[r] + terms.offset));
+            self.report(q, start, mask & below(rows.len), &values);
         }
+    }
+
+    /// Rare enough not to be repeated for every query of a tile.
+    #[inline(never)]
+    fn report(&mut self, q: usize, start: usize, mask: u64, values: &[f32; MAX_PANEL]) {
+        let (each, offset) = (&mut self.each, self.queries.terms[q].offset);
+        bits(mask, |r| each(q, start + r, values[r] + offset));
     }
 
     /// All queries, in tiles.
     #[inline(always)]
-    fn packed<S: Simd, D: Dot<S>>(&mut self, s: S, d: D, start: usize, picks: Picks<'_>, rows: &RowTerms) {
+    fn packed<S: Simd, D: Dot<S>>(&mut self, s: S, d: D, start: usize, picks: Picks<'_>, rows: &RowTerms<'_>) {
         let lines = (self.codes.dim * S::PANEL).div_ceil(64);
         if self.scratch.panel.len() < lines {
             self.scratch.panel.resize(lines, Line([0; 64]));
@@ -357,7 +425,7 @@ impl<E: FnMut(usize, usize, f32)> Panel<'_, E> {
     }
 
     #[inline(always)]
-    fn groups<S: Simd, D: Dot<S>, const V: usize>(&mut self, s: S, d: D, start: usize, rows: &RowTerms) {
+    fn groups<S: Simd, D: Dot<S>, const V: usize>(&mut self, s: S, d: D, start: usize, rows: &RowTerms<'_>) {
         if S::PANEL != V * S::LANES {
             return;
         }
@@ -371,15 +439,22 @@ impl<E: FnMut(usize, usize, f32)> Panel<'_, E> {
     }
 
     #[inline(always)]
-    fn tiles<S: Simd, D: Dot<S>, const V: usize, const Q: usize>(&mut self, s: S, d: D, start: usize, rows: &RowTerms) {
+    fn tiles<S: Simd, D: Dot<S>, const V: usize, const Q: usize>(
+        &mut self,
+        s: S,
+        d: D,
+        start: usize,
+        rows: &RowTerms<'_>,
+    ) {
         let queries = self.queries;
         assert!(queries.group == Q && self.scratch.panel.len() * 64 >= queries.dim * V * S::LANES);
         let panel: *const u8 = self.scratch.panel.as_ptr().cast();
         for (group, first) in (0..queries.len()).step_by(Q).enumerate() {
             let bytes = queries.group(group);
+            let starts = &queries.starts[first..first + Q];
             let mut acc = [[d.splat(0); V]; Q];
             for q in 0..Q {
-                acc[q] = [d.splat(queries.starts[first + q]); V];
+                acc[q] = [d.splat(starts[q]); V];
             }
             let (mut row, mut query) = (panel, bytes.as_ptr());
             for _ in 0..queries.dim / 4 {
@@ -400,9 +475,16 @@ impl<E: FnMut(usize, usize, f32)> Panel<'_, E> {
                     query = query.add(4 * Q);
                 }
             }
-            for q in 0..Q.min(queries.len() - first) {
-                self.query(s, d, first + q, start, rows, acc[q]);
+            // Not a loop: the accumulators would have to lie in memory for it, from the beginning.
+            let there = queries.len() - first;
+            macro_rules! one {
+                ($($q:literal)+) => {$(
+                    if Q > $q && there > $q {
+                        self.query(s, d, first + $q, start, rows, acc[$q % Q]);
+                    }
+                )+};
             }
+            one!(0 1 2 3 4 5);
         }
     }
 }
@@ -464,10 +546,12 @@ fn bits(mut mask: u64, mut f: impl FnMut(usize)) {
 
 /// Of the rows `v LANES ..` the estimates less the query's offset, and the bounds less what all rows share.
 #[inline(always)]
-fn rest<S: Simd, D: Dot<S>>(s: S, d: D, sums: D::I, terms: &QueryTerms, rows: &RowTerms, v: usize) -> (S::F, S::F) {
+fn rest<S: Simd, D: Dot<S>>(s: S, d: D, sums: D::I, terms: &QueryTerms, rows: &RowTerms<'_>, v: usize) -> (S::F, S::F) {
     let at = v * S::LANES;
-    assert!(at + S::LANES <= MAX_PANEL);
-    // SAFETY: at + LANES <= MAX_PANEL (asserted).
+    assert!(
+        rows.square.len() >= at + S::LANES && rows.scale.len() >= at + S::LANES && rows.tail.len() >= at + S::LANES
+    );
+    // SAFETY: a vector is left at `at` in each (asserted).
     let (square, scale, tail) = unsafe {
         (s.load(rows.square.as_ptr().add(at)), s.load(rows.scale.as_ptr().add(at)), s.load(rows.tail.as_ptr().add(at)))
     };

@@ -56,9 +56,4 @@ impl Dot<Neon> for Widen {
         // SAFETY: the token proves the feature, the caller that 16 bytes are readable.
         unsafe { vreinterpretq_s32_u8(vld1q_u8(p)) }
     }
-    #[inline(always)]
-    unsafe fn store(self, p: *mut i32, a: int32x4_t) {
-        // SAFETY: the token proves the feature, the caller that four i32 are writable.
-        unsafe { vst1q_s32(p, a) }
-    }
 }

@@ -6,13 +6,13 @@ use super::super::x86::{Avx2, Avx512};
 use super::{ByteKernel, Dot};
 
 #[derive(Clone, Copy)]
-struct Vnni512(Avx512);
+struct Vnni512(#[allow(dead_code)] Avx512);
 #[derive(Clone, Copy)]
-struct Pairs512(Avx512);
+struct Pairs512(#[allow(dead_code)] Avx512);
 #[derive(Clone, Copy)]
-struct Vnni256(Avx2);
+struct Vnni256(#[allow(dead_code)] Avx2);
 #[derive(Clone, Copy)]
-struct Pairs256(Avx2);
+struct Pairs256(#[allow(dead_code)] Avx2);
 
 #[inline]
 pub(super) fn enter_avx512<K: ByteKernel>(s: Avx512, kernel: K) -> K::Output {
@@ -45,7 +45,7 @@ pub(super) fn enter_avx2<K: ByteKernel>(s: Avx2, kernel: K) -> K::Output {
 /// Everything but the product itself, which is the same with and without VNNI. Each value holds the token that proves
 /// the features.
 macro_rules! dot {
-    ($token:ty, $level:ty, $i:ty, $splat:ident, $to_f32:ident, $load:ident, $store:ident, |$acc:ident, $x:ident, $w:ident| $dot4:expr, |$sum:ident| $total:expr) => {
+    ($token:ty, $level:ty, $i:ty, $splat:ident, $to_f32:ident, $load:ident, |$acc:ident, $x:ident, $w:ident| $dot4:expr, |$sum:ident| $total:expr) => {
         impl Dot<$level> for $token {
             type I = $i;
 
@@ -74,11 +74,6 @@ macro_rules! dot {
                 // SAFETY: the token proves the features, the caller that a vector is readable.
                 unsafe { $load(p.cast()) }
             }
-            #[inline(always)]
-            unsafe fn store(self, p: *mut i32, a: $i) {
-                // SAFETY: the token proves the features, the caller that a vector is writable.
-                unsafe { $store(p.cast(), a) }
-            }
         }
     };
 }
@@ -90,8 +85,7 @@ dot!(
     _mm512_set1_epi32,
     _mm512_cvtepi32_ps,
     _mm512_loadu_si512,
-    _mm512_storeu_si512,
-    |acc, x, w| { _mm512_dpbusd_epi32(acc, x, w) },
+    |acc, x, w| _mm512_dpbusd_epi32(acc, x, w),
     |a| _mm512_reduce_add_epi32(a)
 );
 
@@ -103,7 +97,6 @@ dot!(
     _mm512_set1_epi32,
     _mm512_cvtepi32_ps,
     _mm512_loadu_si512,
-    _mm512_storeu_si512,
     |acc, x, w| {
         let (even, odd) = (_mm512_and_si512(x, _mm512_set1_epi16(0xff)), _mm512_srli_epi16::<8>(x));
         let (w_even, w_odd) = (_mm512_srai_epi16::<8>(_mm512_slli_epi16::<8>(w)), _mm512_srai_epi16::<8>(w));
@@ -119,8 +112,7 @@ dot!(
     _mm256_set1_epi32,
     _mm256_cvtepi32_ps,
     _mm256_loadu_si256,
-    _mm256_storeu_si256,
-    |acc, x, w| { _mm256_dpbusd_avx_epi32(acc, x, w) },
+    |acc, x, w| _mm256_dpbusd_avx_epi32(acc, x, w),
     |a| sum256(a)
 );
 
@@ -131,7 +123,6 @@ dot!(
     _mm256_set1_epi32,
     _mm256_cvtepi32_ps,
     _mm256_loadu_si256,
-    _mm256_storeu_si256,
     |acc, x, w| {
         let (even, odd) = (_mm256_and_si256(x, _mm256_set1_epi16(0xff)), _mm256_srli_epi16::<8>(x));
         let (w_even, w_odd) = (_mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(w)), _mm256_srai_epi16::<8>(w));
@@ -149,5 +140,57 @@ unsafe fn sum256(a: __m256i) -> i32 {
         let four = _mm_add_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256::<1>(a));
         let two = _mm_add_epi32(four, _mm_shuffle_epi32::<0x4e>(four));
         _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32::<0xb1>(two)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::Simd;
+    use super::*;
+
+    /// Sums with one implementation, against plain arithmetic, bytes at their extremes among them.
+    fn check<S: Simd, D: Dot<S>>(s: S, d: D, name: &str) {
+        let mut state = 1u32;
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            match state >> 29 {
+                0 => 255u8,
+                1 => 128,
+                2 => 0,
+                _ => (state >> 16) as u8,
+            }
+        };
+        for _ in 0..200 {
+            let (mut x, mut w) = ([0u8; 64], [0u8; 64]);
+            x.iter_mut().zip(&mut w).for_each(|(x, w)| (*x, *w) = (next(), next()));
+            // The sums are small enough for f32 to be exact.
+            let mut sums = [0f32; 16];
+            // SAFETY: each array holds 16 words, the most of any level; the tests below ran the checks of features.
+            unsafe {
+                let acc = d.dot4(d.splat(-7), d.load(x.as_ptr()), d.load(w.as_ptr()));
+                s.store(sums.as_mut_ptr(), d.to_f32(acc));
+                assert_eq!(d.sum(acc), sums[..S::LANES].iter().sum::<f32>() as i32, "{name}");
+            }
+            for lane in 0..S::LANES {
+                let product = |i: usize| i32::from(x[i]) * i32::from(w[i].cast_signed());
+                assert_eq!(sums[lane] as i32, -7 + (4 * lane..4 * lane + 4).map(product).sum::<i32>(), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_way_to_multiply_bytes_gives_the_exact_sums() {
+        if let Some(s) = Avx2::new() {
+            check(s, Pairs256(s), "pairs of 256 bits");
+            if s.multiplies_bytes() {
+                check(s, Vnni256(s), "vnni of 256 bits");
+            }
+        }
+        if let Some(s) = Avx512::new() {
+            check(s, Pairs512(s), "pairs of 512 bits");
+            if s.multiplies_bytes() {
+                check(s, Vnni512(s), "vnni of 512 bits");
+            }
+        }
     }
 }

@@ -1,0 +1,231 @@
+//! Copies of rows in a low precision, for a screen: in device memory beside the rows or without them.
+//!
+//! They lie in shards and live as rows do (see `resident`), but are smaller by far: where rows do not fit into device
+//! memory, their copies often do.
+
+use std::sync::{Arc, Weak};
+
+use super::halves;
+use super::memory::{Buffer, ROWS};
+use super::resident::{Residents, Upload, bytes_fit, staging_bytes};
+use super::submit::Machine;
+use super::sync::lock;
+use crate::engine::{EngineError, Tag};
+use crate::kernels::codes::{Codes, GROUP};
+use crate::stats::SearchStats;
+use crate::types::{DType, Metric, RowsView};
+
+/// What is copied.
+#[derive(Clone, Copy)]
+pub(super) enum Form<'a> {
+    /// 8-bit codes as they are.
+    Codes(&'a Codes),
+    /// f16, made on the way, with what a metric asks for.
+    Halves { metric: Metric, rows: RowsView<'a>, norms: &'a [f32] },
+}
+
+impl Form<'_> {
+    fn rows(&self) -> usize {
+        match self {
+            Form::Codes(codes) => codes.rows(),
+            Form::Halves { rows, .. } => rows.rows(),
+        }
+    }
+
+    /// Bytes of a row's components.
+    fn stride(&self) -> u64 {
+        match self {
+            Form::Codes(codes) => codes.dim as u64,
+            Form::Halves { rows, .. } => halves::width(rows.dim()) as u64 * 2,
+        }
+    }
+
+    /// What two copies must have in common to be of the same form.
+    fn kind(&self) -> (Option<Metric>, DType, usize) {
+        match *self {
+            Form::Codes(codes) => (None, DType::I8, codes.dim),
+            Form::Halves { metric, rows, .. } => (Some(metric), rows.dtype(), rows.dim()),
+        }
+    }
+
+    /// Bytes of the whole copy on the device.
+    pub(super) fn bytes(&self) -> u64 {
+        let rows = self.rows() as u64;
+        rows * (self.stride() + TERMS) + longest_bytes(rows)
+    }
+
+    /// Writes rows `start..end` to place `at` of a shard.
+    fn write(
+        &self,
+        upload: &mut Upload<'_>,
+        shard: &CopyShard,
+        at: usize,
+        start: usize,
+        end: usize,
+    ) -> Result<(), EngineError> {
+        match self {
+            Form::Codes(codes) => {
+                upload.write(
+                    &shard.data,
+                    at as u64 * self.stride(),
+                    &codes.bytes[start * codes.dim..end * codes.dim],
+                )?;
+                let term = |r| [codes.square[r], codes.scale[r], codes.residual[r], codes.tail[r]];
+                let terms: Vec<[f32; 4]> = (start..end).map(term).collect();
+                upload.write(&shard.terms, at as u64 * TERMS, bytemuck::cast_slice(&terms))?;
+                let groups = start / GROUP..end.div_ceil(GROUP);
+                upload.write(&shard.longest, (at / GROUP) as u64 * 4, bytemuck::cast_slice(&codes.longest[groups]))
+            }
+            Form::Halves { metric, rows, norms } => {
+                let halves = halves::rows(*metric, rows, norms, start, end);
+                upload.write(&shard.data, at as u64 * self.stride(), bytemuck::cast_slice(&halves.bits))?;
+                upload.write(&shard.terms, at as u64 * TERMS, bytemuck::cast_slice(&halves.terms))
+            }
+        }
+    }
+}
+
+/// Rows whose terms are put together at a time.
+const STEP: usize = 1 << 14;
+/// Shards have room for a multiple of this: whole groups, and whole tiles of every shape.
+const WHOLE: usize = 256;
+
+/// Bytes of the numbers that stand beside a row's components.
+const TERMS: u64 = 16;
+
+fn longest_bytes(rows: u64) -> u64 {
+    rows.div_ceil(GROUP as u64) * 4
+}
+
+/// Copies of rows in one set of buffers.
+#[derive(Clone, Debug)]
+pub(super) struct CopyShard {
+    /// Position of its first row in the base, a multiple of [`GROUP`].
+    pub(super) first: usize,
+    /// Rows that it holds.
+    pub(super) rows: usize,
+    /// Rows that it has room for, a multiple of [`WHOLE`].
+    capacity: usize,
+    /// The components.
+    pub(super) data: Arc<Buffer>,
+    /// Four numbers a row.
+    pub(super) terms: Arc<Buffer>,
+    /// One number a group of rows.
+    pub(super) longest: Arc<Buffer>,
+}
+
+/// All copies of one base in one form.
+pub(super) struct Copied {
+    id: Weak<u64>,
+    epoch: u64,
+    kind: (Option<Metric>, DType, usize),
+    rows: usize,
+    shards: Vec<CopyShard>,
+    pub(super) last_used: u64,
+}
+
+impl Copied {
+    pub(super) fn alive(&self) -> bool {
+        self.id.strong_count() > 0
+    }
+
+    fn names(&self, tag: &Tag) -> bool {
+        std::ptr::eq(self.id.as_ptr(), Arc::as_ptr(tag.id()))
+    }
+
+    fn is_of(&self, tag: &Tag, form: &Form<'_>) -> bool {
+        self.names(tag) && self.kind == form.kind()
+    }
+
+    fn fresh(&self, tag: &Tag, form: &Form<'_>) -> bool {
+        self.epoch == tag.epoch() && self.rows <= form.rows()
+    }
+
+    /// Uploads the rows that are not here yet.
+    fn append(&mut self, machine: &Machine, form: &Form<'_>, stats: &mut SearchStats) -> Result<(), EngineError> {
+        let mut upload = Upload::new(machine, staging_bytes(machine.memory.limit()));
+        let total = form.rows();
+        while self.rows < total {
+            let room = self.shards.last().map_or(0, |s| s.capacity - s.rows);
+            if room == 0 {
+                self.grow(machine, form, total)?;
+                continue;
+            }
+            let Some(shard) = self.shards.last_mut() else { break };
+            // From the front of a group: what it says of its longest row changes with rows that come later.
+            let at = shard.rows / GROUP * GROUP;
+            let end = (shard.rows + room).min(total - shard.first).min(at + STEP);
+            form.write(&mut upload, shard, at, shard.first + at, shard.first + end)?;
+            self.rows = shard.first + end;
+            shard.rows = end;
+            stats.chunks_uploaded += 1;
+        }
+        upload.finish(stats)
+    }
+
+    /// Adds a shard with room for the rows that are missing; when it is not the first, for some more to come.
+    fn grow(&mut self, machine: &Machine, form: &Form<'_>, total: usize) -> Result<(), EngineError> {
+        let limits = &machine.context.limits;
+        let each = form.stride().max(TERMS);
+        let binding = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size).min((2 << 30) - 4);
+        let most = ((binding / each) as usize / WHOLE * WHOLE).max(WHOLE);
+        let spare = (machine.memory.free() / 2 / (form.stride() + TERMS + 1)) as usize;
+        let wanted = (total - self.rows).max((self.rows / 2).min(spare));
+        let capacity = wanted.next_multiple_of(WHOLE).min(most);
+        let buffer =
+            |label: &str, bytes: u64| machine.memory.buffer(&machine.context, label, bytes, ROWS).map(Arc::new);
+        self.shards.push(CopyShard {
+            first: self.rows,
+            rows: 0,
+            capacity,
+            data: buffer("nearfield.codes", capacity as u64 * form.stride())?,
+            terms: buffer("nearfield.terms", capacity as u64 * TERMS)?,
+            longest: buffer("nearfield.longest", longest_bytes(capacity as u64))?,
+        });
+        Ok(())
+    }
+}
+
+/// Whether a copy fits a budget beside `others` bytes that must be there with it.
+pub(super) fn fits(machine: &Machine, form: &Form<'_>, others: u64, scratch: u64) -> bool {
+    // Whole tiles of rows, and buffers of whole units.
+    let slack = (WHOLE as u64 + 16) * (form.stride() + TERMS);
+    bytes_fit(machine.memory.limit(), form.bytes().saturating_add(others).saturating_add(slack), scratch)
+}
+
+impl Residents {
+    /// The shards of a copy, uploaded as far as they are not there yet. The caller has seen that it [`fits`].
+    pub(super) fn place_copy(
+        &self,
+        machine: &Machine,
+        form: &Form<'_>,
+        tag: &Tag,
+        scratch: u64,
+        stats: &mut SearchStats,
+    ) -> Result<Vec<CopyShard>, EngineError> {
+        let mut store = lock(&self.store);
+        let now = store.tick();
+        store.copies.retain(|c| c.alive() && (!c.is_of(tag, form) || c.fresh(tag, form)));
+        let mut copied = match store.copies.iter().position(|c| c.is_of(tag, form)) {
+            Some(place) => store.copies.remove(place),
+            None => Copied {
+                id: Arc::downgrade(tag.id()),
+                epoch: tag.epoch(),
+                kind: form.kind(),
+                rows: 0,
+                shards: Vec::new(),
+                last_used: now,
+            },
+        };
+        copied.last_used = now;
+        let missing = (form.rows() - copied.rows) as u64 * (form.stride() + TERMS + 1);
+        if missing > 0 {
+            store.make_room(machine, missing + scratch + 2 * staging_bytes(machine.memory.limit()), None);
+        }
+        // After an error it is gone, and is made anew the next time.
+        copied.append(machine, form, stats)?;
+        let shards = copied.shards.clone();
+        store.copies.push(copied);
+        Ok(shards)
+    }
+}

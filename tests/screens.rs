@@ -1,0 +1,230 @@
+//! Certified screening: behind 8-bit codes the answer is the plain one, whatever the data.
+
+use nearfield::{Bitmap, Device, Filter, Flat, Index, Metric, Neighbors, Screen, SearchOptions, SearchStats};
+use nearfield::{MatrixView, RowsView};
+
+const METRICS: [Metric; 3] = [Metric::L2, Metric::InnerProduct, Metric::Cosine];
+
+fn view(data: &[f32], dim: usize) -> RowsView<'_> {
+    MatrixView::new(data, dim).unwrap().into()
+}
+
+/// Numbers of about normal distribution, the same on every run.
+fn normal(seed: u64) -> impl FnMut() -> f32 {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut uniform = move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 40) as f32 / (1u64 << 24) as f32
+    };
+    move || (0..6).map(|_| uniform()).sum::<f32>() - 3.0
+}
+
+/// Rows that lie near a few points in few directions, as embeddings do.
+fn embeddings(n: usize, dim: usize, seed: u64) -> Vec<f32> {
+    let mut next = normal(seed);
+    let directions: Vec<f32> = (0..12 * dim).map(|_| next()).collect();
+    let mut out = Vec::with_capacity(n * dim);
+    for _ in 0..n {
+        let weights: Vec<f32> = (0..12).map(|i| next() / (1.0 + i as f32)).collect();
+        out.extend(
+            (0..dim).map(|d| 0.5 + weights.iter().enumerate().map(|(i, w)| w * directions[i * dim + d]).sum::<f32>()),
+        );
+        let start = out.len() - dim;
+        out[start..].iter_mut().for_each(|x| *x += 0.1 * next());
+    }
+    out
+}
+
+/// What makes a bound hard: nothing to exclude, lengths far apart, numbers at the edge.
+fn adversarial(n: usize, dim: usize) -> Vec<(&'static str, Vec<f32>)> {
+    let mut next = normal(7);
+    let base = embeddings(n, dim, 3);
+    let row = |f: &mut dyn FnMut(usize, usize) -> f32| -> Vec<f32> {
+        (0..n).flat_map(|r| (0..dim).map(move |d| (r, d))).map(|(r, d)| f(r, d)).collect()
+    };
+    vec![
+        ("like embeddings", base.clone()),
+        ("noise", (0..n * dim).map(|_| next()).collect()),
+        ("all equal", row(&mut |_, d| (d as f32).sin())),
+        ("near ties", row(&mut |r, d| (d as f32).sin() + if d == r % dim { 1e-6 * (r % 50) as f32 } else { 0.0 })),
+        ("one huge row", row(&mut |r, d| base[r * dim + d] * if r == n / 2 { 1e12 } else { 1.0 })),
+        ("zero rows", row(&mut |r, d| if r % 3 == 0 { 0.0 } else { base[r * dim + d] })),
+        ("one component", row(&mut |r, d| if d == 0 { (r as f32) * 0.01 } else { 0.0 })),
+        ("subnormal", row(&mut |r, d| base[r * dim + d] * 1e-40)),
+        ("tiny", row(&mut |r, d| base[r * dim + d] * 1e-11)),
+        ("far from zero", row(&mut |r, d| 1e5 + base[r * dim + d])),
+        ("two clusters", row(&mut |r, d| base[r * dim + d] * 1e-3 + if r % 2 == 0 { 10.0 } else { -10.0 })),
+    ]
+}
+
+fn search(
+    index: &Flat,
+    queries: &RowsView<'_>,
+    k: usize,
+    screen: Screen,
+    filter: Option<Filter>,
+) -> (Neighbors, SearchStats) {
+    let mut options = SearchOptions::default();
+    (options.screen, options.filter) = (Some(screen), filter);
+    index.search_with(*queries, k, &options).unwrap()
+}
+
+/// The same rows by distance: where two distances lie within one rounding bound of each other, either may come first.
+fn assert_same(index: &Flat, queries: &RowsView<'_>, plain: &Neighbors, coded: &Neighbors, what: &str) {
+    let (dim, k) = (index.dim(), plain.k);
+    let g = (dim as f64 / 4.0 + 16.0) * f64::powi(2.0, -24);
+    for q in 0..plain.queries {
+        let mut query = vec![0.0; dim];
+        queries.row_f32(q, &mut query);
+        let norm = |x: &[f32]| x.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
+        for i in q * k..(q + 1) * k {
+            let (a, b) = (plain.distances[i], coded.distances[i]);
+            assert_eq!(a.is_nan(), b.is_nan(), "{what}, query {q}, place {}: {a} and {b}", i - q * k);
+            if a.is_nan() || plain.ids[i] == coded.ids[i] && a == b {
+                continue;
+            }
+            let row = index.row(coded.ids[i]).unwrap();
+            let slack = match index.metric() {
+                Metric::L2 => 2.0 * (2.0 * g + 1e-6) * f64::from(a.abs().max(b.abs())),
+                Metric::InnerProduct => 2.0 * g * norm(&query) * norm(&row),
+                _ => 4.0 * g + 1e-6,
+            };
+            let gap = (f64::from(a) - f64::from(b)).abs();
+            assert!(gap <= slack + 1e-35, "{what}, query {q}, place {}: {a} and {b}", i - q * k);
+        }
+        let mut ids: Vec<u64> = coded.ids[q * k..(q + 1) * k].iter().copied().filter(|&id| id != u64::MAX).collect();
+        let found = ids.len();
+        ids.sort_unstable();
+        ids.dedup();
+        assert_eq!(ids.len(), found, "{what}, query {q}: an id twice");
+    }
+}
+
+#[test]
+fn row_b8_codes_give_the_plain_answer_on_adversarial_data() {
+    for (n, dim) in [(900, 24), (700, 67)] {
+        for (name, data) in adversarial(n, dim) {
+            for metric in METRICS {
+                let mut index = Flat::new(&Device::cpu(), dim, metric).unwrap();
+                index.add(view(&data, dim)).unwrap();
+                let mut asked = embeddings(14, dim, 11);
+                asked[..dim].copy_from_slice(&data[5 * dim..6 * dim]);
+                asked[dim..2 * dim].fill(0.0);
+                asked[2 * dim..3 * dim].copy_from_slice(&data[..dim]);
+                let queries = view(&asked, dim);
+                let most = Bitmap::from_fn(n, |r| r % 3 != 1);
+                let few = Bitmap::from_fn(n, |r| r % 97 == 5);
+                let each = (0..14).map(|q| Bitmap::from_fn(n, |r| (r + q) % 4 != 0)).collect();
+                let filters =
+                    [None, Some(Filter::Rows(most)), Some(Filter::Rows(few)), Some(Filter::RowsPerQuery(each))];
+                for filter in filters {
+                    for k in [1, 10, 130, n - 1] {
+                        let what = format!("{name}, {n} x {dim}, {metric}, k = {k}, {}", filter.is_some());
+                        let (plain, _) = search(&index, &queries, k, Screen::None, filter.clone());
+                        let (coded, stats) = search(&index, &queries, k, Screen::Int8, filter.clone());
+                        assert_same(&index, &queries, &plain, &coded, &what);
+                        // Where lengths are outside of the proof's range no screen is used, and nothing is proven.
+                        assert!(stats.proven + stats.fell_back == 14 || stats.refined == 0, "{what}: {stats:?}");
+                    }
+                }
+                let one = queries.slice(0, 1);
+                let (plain, _) = search(&index, &one, 10, Screen::None, None);
+                let (coded, _) = search(&index, &one, 10, Screen::Int8, None);
+                assert_same(&index, &one, &plain, &coded, &format!("{name}, one query, {metric}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn row_b8_codes_exclude_nearly_all_and_say_so() {
+    let (n, dim) = (20_000, 96);
+    let data = embeddings(n, dim, 5);
+    for metric in METRICS {
+        let mut index = Flat::new(&Device::cpu(), dim, metric).unwrap();
+        index.add(view(&data, dim)).unwrap();
+        index.set_screen(Some(Screen::Int8)).unwrap();
+        let asked = embeddings(50, dim, 6);
+        let (found, stats) = index.search_with(view(&asked, dim), 10, &SearchOptions::default()).unwrap();
+        assert_eq!((stats.proven, stats.fell_back), (50, 0), "{metric}");
+        assert!(stats.scanned == 50 * n as u64, "{stats:?}");
+        assert!(stats.refined < 50 * n as u64 / 10, "{metric}: {} rows looked at directly", stats.refined);
+        let (plain, _) = search(&index, &view(&asked, dim), 10, Screen::None, None);
+        assert_same(&index, &view(&asked, dim), &plain, &found, "set screen");
+    }
+}
+
+#[test]
+fn row_b8_codes_follow_the_rows() {
+    let (n, dim) = (6_000, 40);
+    let data = embeddings(n, dim, 8);
+    let mut index = Flat::new(&Device::cpu(), dim, Metric::L2).unwrap();
+    index.add(view(&data[..4_000 * dim], dim)).unwrap();
+    index.set_screen(Some(Screen::Int8)).unwrap();
+    let asked = embeddings(20, dim, 9);
+    let same = |index: &Flat, what: &str| {
+        let queries = view(&asked, dim);
+        let (plain, _) = search(index, &queries, 12, Screen::None, None);
+        let (coded, stats) = search(index, &queries, 12, Screen::Int8, None);
+        assert_same(index, &queries, &plain, &coded, what);
+        assert_eq!(stats.proven, 20, "{what}: {stats:?}");
+    };
+    same(&index, "as trained");
+    index.add(view(&data[4_000 * dim..], dim)).unwrap();
+    same(&index, "after an add");
+    let far: Vec<f32> = asked[..dim].iter().map(|x| x + 1e-3).collect();
+    index.update(17, view(&far, dim)).unwrap();
+    index.update(5_001, view(&asked[dim..2 * dim], dim)).unwrap();
+    same(&index, "after updates");
+    let (nearest, _) = search(&index, &view(&asked, dim), 1, Screen::Int8, None);
+    assert_eq!(nearest.ids[..2], [17, 5_001]);
+    index.remove(&(0..400).map(|i| i * 7 + 1).collect::<Vec<u64>>());
+    same(&index, "with holes");
+    index.remove(&(0..900).map(|i| i * 5 + 2).collect::<Vec<u64>>());
+    same(&index, "closed up");
+    index.add(view(&embeddings(500, dim, 10).iter().map(|x| 50.0 * x).collect::<Vec<_>>(), dim)).unwrap();
+    same(&index, "with rows unlike those it was trained on");
+}
+
+#[test]
+fn row_b8_codes_are_counted_and_saved() {
+    let (n, dim) = (5_000, 384);
+    let data = embeddings(n, dim, 12);
+    let mut index = Flat::new(&Device::cpu(), dim, Metric::Cosine).unwrap();
+    index.add(view(&data, dim)).unwrap();
+    let before = index.memory_bytes();
+    index.set_screen(Some(Screen::Int8)).unwrap();
+    let after = index.memory_bytes();
+    assert!(after > before && after as f64 <= 1.27 * (n * dim * 4) as f64, "{before} and {after}");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("coded.nf");
+    index.save(&path).unwrap();
+    let loaded = Flat::load(&Device::cpu(), &path).unwrap();
+    assert_eq!((loaded.screen(), loaded.memory_bytes()), (Some(Screen::Int8), after));
+    let asked = embeddings(9, dim, 13);
+    let (want, _) = search(&index, &view(&asked, dim), 7, Screen::Int8, None);
+    let (found, stats) = loaded.search_with(view(&asked, dim), 7, &SearchOptions::default()).unwrap();
+    assert_eq!(want, found);
+    assert_eq!(stats.proven, 9);
+    index.set_screen(Some(Screen::None)).unwrap();
+    assert_eq!(index.memory_bytes(), before);
+}
+
+#[test]
+fn row_b8_codes_are_made_when_enough_has_been_asked() {
+    let (n, dim) = (5_000, 32);
+    let data = embeddings(n, dim, 14);
+    let mut index = Flat::new(&Device::cpu(), dim, Metric::L2).unwrap();
+    index.add(view(&data, dim)).unwrap();
+    let plain = index.memory_bytes();
+    let few = embeddings(3, dim, 15);
+    index.search(view(&few, dim), 3).unwrap();
+    assert_eq!(index.memory_bytes(), plain, "three queries are no reason");
+    index.search(view(&embeddings(200, dim, 16), dim), 3).unwrap();
+    assert!(index.memory_bytes() > plain, "two hundred are");
+    let mut l1 = Flat::new(&Device::cpu(), dim, Metric::L1).unwrap();
+    assert!(l1.set_screen(Some(Screen::Int8)).is_err(), "l1 has no codes");
+    l1.set_screen(Some(Screen::None)).unwrap();
+}
