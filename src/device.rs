@@ -1,10 +1,6 @@
-//! Which device a search runs on. The only place that knows both engines.
+//! Which device a search runs on. With `router`, the only place that knows both engines.
 
 use std::sync::Arc;
-#[cfg(feature = "gpu")]
-use std::sync::Mutex;
-#[cfg(feature = "gpu")]
-use std::time::{Duration, Instant};
 
 use crate::cpu::{CpuEngine, CpuOptions};
 use crate::engine::{Device, Engine, EngineError, Output, Task};
@@ -12,14 +8,13 @@ use crate::error::DeviceError;
 #[cfg(feature = "gpu")]
 use crate::gpu::{GpuEngine, GpuOptions, OpenError, Select};
 use crate::plan::{Plan, Problem};
+#[cfg(feature = "gpu")]
+use crate::router::Router;
 use crate::stats::{Ceilings, SearchStats};
+use crate::tune;
 
 /// The environment variable that names the device when the program does not.
 pub const DEVICE_VARIABLE: &str = "NEARFIELD_DEVICE";
-
-/// How long after a loss a device is not asked for again.
-#[cfg(feature = "gpu")]
-const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// How a device is opened.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -133,11 +128,57 @@ impl Device {
         Device::routed(engine, Some(reopen), true, &DeviceOptions::default())
     }
 
+    /// [`Device::auto_over`] an engine whose speed, and the CPU's, are not measured but given: (CPU, GPU).
+    #[cfg(feature = "gpu")]
+    #[doc(hidden)]
+    pub fn auto_given(engine: Arc<GpuEngine>, reopen: GpuOptions, given: [tune::Calibration; 2]) -> Device {
+        let host: Arc<dyn Engine> = Arc::new(CpuEngine::new(CpuOptions::default()));
+        let router = Router::new(engine, Some(host.clone()), Some(reopen)).given(given);
+        Device { engine: Arc::new(router), host }
+    }
+
+    /// The devices that this one chooses between, call by call: the CPU and the GPU of `auto` where there is hardware,
+    /// else itself.
+    pub fn parts(&self) -> Vec<Device> {
+        match self.engine.parts() {
+            parts if parts.is_empty() => vec![self.clone()],
+            parts => parts.into_iter().map(|engine| Device { engine, host: self.host.clone() }).collect(),
+        }
+    }
+
+    /// Predicted seconds of each step of a plan, with the rows where the device wants them. The first call on a machine
+    /// measures the device, for at most 200 ms beside compiling; the figures are kept in the user's cache folder.
+    ///
+    /// # Errors
+    /// [`EngineError`] when the device fails while it is measured.
+    pub fn predict(&self, plan: &Plan) -> Result<Vec<f64>, EngineError> {
+        let predictions = self.parts().into_iter().map(|d| Ok(tune::predictor(&*d.engine)?.steps(plan)));
+        let all: Vec<Vec<f64>> = predictions.collect::<Result<_, EngineError>>()?;
+        let total = |steps: &Vec<f64>| steps.iter().sum::<f64>();
+        Ok(all.into_iter().min_by(|a, b| total(a).total_cmp(&total(b))).unwrap_or_default())
+    }
+
+    /// Times the few shapes that the kernels of its GPU can have and keeps the fastest, on disk too, for this adapter and
+    /// driver. No answer depends on it. Gives a line for each choice, the fastest first; none where there is no GPU.
+    ///
+    /// # Errors
+    /// [`EngineError`] of the device.
+    pub fn tune(&self) -> Result<Vec<String>, EngineError> {
+        self.engine.tune()
+    }
+
+    /// What was wrong with files of this device in the user's cache folder: which file, why, and that it is rebuilt.
+    pub fn notes(&self) -> Vec<String> {
+        let parts = self.parts();
+        let own = parts.iter().flat_map(|part| part.engine.notes());
+        own.chain(parts.iter().filter_map(|part| tune::note(&*part.engine))).collect()
+    }
+
     #[cfg(feature = "gpu")]
     fn routed(engine: Arc<GpuEngine>, reopen: Option<GpuOptions>, auto: bool, options: &DeviceOptions) -> Device {
         let host: Arc<dyn Engine> = Arc::new(CpuEngine::new(CpuOptions { threads: options.threads, level: None }));
-        let (cpu, gpu) = (auto.then(|| host.clone()), Mutex::new(Slot { engine, lost: None }));
-        Device { engine: Arc::new(Router { cpu, gpu, reopen }), host }
+        let router = Router::new(engine, auto.then(|| host.clone()), reopen);
+        Device { engine: Arc::new(router), host }
     }
 }
 
@@ -173,6 +214,10 @@ impl Engine for Excused {
         self.cpu.run(task, stats)
     }
 
+    fn identity(&self) -> String {
+        self.cpu.identity()
+    }
+
     fn wants_screen(&self, plan: &Plan) -> bool {
         self.cpu.wants_screen(plan)
     }
@@ -183,91 +228,5 @@ impl Engine for Excused {
 
     fn ceilings(&self) -> Ceilings {
         self.cpu.ceilings()
-    }
-}
-
-/// A GPU, with the CPU behind it under `auto`. A lost device is opened again on a later call.
-#[cfg(feature = "gpu")]
-struct Router {
-    cpu: Option<Arc<dyn Engine>>,
-    gpu: Mutex<Slot>,
-    /// How to open the device again; absent when it is the application's.
-    reopen: Option<GpuOptions>,
-}
-
-#[cfg(feature = "gpu")]
-struct Slot {
-    engine: Arc<GpuEngine>,
-    lost: Option<Instant>,
-}
-
-#[cfg(feature = "gpu")]
-impl Router {
-    /// The GPU, opened again if it was lost a while ago; or why it can't be used.
-    fn gpu(&self) -> Result<Arc<GpuEngine>, EngineError> {
-        let mut slot = self.slot();
-        let Some(since) = slot.lost else { return Ok(slot.engine.clone()) };
-        let lost = |why: &str| Err(EngineError::Lost(why.to_owned()));
-        // Without a CPU to answer meanwhile there is nothing to wait for.
-        if self.cpu.is_some() && since.elapsed() < RETRY_AFTER {
-            return lost("it is opened again a second after the loss");
-        }
-        let Some(options) = &self.reopen else { return lost("it belongs to the application") };
-        match GpuEngine::open(options) {
-            Ok(engine) => {
-                *slot = Slot { engine: Arc::new(engine), lost: None };
-                Ok(slot.engine.clone())
-            }
-            Err(e) => {
-                slot.lost = Some(Instant::now());
-                lost(&e.to_string())
-            }
-        }
-    }
-
-    fn slot(&self) -> std::sync::MutexGuard<'_, Slot> {
-        // A panic elsewhere leaves the slot whole: it is only ever replaced.
-        self.gpu.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-
-    fn on_gpu(&self, task: &Task<'_>, stats: &mut SearchStats) -> Result<Output, EngineError> {
-        let engine = self.gpu()?;
-        let result = engine.run(task, stats);
-        if engine.is_lost() || matches!(result, Err(EngineError::Lost(_))) {
-            let mut slot = self.slot();
-            if Arc::ptr_eq(&slot.engine, &engine) {
-                slot.lost.get_or_insert_with(Instant::now);
-            }
-        }
-        result
-    }
-}
-
-#[cfg(feature = "gpu")]
-impl Engine for Router {
-    fn name(&self) -> String {
-        self.slot().engine.name()
-    }
-
-    fn run(&self, task: &Task<'_>, stats: &mut SearchStats) -> Result<Output, EngineError> {
-        let before = stats.clone();
-        match (self.on_gpu(task, stats), &self.cpu) {
-            (Err(e), Some(cpu)) if !matches!(e, EngineError::Mismatch(_)) => {
-                // What the GPU counted before it failed is no part of the answer.
-                *stats = before;
-                stats.fallback = Some(format!("{}: {e}; the CPU answered", self.name()));
-                cpu.run(task, stats)
-            }
-            (result, _) => result,
-        }
-    }
-
-    fn wants_screen(&self, plan: &Plan) -> bool {
-        self.slot().engine.wants_screen(plan)
-    }
-
-    fn ceilings(&self) -> Ceilings {
-        let engine = self.slot().engine.clone();
-        engine.ceilings()
     }
 }

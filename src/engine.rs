@@ -222,6 +222,29 @@ pub trait Engine: Send + Sync {
     /// The device in words, e.g. `cpu (avx512, 8 threads)` or the adapter's name.
     fn name(&self) -> String;
 
+    /// What tells this engine, its device and driver apart from all others: the key of what is measured on it.
+    fn identity(&self) -> String {
+        self.name()
+    }
+
+    /// The engines that this one chooses between; none when it is one itself.
+    fn parts(&self) -> Vec<Arc<dyn Engine>> {
+        Vec::new()
+    }
+
+    /// Times the shapes that its kernels can have, and keeps the fastest: a line for each, the fastest first.
+    ///
+    /// # Errors
+    /// [`EngineError`] of the device.
+    fn tune(&self) -> Result<Vec<String>, EngineError> {
+        Ok(Vec::new())
+    }
+
+    /// What was wrong with files of this engine in the cache folder.
+    fn notes(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Runs every step of the plan and gives what the last one made; writes what it did into `stats`.
     ///
     /// # Errors

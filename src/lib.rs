@@ -23,6 +23,8 @@
 //! `ARCHITECTURE.md` in the repository shows the way through the code, `docs/numerics.md` what "exact" means and why it
 //! holds.
 
+#[doc(hidden)]
+pub mod cache;
 mod codec;
 #[doc(hidden)]
 pub mod cpu;
@@ -41,8 +43,12 @@ pub mod kernels;
 pub mod plan;
 #[doc(hidden)]
 pub mod roofline;
+#[cfg(feature = "gpu")]
+mod router;
 #[doc(hidden)]
 pub mod stats;
+#[doc(hidden)]
+pub mod tune;
 #[doc(hidden)]
 pub mod types;
 mod verbs;
@@ -52,7 +58,7 @@ pub use engine::{Device, EngineError};
 pub use error::{BuildError, DeviceError, SearchError};
 #[cfg(feature = "gpu")]
 pub use gpu::{AdapterReport, adapters};
-pub use index::{Explanation, FileInfo, Flat, Index, IndexSpec, OpenError, SearchOptions, UnknownSpec};
+pub use index::{Explanation, FileInfo, Flat, Index, IndexSpec, OpenError, SearchOptions, Trial, UnknownSpec};
 pub use kernels::Cost;
 pub use plan::{Norm, Plan, Problem, Screen, Step, UnknownScreen};
 pub use stats::{Ceilings, Peak, Roofs, SearchStats, Stage, Unit};

@@ -9,14 +9,14 @@ use nearfield::plan::{Norm, Screen, Step};
 
 /// The layers from the facade down. A module may import only from the layers after its own; the facade, from all.
 const LAYERS: [&[&str]; 8] = [
-    &["lib", "device", "verbs", "prelude", "roofline"],
+    &["lib", "device", "router", "verbs", "prelude", "roofline"],
     &["index"],
     &["error"],
     &["tune", "cluster", "codec", "format"],
     &["cpu", "gpu"],
     &["engine"],
     &["plan", "kernels"],
-    &["stats", "types"],
+    &["stats", "types", "cache"],
 ];
 
 /// Pairs of one layer, or against the order, that are wanted: (who, whom).
@@ -29,7 +29,7 @@ const ALLOWED: [(&str, &str); 2] = [
 /// Modules that may use only these.
 const ONLY: [(&str, &[&str]); 3] = [
     ("cpu", &["engine", "plan", "kernels", "stats", "types"]),
-    ("gpu", &["engine", "plan", "kernels", "stats", "types"]),
+    ("gpu", &["engine", "plan", "kernels", "stats", "types", "cache"]),
     ("format", &["types"]),
 ];
 
@@ -300,7 +300,7 @@ fn every_file_of_a_verb_has_a_verb() {
     };
     for (folder, other) in [
         ("shaders", &[][..]),
-        ("src/kernels", &["codes", "mod", "metric", "source", "tile"][..]),
+        ("src/kernels", &["mod", "codes", "metric", "source", "tile", "tuning"][..]),
         ("tests/verbs", &[][..]),
         ("benches/verbs", &["main"][..]),
     ] {

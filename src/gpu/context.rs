@@ -12,6 +12,7 @@ use super::sync::lock;
 use super::trusted;
 use crate::engine::EngineError;
 use crate::kernels::DeviceCaps;
+use crate::kernels::tuning::Tuning;
 
 /// A fault to be injected, so that the ways out of it can be tested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +44,11 @@ impl Faults {
     /// A run has ended: the next one has memory again.
     pub(super) fn end_of_run(&self) {
         self.out_of_memory.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether any kernel shall give wrong answers.
+    pub(super) fn spoils_some(&self) -> bool {
+        !lock(&self.wrong).is_empty()
     }
 
     /// Whether this verb shall give wrong answers in this variant.
@@ -135,6 +141,7 @@ impl Context {
                 .min(limits.max_compute_workgroup_size_y),
             workgroup_memory: limits.max_compute_workgroup_storage_size,
             max_groups: limits.max_compute_workgroups_per_dimension,
+            tuning: Tuning::shipped(info.vendor),
         };
         let tick = features
             .contains(wgpu::Features::TIMESTAMP_QUERY)

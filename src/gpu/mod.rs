@@ -8,8 +8,10 @@
 mod adapters;
 mod ceilings;
 mod context;
+
 mod copies;
 mod halves;
+mod known;
 mod lower;
 mod memory;
 mod pipelines;
@@ -29,9 +31,10 @@ pub use context::Fault;
 use self::context::Context;
 use self::resident::Residents;
 use self::submit::Machine;
-use crate::engine::{Engine, EngineError, Output, Task};
+use crate::engine::{Base, Engine, EngineError, Output, Task};
 use crate::kernels;
 use crate::kernels::search::MAX_KEEP;
+use crate::kernels::tuning::Tuning;
 use crate::plan::{Plan, Problem, Screen, Step};
 use crate::stats::{Ceilings, SearchStats};
 use crate::types::DType;
@@ -43,6 +46,20 @@ pub struct GpuOptions {
     pub select: Select,
     /// Bytes of device memory that may be taken; by default half of what the device has.
     pub memory: Option<u64>,
+}
+
+/// What an engine did since it was opened.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Work {
+    /// Command buffers, those of self-tests left out.
+    pub submissions: u64,
+    /// Kernels in them.
+    pub dispatches: u64,
+    /// Kernels that were compiled.
+    pub kernels: u64,
+    /// Self-tests.
+    pub tests: u64,
 }
 
 /// A GPU that runs plans.
@@ -81,7 +98,7 @@ impl GpuEngine {
 
     fn with(context: Context, info: AdapterReport, memory: Option<u64>) -> GpuEngine {
         GpuEngine {
-            machine: Machine::new(context, memory),
+            machine: Machine::new(context, &info, memory),
             residents: Residents::default(),
             info,
             turn: RwLock::default(),
@@ -112,6 +129,37 @@ impl GpuEngine {
     /// The most bytes that were ever taken at once.
     pub fn peak(&self) -> u64 {
         self.machine.memory.peak()
+    }
+
+    /// Bytes of these rows that are not on the device, and whether they will stay there once they are.
+    pub fn residency(&self, base: &Base<'_>) -> (u64, bool) {
+        let scratch = lower::scratch_bytes(self.budget());
+        (self.residents.missing_bytes(base), base.tag.is_some() && resident::fits(self.budget(), base, scratch))
+    }
+
+    /// Which shapes the kernels take.
+    pub fn tuning(&self) -> Tuning {
+        self.machine.tuning()
+    }
+
+    /// From now on the kernels take these shapes; `keep` tells later processes too. Changes no answer.
+    pub fn set_tuning(&self, tuning: Tuning, keep: bool) {
+        let _alone = self.turn.write().unwrap_or_else(PoisonError::into_inner);
+        if tuning.is_sane() {
+            self.machine.set_tuning(tuning);
+            if keep {
+                self.machine.pipelines.known.set_tuning(tuning);
+                self.machine.pipelines.persist();
+            }
+        }
+    }
+
+    /// What was done so far.
+    #[doc(hidden)]
+    pub fn work(&self) -> Work {
+        let [submissions, dispatches] = self.machine.work();
+        let tests = self.machine.checks.as_ref().map_or(0, selftest::Checks::run);
+        Work { submissions, dispatches, kernels: self.machine.pipelines.len() as u64, tests }
     }
 
     /// Gives back every byte that no run is using.
@@ -151,6 +199,14 @@ impl std::fmt::Debug for GpuEngine {
 impl Engine for GpuEngine {
     fn name(&self) -> String {
         self.info.name.clone()
+    }
+
+    fn identity(&self) -> String {
+        self.info.identity()
+    }
+
+    fn notes(&self) -> Vec<String> {
+        self.machine.pipelines.notes()
     }
 
     fn run(&self, task: &Task<'_>, stats: &mut SearchStats) -> Result<Output, EngineError> {

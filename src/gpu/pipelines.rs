@@ -7,8 +7,10 @@ use std::sync::{Arc, Mutex};
 
 use super::adapters::Kind;
 use super::context::Context;
+use super::known::{Known, RATES};
 use super::sync::lock;
 use super::trusted;
+use crate::cache;
 use crate::engine::EngineError;
 use crate::kernels::source::{self, ParamsIn, Target};
 use crate::kernels::{Access, Kernel, Launch, Variant};
@@ -20,6 +22,15 @@ pub(super) struct Key {
     entry: &'static str,
     variant: Variant,
     constants: Vec<(&'static str, u64)>,
+}
+
+/// As it is written to disk.
+impl std::fmt::Display for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let suffix = if self.variant.subgroups { "+subgroups" } else { "" };
+        write!(f, "{}/{}{suffix}", self.verb, self.entry)?;
+        self.constants.iter().try_for_each(|(name, bits)| write!(f, ",{name}={}", f64::from_bits(*bits)))
+    }
 }
 
 impl Key {
@@ -42,6 +53,8 @@ pub(super) struct Pipeline {
     pub(super) uniform: Option<wgpu::BindGroupLayout>,
     /// Units of work a second, as the bits of an f64; how work is counted is up to the lowering, but always the same.
     rate: AtomicU64,
+    /// The rate that the file of this device has.
+    noted: AtomicU64,
     /// Whether it has run before: the first run of a kernel may include the driver's compiler.
     warm: AtomicBool,
 }
@@ -57,8 +70,18 @@ impl Pipeline {
         if self.warm.swap(true, Ordering::Relaxed) && ratio.is_finite() {
             // One odd measurement must not make the next command buffer so long that a watchdog kills it.
             let rate = self.rate() * ratio.clamp(0.25, 4.0);
-            self.rate.store(rate.clamp(1e6, 1e15).to_bits(), Ordering::Relaxed);
+            self.rate.store(rate.clamp(*RATES.start(), *RATES.end()).to_bits(), Ordering::Relaxed);
         }
+    }
+
+    /// The rate, when it is far from the one that was noted last.
+    fn news(&self) -> Option<f64> {
+        let (rate, noted) = (self.rate(), f64::from_bits(self.noted.load(Ordering::Relaxed)));
+        if rate < 1.5 * noted && noted < 1.5 * rate {
+            return None;
+        }
+        self.noted.store(rate.to_bits(), Ordering::Relaxed);
+        Some(rate)
     }
 }
 
@@ -79,11 +102,12 @@ pub(super) struct Pipelines {
     /// two threads never build the same.
     modules: Mutex<HashMap<(&'static str, Variant, bool), wgpu::ShaderModule>>,
     cache: Option<DiskCache>,
+    pub(super) known: Arc<Known>,
 }
 
 impl Pipelines {
-    pub(super) fn new(context: &Context) -> Pipelines {
-        Pipelines { made: Mutex::default(), modules: Mutex::default(), cache: DiskCache::open(context) }
+    pub(super) fn new(context: &Context, known: Arc<Known>) -> Pipelines {
+        Pipelines { made: Mutex::default(), modules: Mutex::default(), cache: DiskCache::open(context), known }
     }
 
     /// The pipeline of a launch.
@@ -103,7 +127,8 @@ impl Pipelines {
                 let text = source::compose(launch.kernel, launch.variant, params, Target::Naga);
                 trusted::shader_module(&context.device, &format!("nearfield.{}", key.verb), text)
             });
-            build(context, launch, module, immediates, self.cache.as_ref().map(|c| &c.raw))
+            let rate = self.known.rate(&key.to_string()).unwrap_or_else(|| first_rate(context.kind()));
+            build(context, launch, module, immediates, self.cache.as_ref().map(|c| &c.raw), rate)
         })?;
         let pipeline = Arc::new(pipeline);
         lock(&self.made).insert(key, pipeline.clone());
@@ -113,8 +138,25 @@ impl Pipelines {
         Ok(pipeline)
     }
 
-    /// Writes the driver's cache to disk if something was compiled since the last time.
+    /// What was wrong with files in the cache folder.
+    pub(super) fn notes(&self) -> Vec<String> {
+        let cache = self.cache.as_ref().and_then(|c| c.note.clone());
+        cache.into_iter().chain(self.known.note().map(str::to_owned)).collect()
+    }
+
+    /// How many kernels were compiled.
+    pub(super) fn len(&self) -> usize {
+        lock(&self.made).len()
+    }
+
+    /// Writes to disk what is new: the driver's cache if something was compiled, and what was learned.
     pub(super) fn persist(&self) {
+        for (key, pipeline) in lock(&self.made).iter() {
+            if let Some(rate) = pipeline.news() {
+                self.known.set_rate(key.to_string(), rate);
+            }
+        }
+        self.known.persist();
         if let Some(cache) = &self.cache
             && cache.stale.swap(false, Ordering::Relaxed)
         {
@@ -129,6 +171,7 @@ fn build(
     module: &wgpu::ShaderModule,
     immediates: bool,
     cache: Option<&wgpu::PipelineCache>,
+    rate: f64,
 ) -> Pipeline {
     let kernel: &Kernel = launch.kernel;
     let label = format!("nearfield.{}.{}", kernel.verb, kernel.entry);
@@ -168,8 +211,8 @@ fn build(
         },
         cache,
     });
-    let rate = AtomicU64::new(first_rate(context.kind()).to_bits());
-    Pipeline { raw, layout, uniform, rate, warm: AtomicBool::new(false) }
+    let rate = rate.to_bits();
+    Pipeline { raw, layout, uniform, rate: rate.into(), noted: rate.into(), warm: AtomicBool::new(false) }
 }
 
 /// The driver's compiled kernels in the user's cache folder. Whatever goes wrong with it is ignored: it only saves time.
@@ -177,6 +220,7 @@ struct DiskCache {
     raw: wgpu::PipelineCache,
     path: PathBuf,
     stale: AtomicBool,
+    note: Option<String>,
 }
 
 impl DiskCache {
@@ -184,59 +228,18 @@ impl DiskCache {
         if !context.features.contains(wgpu::Features::PIPELINE_CACHE) {
             return None;
         }
-        let path = cache_folder()?.join(wgpu::util::pipeline_cache_key(&context.info)?);
+        let path = cache::folder()?.join(wgpu::util::pipeline_cache_key(&context.info)?);
         let file = std::fs::read(&path).ok();
-        let data = file.as_deref().and_then(unseal);
+        let data = file.as_deref().and_then(cache::unseal);
+        let note = (file.is_some() && data.is_none())
+            .then(|| format!("cache file {} is rebuilt: its checksum is wrong", path.display()));
         let raw = context.scoped(0, || trusted::pipeline_cache(&context.device, data)).ok()?;
-        Some(DiskCache { raw, path, stale: AtomicBool::new(false) })
+        Some(DiskCache { raw, path, stale: AtomicBool::new(note.is_some()), note })
     }
 
     fn save(&self) {
-        let Some(data) = self.raw.get_data() else { return };
-        let Some(folder) = self.path.parent() else { return };
-        // Written beside and renamed, so that another process sees the old file or the new one, never half of one.
-        let beside = self.path.with_extension(format!("{}.tmp", std::process::id()));
-        let written = std::fs::create_dir_all(folder)
-            .and_then(|()| std::fs::write(&beside, seal(&data)))
-            .and_then(|()| std::fs::rename(&beside, &self.path));
-        if written.is_err() {
-            let _ = std::fs::remove_file(&beside);
-        }
-    }
-}
-
-fn cache_folder() -> Option<PathBuf> {
-    let folder = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-    let base = folder("XDG_CACHE_HOME")
-        .or_else(|| folder("HOME").map(|home| home.join(".cache")))
-        .or_else(|| folder("LOCALAPPDATA"))?;
-    Some(base.join("nearfield"))
-}
-
-/// Data with its checksum in front.
-fn seal(data: &[u8]) -> Vec<u8> {
-    [&crc32fast::hash(data).to_le_bytes()[..], data].concat()
-}
-
-/// The data of a file whose checksum is right.
-fn unseal(file: &[u8]) -> Option<&[u8]> {
-    let (checksum, data) = file.split_first_chunk::<4>()?;
-    (crc32fast::hash(data) == u32::from_le_bytes(*checksum)).then_some(data)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_damaged_cache_file_is_no_cache() {
-        let file = seal(b"kernels");
-        assert_eq!(unseal(&file), Some(&b"kernels"[..]));
-        for i in 0..file.len() {
-            let mut damaged = file.clone();
-            damaged[i] ^= 1;
-            assert_eq!(unseal(&damaged), None);
-            assert_eq!(unseal(&file[..i]), None);
+        if let Some(data) = self.raw.get_data() {
+            cache::replace(&self.path, &cache::seal(&data));
         }
     }
 }

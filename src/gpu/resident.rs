@@ -117,6 +117,11 @@ pub(super) fn base_bytes(base: &Base<'_>) -> u64 {
     bytes_per_row(&base.rows, base.norms.is_some()).saturating_mul(base.rows.rows() as u64)
 }
 
+/// Whether a base fits a budget.
+pub(super) fn fits(limit: u64, base: &Base<'_>, scratch: u64) -> bool {
+    bytes_fit(limit, base_bytes(base), scratch)
+}
+
 /// Whether a base of so many bytes fits a budget beside scratch and what is staged for its upload.
 pub(super) fn bytes_fit(limit: u64, bytes: u64, scratch: u64) -> bool {
     bytes.saturating_add(scratch).saturating_add(2 * staging_bytes(limit)) <= limit
@@ -163,6 +168,15 @@ impl Residents {
             return Err(error);
         }
         Ok(Some(resident.shards.clone()))
+    }
+
+    /// Bytes of a base that are not on the device.
+    pub(super) fn missing_bytes(&self, base: &Base<'_>) -> u64 {
+        let there = base.tag.map_or(0, |tag| {
+            let store = lock(&self.store);
+            store.bases.iter().find(|b| b.is_copy_of(tag, &base.rows)).map_or(0, |b| b.rows)
+        });
+        bytes_per_row(&base.rows, base.norms.is_some()) * (base.rows.rows().saturating_sub(there)) as u64
     }
 
     /// Drops bases, the longest unused first, until so many bytes are free.

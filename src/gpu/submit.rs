@@ -5,15 +5,19 @@
 //! command buffers are under way: one runs while the next is recorded.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
+use super::adapters::AdapterReport;
 use super::context::Context;
+use super::known::Known;
 use super::memory::{Buffer, Memory, READ_BACK};
 use super::pipelines::{Pipeline, Pipelines};
 use super::selftest::{self, Checks};
 use super::sync::lock;
 use crate::engine::EngineError;
+use crate::kernels::tuning::Tuning;
 use crate::kernels::{DeviceCaps, Launch};
 use crate::stats::SearchStats;
 
@@ -69,16 +73,24 @@ pub(super) struct Machine {
     pub(super) pipelines: Arc<Pipelines>,
     /// What self-tests have found; absent while one runs.
     pub(super) checks: Option<Checks>,
+    /// Which shapes kernels take.
+    tuning: Mutex<Tuning>,
+    /// Command buffers of kernels that were submitted so far, and kernels in them.
+    work: [AtomicU64; 2],
     /// Verbs whose variant with subgroup operations is not to be used.
     plain_only: Arc<Mutex<BTreeSet<&'static str>>>,
     clocks: Mutex<Vec<Clock>>,
 }
 
 impl Machine {
-    pub(super) fn new(context: Context, memory: Option<u64>) -> Machine {
+    pub(super) fn new(context: Context, info: &AdapterReport, memory: Option<u64>) -> Machine {
         let memory = Memory::new(&context, memory);
-        let pipelines = Arc::new(Pipelines::new(&context));
+        let known = Arc::new(Known::open(&context, info));
+        let tuning = Mutex::new(known.tuning().unwrap_or(context.caps.tuning));
+        let pipelines = Arc::new(Pipelines::new(&context, known));
         Machine {
+            tuning,
+            work: Default::default(),
             context: Arc::new(context),
             memory,
             pipelines,
@@ -95,6 +107,8 @@ impl Machine {
             memory: Memory::of(selftest::BYTES),
             pipelines: self.pipelines.clone(),
             checks: None,
+            tuning: Mutex::new(*lock(&self.tuning)),
+            work: Default::default(),
             plain_only: self.plain_only.clone(),
             clocks: Mutex::default(),
         }
@@ -103,7 +117,23 @@ impl Machine {
     /// What kernels of a verb may count on.
     pub(super) fn caps(&self, verb: &str) -> DeviceCaps {
         let caps = self.context.caps;
-        DeviceCaps { subgroups: caps.subgroups && !lock(&self.plain_only).contains(verb), ..caps }
+        let subgroups = caps.subgroups && !lock(&self.plain_only).contains(verb);
+        DeviceCaps { subgroups, tuning: *lock(&self.tuning), ..caps }
+    }
+
+    /// Which shapes kernels take.
+    pub(super) fn tuning(&self) -> Tuning {
+        *lock(&self.tuning)
+    }
+
+    /// From now on kernels take these shapes. No run may be under way.
+    pub(super) fn set_tuning(&self, tuning: Tuning) {
+        *lock(&self.tuning) = tuning;
+    }
+
+    /// Command buffers submitted so far, and kernels dispatched.
+    pub(super) fn work(&self) -> [u64; 2] {
+        [0, 1].map(|i| self.work[i].load(Ordering::Relaxed))
     }
 
     /// From now on only the plain variant of a verb is used.
@@ -430,6 +460,9 @@ fn submit(machine: &Machine, ops: &[Op]) -> Result<Flight, EngineError> {
         }
         context.queue.submit([encoder.finish()])
     })?;
+    let dispatches = ops.iter().filter(|op| matches!(op, Op::Launch { .. })).count() as u64;
+    machine.work[0].fetch_add(1, Ordering::Relaxed);
+    machine.work[1].fetch_add(dispatches, Ordering::Relaxed);
     let clock = match clock {
         Some(clock) => {
             let mapped = context.scoped(0, || map(&clock.read, clock.read.size()))?;

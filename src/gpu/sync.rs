@@ -1,6 +1,6 @@
 //! A lock that a panic elsewhere does not take away, and threads that do nothing but what they were started for.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// Locks; a poisoned lock is taken as it is, since every value behind one here is valid after each statement.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -25,7 +25,9 @@ pub(super) fn in_threads<T: Send>(jobs: impl IntoIterator<Item = T>, work: impl 
 
 /// How many of `items` a thread should take, when one takes `each` units of work and starting a thread is worth 100,000.
 pub(super) fn share(items: usize, each: usize) -> usize {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(16);
+    // Asking reads files of the system: once is enough.
+    static THREADS: OnceLock<usize> = OnceLock::new();
+    let threads = *THREADS.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from).min(16));
     let least = (100_000 / each.max(1)).max(1);
     items.div_ceil(threads).max(least)
 }

@@ -1,10 +1,14 @@
-//! What a search would do and take, without doing it.
+//! What a search would do and take, without doing it; and, where that is asked for, what it took.
 
 use std::fmt;
+use std::time::Instant;
 
+use super::{Flat, Index, SearchOptions};
+use crate::error::SearchError;
 use crate::kernels::Cost;
 use crate::plan::Plan;
-use crate::stats::Ceilings;
+use crate::stats::{Ceilings, SearchStats};
+use crate::types::RowsView;
 
 /// A plan with the cost and predicted time of every step on one device.
 #[derive(Clone, Debug)]
@@ -52,6 +56,76 @@ impl fmt::Display for Explanation {
             )?;
         }
         write!(f, "{:<55} {:>12}", "at best", scaled(self.seconds(), "s"))
+    }
+}
+
+/// What a search was predicted to take on a device, and what it took.
+#[derive(Clone, Debug)]
+pub struct Trial {
+    /// The device that answered, in words.
+    pub device: String,
+    /// The steps.
+    pub plan: Plan,
+    /// Predicted seconds of each step, from the calibration of the device.
+    pub predicted: Vec<f64>,
+    /// What the search did, its stages among it; rows and kernels were in place.
+    pub stats: SearchStats,
+    /// Seconds that it took as a whole.
+    pub seconds: f64,
+    /// Seconds that the search before it took, which may have compiled kernels and brought rows to the device.
+    pub first_seconds: f64,
+}
+
+impl Flat {
+    /// Runs a search twice on the index's device and compares the second with what was predicted.
+    ///
+    /// # Errors
+    /// As [`Flat::search`].
+    pub fn trial<'a>(
+        &self,
+        queries: impl Into<RowsView<'a>>,
+        k: usize,
+        options: &SearchOptions,
+    ) -> Result<Trial, SearchError> {
+        let queries = queries.into();
+        let plan = self.explain(queries, k, options)?.plan;
+        let predicted = self.device().predict(&plan)?;
+        let run = || -> Result<(f64, SearchStats), SearchError> {
+            let began = Instant::now();
+            let (_, stats) = self.search_with(queries, k, options)?;
+            Ok((began.elapsed().as_secs_f64(), stats))
+        };
+        let (first_seconds, _) = run()?;
+        let (seconds, stats) = run()?;
+        Ok(Trial { device: stats.device.clone(), plan, predicted, stats, seconds, first_seconds })
+    }
+}
+
+impl fmt::Display for Trial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.device)?;
+        writeln!(f, "  {:<27} {:>12} {:>12} {:>9}", "step", "predicted", "measured", "ratio")?;
+        let mut line = |name: &str, predicted: Option<f64>, measured: Option<f64>| {
+            let time = |s: Option<f64>| s.map_or_else(|| "-".to_owned(), |s| scaled(s, "s"));
+            let ratio = match (predicted, measured) {
+                (Some(p), Some(m)) if p > 0.0 => format!("{:.2}", m / p),
+                _ => String::new(),
+            };
+            writeln!(f, "  {name:<27} {:>12} {:>12} {ratio:>9}", time(predicted), time(measured))
+        };
+        let stage = |name: &str| {
+            let found = self.stats.stages.iter().filter(|s| s.name == name);
+            found.map(|s| s.time.as_secs_f64()).reduce(|a, b| a + b)
+        };
+        for (step, predicted) in self.plan.steps.iter().zip(&self.predicted) {
+            line(&step.to_string(), Some(*predicted), stage(step.verb()))?;
+        }
+        let verbs: Vec<&str> = self.plan.steps.iter().map(|s| s.verb()).collect();
+        for other in self.stats.stages.iter().filter(|s| !verbs.contains(&s.name.as_str())) {
+            line(&other.name, None, Some(other.time.as_secs_f64()))?;
+        }
+        line("in all", Some(self.predicted.iter().sum()), Some(self.seconds))?;
+        write!(f, "  the first time, kernels and rows not yet in place: {}", scaled(self.first_seconds, "s"))
     }
 }
 

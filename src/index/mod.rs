@@ -8,8 +8,9 @@ mod rowbuf;
 mod search;
 mod spec;
 mod store;
+mod warm;
 
-pub use explain::Explanation;
+pub use explain::{Explanation, Trial};
 pub use file::{FileInfo, OpenError};
 pub use flat::Flat;
 pub(crate) use search::Queries;

@@ -13,6 +13,7 @@ pub mod search;
 pub mod select_k;
 pub mod source;
 pub mod tile;
+pub mod tuning;
 
 use crate::plan::{Problem, Step};
 use crate::stats::Ceilings;
@@ -154,6 +155,8 @@ pub struct DeviceCaps {
     pub workgroup_memory: u32,
     /// Most workgroups in a dimension.
     pub max_groups: u32,
+    /// Which shapes are fast here.
+    pub tuning: tuning::Tuning,
 }
 
 /// Defines a `Params` struct once: `repr(C)` for the host, a list of fields for the WGSL prelude.

@@ -116,8 +116,24 @@ static SEARCH: Kernel = Kernel {
     overrides: &[("METRIC", distance::METRIC_CODES), ("DTYPE", distance::DTYPE_CODES), ("SCREEN", &[0.0, 1.0])],
 };
 
+/// How many shapes the fused kernel has.
+pub(super) fn shapes() -> usize {
+    SEARCH.shapes.len()
+}
+
+/// The shape that was tuned, where the lists of its queries fit.
+fn tuned(keep: u32, caps: &DeviceCaps) -> Option<Shape> {
+    let shape = Shape::listed(SEARCH.shapes.get(usize::from(caps.tuning.search?))?)?;
+    (PLACES / shape.queries() >= keep).then_some(shape)
+}
+
 /// Few places leave room for many queries a workgroup, which then read a row together.
-fn shape(queries: u32, keep: u32) -> Shape {
+fn shape(queries: u32, keep: u32, caps: &DeviceCaps) -> Shape {
+    if queries > 4
+        && let Some(shape) = tuned(keep, caps)
+    {
+        return shape;
+    }
     match PLACES / keep.clamp(1, MAX_KEEP) {
         _ if queries <= 4 => Shape::FEW,
         fit if fit >= 32 && queries > 16 => Shape { tx: 8, ty: 8, td: 16 },
@@ -129,7 +145,7 @@ fn shape(queries: u32, keep: u32) -> Shape {
 /// How many parts a query one launch writes: workgroups that share the rows.
 pub fn parts(args: &Args, caps: &DeviceCaps) -> u32 {
     let (queries, rows) = (args.q_end - args.q_begin, args.row_end - args.row_begin);
-    shape(queries, args.keep).walkers(rows, queries, 2048, 8, caps)
+    shape(queries, args.keep, caps).walkers(rows, queries, caps.tuning.groups, 8, caps)
 }
 
 /// The entry points of `shaders/search.wgsl` and of the files in `shaders/search/`.
@@ -143,7 +159,7 @@ pub fn kernels() -> Vec<&'static Kernel> {
 /// keys, positions.
 pub fn record(args: &Args, caps: &DeviceCaps) -> Launch {
     let queries = args.q_end - args.q_begin;
-    let shape = shape(queries, args.keep);
+    let shape = shape(queries, args.keep, caps);
     let (power, power_low) = tile::power(args.metric);
     let params = Params {
         row_begin: args.row_begin,

@@ -25,6 +25,12 @@ impl Shape {
     /// Some queries: 32 x 128 pairs.
     pub const SOME: Shape = Shape { tx: 32, ty: 8, td: 16 };
 
+    /// The shape of a row of a kernel's table.
+    pub fn listed(row: &[(&str, f64)]) -> Option<Shape> {
+        let value = |name: &str| row.iter().find(|(n, _)| *n == name).map(|(_, v)| *v as u32);
+        Some(Shape { tx: value("TX")?, ty: value("TY")?, td: value("TD")? })
+    }
+
     pub fn of(queries: u32) -> Shape {
         match queries {
             0..=4 => Shape::FEW,
@@ -83,9 +89,15 @@ pub(super) fn power(metric: Metric) -> (f32, f32) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::tuning::Tuning;
 
-    const CAPS: DeviceCaps =
-        DeviceCaps { subgroups: false, max_invocations: 256, workgroup_memory: 16 << 10, max_groups: 65_535 };
+    const CAPS: DeviceCaps = DeviceCaps {
+        subgroups: false,
+        max_invocations: 256,
+        workgroup_memory: 16 << 10,
+        max_groups: 65_535,
+        tuning: Tuning::DEFAULT,
+    };
 
     #[test]
     fn powers_split_without_loss() {

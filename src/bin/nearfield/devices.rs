@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
-use nearfield::Device;
+use nearfield::{Device, DeviceOptions};
 use serde_json::{Value, json};
 
 use crate::outputs::{self, Outputs};
@@ -17,6 +17,9 @@ pub struct DevicesArgs {
     /// Write the same as JSON
     #[arg(long, value_name = "OUT.json")]
     json: Option<PathBuf>,
+    /// Time the few shapes that the kernels of a GPU can have and keep the fastest for it; no answer depends on them
+    #[arg(long, value_name = "D", num_args = 0..=1, default_missing_value = "gpu")]
+    tune: Option<String>,
 }
 
 /// What `auto` does with a device, and why.
@@ -36,6 +39,7 @@ pub fn run(args: &DevicesArgs) -> Result<()> {
     let mut text = String::new();
     head(&mut text, "cpu", &cpu, "SIMD, always there");
     said(&mut text, &choice);
+    let speed = measured(&mut text, &cpu);
     let values: Vec<Value> = adapters.iter().map(|a| a.write(&mut text)).collect();
     if adapters.is_empty() {
         let _ = writeln!(text, "\n{}", no_adapters());
@@ -45,11 +49,42 @@ pub fn run(args: &DevicesArgs) -> Result<()> {
     {
         let _ = writeln!(text, "\n{} is set: without --device, `{name}` is taken.", nearfield::DEVICE_VARIABLE);
     }
-    let cpu = json!({"name": cpu, "kind": "cpu", "auto": choice.taken, "why": choice.why});
+    let cpu = json!({"name": cpu, "kind": "cpu", "auto": choice.taken, "why": choice.why, "speed": speed});
     let mut outputs = Outputs::default();
     outputs.json(args.json.as_ref(), &json!({"cpu": cpu, "adapters": values}))?;
     outputs.commit()?;
+    fail::print(&text)?;
+    args.tune.as_deref().map_or(Ok(()), tune)
+}
+
+/// Tunes a device by name.
+fn tune(name: &str) -> Result<()> {
+    let device = crate::common::open(&DeviceOptions { device: Some(name.to_owned()), ..DeviceOptions::default() })?;
+    let all = device.tune()?;
+    let mut text = format!("\n{}\n", ui::bold(&format!("tuning {}", device.name())));
+    if all.is_empty() {
+        text.push_str("        there is nothing to choose: it is no GPU\n");
+    } else {
+        let _ = writeln!(text, "        1 query, 16 queries, 512 queries; the first is used from now on");
+    }
+    for line in &all {
+        let _ = writeln!(text, "        {line}");
+    }
+    for note in &device.notes() {
+        let _ = writeln!(text, "        {note}");
+    }
     fail::print(&text)
+}
+
+/// What the cache folder has for a device.
+fn measured(text: &mut String, identity: &str) -> Value {
+    let said = match nearfield::tune::cached(identity) {
+        Ok(true) => "its speed is measured".to_owned(),
+        Ok(false) => "its speed is not measured yet".to_owned(),
+        Err(note) => note,
+    };
+    let _ = writeln!(text, "        {}", ui::wrap(&said, ui::width(), 8, 8));
+    said.into()
 }
 
 fn head(text: &mut String, device: &str, name: &str, more: &str) {
@@ -96,7 +131,7 @@ mod gpu {
     use nearfield::gpu::{Kind, Select, select};
     use serde_json::{Map, Value, json};
 
-    use super::{Choice, head, said};
+    use super::{Choice, head, measured, said};
     use crate::ui;
 
     /// An adapter and what `auto` does with it.
@@ -140,6 +175,7 @@ mod gpu {
             text.push('\n');
             head(text, &format!("gpu:{}", r.index), &r.name, &format!("{}, {}, {}", r.backend, r.kind, r.driver));
             said(text, &self.choice);
+            let speed = measured(text, &r.identity());
             let (has, lacks): (Vec<_>, Vec<_>) = r.features.iter().partition(|(_, there)| *there);
             let names = |list: &[&(&'static str, bool)]| list.iter().map(|(name, _)| (*name).to_owned()).collect();
             let (low, high) = r.subgroup_sizes;
@@ -150,10 +186,10 @@ mod gpu {
             for (name, items) in lines.iter().filter(|(_, items)| !items.is_empty()) {
                 let _ = writeln!(text, "        {name:<10}{}", ui::wrap_list(items, ui::width(), 18, 18));
             }
-            self.json()
+            self.json(speed)
         }
 
-        fn json(&self) -> Value {
+        fn json(&self, speed: Value) -> Value {
             let r = &self.report;
             let limits: Map<String, Value> = r.limits.iter().map(|&(name, v)| (name.to_owned(), v.into())).collect();
             let features: Map<String, Value> =
@@ -170,6 +206,7 @@ mod gpu {
                 "usable": r.usable,
                 "auto": self.choice.taken,
                 "why": self.choice.why,
+                "speed": speed,
             })
         }
     }

@@ -1,18 +1,19 @@
-//! `nearfield explain`: the plan of a search, with bytes, operations and predicted time of each step. Nothing is run but
-//! the measurement of what the device can do at best.
+//! `nearfield explain`: the plan of a search, with bytes, operations and predicted time of each step; then, on each
+//! engine that there is, what each step was predicted to take and what it took, and which engine `auto` takes.
 
+use std::fmt::Write;
 use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
 use nearfield::format::Matrix;
-use nearfield::{DType, Flat, Index, SearchOptions};
+use nearfield::{DType, Device, Flat, Index, SearchOptions, Trial};
 
 use crate::common::{DeviceArgs, ScreenChoice, k, screen};
 use crate::data::{self, SourceArgs};
 use crate::fail;
 
-/// Print the plan of a search: bytes, operations and predicted time of each step
+/// Print the plan of a search, and what each step takes: predicted and measured, on each engine
 #[derive(Args, Debug)]
 #[command(override_usage = "nearfield explain (--base <F> --metric <M> | --index-file <X.nf>)
                          (--queries <F> | --batch <B>) -k <K>")]
@@ -31,12 +32,16 @@ pub struct ExplainArgs {
     /// The pass in front of the direct one: auto, none or f32
     #[arg(long, value_name = "S", value_parser = screen, default_value = "auto")]
     screen: ScreenChoice,
+    /// Only predict; the search itself is not run
+    #[arg(long)]
+    no_run: bool,
     #[command(flatten)]
     device: DeviceArgs,
 }
 
 pub fn run(args: &ExplainArgs) -> Result<()> {
-    let source = args.source.open(&args.device.open()?)?;
+    let device = args.device.open()?;
+    let mut source = args.source.open(&device)?;
     let queries = match &args.queries {
         Some(path) => data::queries(path, &source)?,
         None => stand_ins(&source.flat, args.batch.unwrap_or(1) as usize)?,
@@ -44,7 +49,58 @@ pub fn run(args: &ExplainArgs) -> Result<()> {
     let mut options = SearchOptions::default();
     options.screen = args.screen.0;
     let explanation = source.flat.explain(queries.view(), args.k, &options)?;
-    fail::print(&format!("{explanation}\n"))
+    let mut text = format!("{explanation}\n");
+    if !args.no_run {
+        let mut trials = Vec::new();
+        for engine in engines(&device, &args.device)? {
+            source.flat.set_device(&engine);
+            trials.push((engine.name(), source.flat.trial(queries.view(), args.k, &options)?));
+        }
+        for (_, trial) in &trials {
+            let _ = write!(text, "\n{trial}\n");
+        }
+        let _ = writeln!(text, "\n{}", verdict(&trials));
+    }
+    for note in &device.notes() {
+        let _ = writeln!(text, "{note}");
+    }
+    fail::print(&text)
+}
+
+/// Every engine that can answer: those of the device, and the CPU beside a GPU.
+fn engines(device: &Device, args: &DeviceArgs) -> Result<Vec<Device>> {
+    let mut engines = device.parts();
+    if !engines.iter().any(|d| d.name().starts_with("cpu (")) {
+        engines.insert(0, crate::common::open(&args.options(Some("cpu")))?);
+    }
+    Ok(engines)
+}
+
+/// Which engine `auto` takes for such a search, and why.
+fn verdict(trials: &[(String, Trial)]) -> String {
+    let predicted = |trial: &Trial| trial.predicted.iter().sum::<f64>();
+    let hardware = |name: &str| name.starts_with("cpu (") || !software(name);
+    let there = trials.iter().filter(|(name, _)| hardware(name));
+    let Some((best, trial)) = there.min_by(|a, b| predicted(&a.1).total_cmp(&predicted(&b.1))) else {
+        return String::new();
+    };
+    let others = trials.iter().filter(|(name, _)| name != best).map(|(name, other)| match hardware(name) {
+        true => format!("{:.3} ms on {name}", predicted(other) * 1e3),
+        false => format!("never {name}, which is software"),
+    });
+    let others: Vec<String> = others.collect();
+    let why = if others.is_empty() { "there is no other engine".to_owned() } else { others.join(", ") };
+    format!("auto, with the rows in place, takes {best}: {:.3} ms predicted; {why}", predicted(trial) * 1e3)
+}
+
+#[cfg(feature = "gpu")]
+fn software(name: &str) -> bool {
+    nearfield::adapters().iter().any(|a| a.name == name && a.kind == nearfield::gpu::Kind::Software)
+}
+
+#[cfg(not(feature = "gpu"))]
+fn software(_: &str) -> bool {
+    false
 }
 
 /// As many copies of the first row as there are to be queries: the plan looks at their number and length only.

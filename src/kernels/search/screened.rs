@@ -299,8 +299,13 @@ pub fn bound_of(word: u32) -> f32 {
 mod tests {
     use super::*;
 
-    const CAPS: DeviceCaps =
-        DeviceCaps { subgroups: false, max_invocations: 256, workgroup_memory: 16 << 10, max_groups: 65_535 };
+    const CAPS: DeviceCaps = DeviceCaps {
+        subgroups: false,
+        max_invocations: 256,
+        workgroup_memory: 16 << 10,
+        max_groups: 65_535,
+        tuning: crate::kernels::tuning::Tuning::DEFAULT,
+    };
 
     #[test]
     fn there_is_room_for_the_candidates_wherever_there_are_rows() {

@@ -1,0 +1,79 @@
+//! Choices that change how fast kernels are and nothing else: which of a kernel's shapes, how many workgroups.
+//!
+//! Every choice is shipped by vendor, and may be replaced by one that was timed on the device itself. The kernels take it
+//! from [`DeviceCaps`](super::DeviceCaps).
+
+/// What was chosen for a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Tuning {
+    /// Workgroups that a launch over the rows should have, so that every compute unit has some.
+    pub groups: u32,
+    /// The place in the search kernel's table of shapes that more than four queries take where their lists leave room
+    /// for it; by the number of queries and places when absent.
+    pub search: Option<u8>,
+}
+
+impl Tuning {
+    /// What suits a device that nobody has tuned.
+    pub const DEFAULT: Tuning = Tuning { groups: 2048, search: None };
+
+    /// The choices that ship for a vendor (its PCI number). None of them has been measured on hardware yet but the
+    /// default, so all are the default; a tuning run on a device replaces them there.
+    pub fn shipped(vendor: u32) -> Tuning {
+        const SHIPPED: [(u32, Tuning); 5] = [
+            // NVIDIA.
+            (0x10de, Tuning::DEFAULT),
+            // AMD.
+            (0x1002, Tuning::DEFAULT),
+            // Intel.
+            (0x8086, Tuning::DEFAULT),
+            // Apple.
+            (0x106b, Tuning::DEFAULT),
+            // Mesa's software adapter.
+            (0x1_0005, Tuning::DEFAULT),
+        ];
+        SHIPPED.iter().find(|(v, _)| *v == vendor).map_or(Tuning::DEFAULT, |(_, tuning)| *tuning)
+    }
+
+    /// All that a tuning run tries, the default first: each shape, then fewer and more workgroups.
+    pub fn grid() -> Vec<Tuning> {
+        let shapes = (0..super::search::shapes() as u8).map(|place| Tuning { search: Some(place), ..Tuning::DEFAULT });
+        let groups = [256, 8192].map(|groups| Tuning { groups, ..Tuning::DEFAULT });
+        std::iter::once(Tuning::DEFAULT).chain(shapes).chain(groups).collect()
+    }
+
+    /// Whether the numbers are ones that a kernel can take.
+    pub fn is_sane(&self) -> bool {
+        (1..=65_535).contains(&self.groups)
+            && self.search.is_none_or(|place| usize::from(place) < super::search::shapes())
+    }
+}
+
+impl Default for Tuning {
+    fn default() -> Tuning {
+        Tuning::DEFAULT
+    }
+}
+
+impl std::fmt::Display for Tuning {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.search {
+            Some(place) => write!(f, "search shape {place}, {} workgroups", self.groups),
+            None => write!(f, "shapes by the number of queries, {} workgroups", self.groups),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_grid_is_small_and_begins_with_what_ships() {
+        let grid = Tuning::grid();
+        assert_eq!(grid[0], Tuning::shipped(0));
+        assert!(grid.len() <= 12 && grid.iter().all(Tuning::is_sane), "{grid:?}");
+        assert!(!Tuning { groups: 0, search: None }.is_sane());
+        assert!(!Tuning { groups: 64, search: Some(200) }.is_sane());
+    }
+}

@@ -1,0 +1,123 @@
+//! Which engine: what a plan will take on each, from a calibration that is measured once a machine and corrected by what
+//! searches really took; and which shapes a GPU's kernels should have, by timing the few there are.
+//!
+//! `model` is the calibration and what it predicts, `measure` takes it from an engine, `choice` decides, `shapes` tunes.
+
+mod choice;
+mod measure;
+mod model;
+#[cfg(feature = "gpu")]
+mod shapes;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+pub use choice::{Residency, Wanted, choose};
+pub use model::{Calibration, Curve, Predictor};
+#[cfg(feature = "gpu")]
+pub use shapes::{Timed, tune};
+
+use crate::cache::{File, Found};
+use crate::engine::{Engine, EngineError};
+
+/// What is known of an engine's speed: from this process, else from disk, else measured now (at most 200 ms beside the
+/// time that compiling takes).
+///
+/// # Errors
+/// [`EngineError`] when the engine fails while it is measured.
+pub fn predictor(engine: &dyn Engine) -> Result<Arc<Predictor>, EngineError> {
+    let key = engine.identity();
+    // Held while measuring: two measurements side by side would see each other.
+    let mut known = known();
+    if let Some(predictor) = known.get(&key) {
+        return Ok(predictor.clone());
+    }
+    let predictor = Arc::new(load_or_measure(engine, &file(&key))?);
+    known.insert(key, predictor.clone());
+    Ok(predictor)
+}
+
+/// The engines of which this process knows the speed.
+fn known() -> MutexGuard<'static, HashMap<String, Arc<Predictor>>> {
+    static KNOWN: OnceLock<Mutex<HashMap<String, Arc<Predictor>>>> = OnceLock::new();
+    KNOWN.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Forgets how fast an engine is, here and on disk: something about it has changed.
+pub fn forget(engine: &dyn Engine) {
+    let key = engine.identity();
+    known().remove(&key);
+    file(&key).remove();
+}
+
+/// What was wrong with the file of an engine whose speed this process asked for.
+pub fn note(engine: &dyn Engine) -> Option<String> {
+    known().get(&engine.identity())?.note().map(str::to_owned)
+}
+
+fn file(key: &str) -> File {
+    File::of("speed", key)
+}
+
+fn load_or_measure(engine: &dyn Engine, file: &File) -> Result<Predictor, EngineError> {
+    let (calibration, note) = read(file);
+    if let Some(calibration) = calibration {
+        return Ok(Predictor::new(calibration, None));
+    }
+    file.remove();
+    let (calibration, in_peace) = measure::calibrate(engine)?;
+    // Figures of a machine that was busy with something else serve this process only.
+    if in_peace && calibration.check().is_ok() {
+        file.write(&calibration.to_string());
+    }
+    Ok(Predictor::new(calibration, note))
+}
+
+/// The calibration in a file, or what is wrong with it.
+fn read(file: &File) -> (Option<Calibration>, Option<String>) {
+    match file.read() {
+        Found::Nothing => (None, None),
+        Found::Refused(why) => (None, Some(why)),
+        Found::Text(text) => match text.parse() {
+            Ok(calibration) => (Some(calibration), None),
+            Err(why) => (None, Some(file.refuse(&why))),
+        },
+    }
+}
+
+/// What the cache folder has for an engine, without measuring anything: whether it was calibrated, or what is wrong with
+/// the file.
+pub fn cached(identity: &str) -> Result<bool, String> {
+    match read(&file(identity)) {
+        (_, Some(why)) => Err(why),
+        (calibration, None) => Ok(calibration.is_some()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::{CpuEngine, CpuOptions};
+
+    #[test]
+    fn row_d5_a_damaged_calibration_is_named_measured_again_and_not_trusted() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = File::within(Some(folder.path().to_owned()), "speed", "cpu");
+        let cpu = CpuEngine::new(CpuOptions { threads: Some(1), level: None });
+        assert_eq!(load_or_measure(&cpu, &file).unwrap().note(), None);
+        let kept = Calibration::simple(1e-5, 1e10, 1e10, None);
+        file.write(&kept.to_string());
+        let read = load_or_measure(&cpu, &file).unwrap();
+        assert_eq!((read.calibration(), read.note()), (&kept, None), "it was read, not measured");
+
+        file.write(&kept.to_string().replacen("point", "point -1e9 1e-3\npoint", 1));
+        let rebuilt = load_or_measure(&cpu, &file).unwrap();
+        let note = rebuilt.note().unwrap().to_owned();
+        assert!(note.contains("speed-") && note.contains("point -1e9"), "{note}");
+        assert_ne!(rebuilt.calibration(), &kept);
+        assert_eq!(load_or_measure(&cpu, &file).unwrap().note(), None);
+
+        std::fs::write(file.path().unwrap(), b"not a cache").unwrap();
+        assert!(load_or_measure(&cpu, &file).unwrap().note().unwrap().contains("checksum"));
+    }
+}
