@@ -259,6 +259,12 @@ pub trait Engine: Send + Sync {
         false
     }
 
+    /// Whether the engine can do all steps of a task. When it can't, it has room for what the screen reads but not for the
+    /// rows: then a plan of the first step alone gives candidates with their bound, to be refined where the rows lie.
+    fn refines(&self, _task: &Task<'_>) -> bool {
+        true
+    }
+
     /// What the device can do at best, measured once.
     fn ceilings(&self) -> Ceilings;
 }

@@ -205,6 +205,10 @@ impl Engine for Router {
         screens[usize::from(tune::choose((on_cpu, a), (on_gpu, b), Residency::default()).gpu)]
     }
 
+    fn refines(&self, task: &Task<'_>) -> bool {
+        self.wanted(task).is_some_and(|w| !w.gpu) || self.engine().refines(task)
+    }
+
     fn wants_codes(&self, problem: &Problem) -> bool {
         let gpu = self.engine();
         let (Some([on_cpu, on_gpu]), Some(cpu)) = (self.speeds(), &self.cpu) else { return gpu.wants_codes(problem) };

@@ -168,13 +168,6 @@ impl GpuEngine {
         self.machine.memory.trim();
     }
 
-    /// Whether the device can do all steps of a task. When it can't, it has room for the copies that the screen reads but
-    /// not for the rows beside them: then a plan of the first step alone gives candidates with their bound, to be refined
-    /// where the rows lie.
-    pub fn refines(&self, task: &Task<'_>) -> bool {
-        lower::refines(&self.machine, task)
-    }
-
     /// Makes a fault happen, so that tests can see what comes of it.
     #[doc(hidden)]
     pub fn inject(&self, fault: Fault) {
@@ -251,6 +244,10 @@ impl Engine for GpuEngine {
             && p.dtype != DType::Bits
             && kernels::search::screens(p.metric)
             && resident::bytes_fit(self.budget(), bytes, scratch)
+    }
+
+    fn refines(&self, task: &Task<'_>) -> bool {
+        lower::refines(&self.machine, task)
     }
 
     fn wants_codes(&self, p: &Problem) -> bool {

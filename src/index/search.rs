@@ -204,7 +204,37 @@ impl Search<'_> {
             mask: self.mask.as_ref().map(MaskBits::mask),
             input: Input::None,
         };
-        self.engine.run(&task, stats)
+        match plan.steps[..] {
+            [screen @ Step::Search { .. }, Step::Refine, select @ Step::SelectK { .. }]
+                if !self.engine.refines(&task) =>
+            {
+                let first = Plan::one(plan.problem, screen);
+                let found = candidates(self.engine.run(&Task { plan: &first, ..task }, stats)?)?;
+                self.refine_on_host(&task, found, select, stats)
+            }
+            _ => self.engine.run(&task, stats),
+        }
+    }
+
+    /// The direct keys of candidates of the engine, from the rows where they lie.
+    fn refine_on_host(
+        &self,
+        task: &Task<'_>,
+        found: Candidates,
+        select: Step,
+        stats: &mut SearchStats,
+    ) -> Result<Output, EngineError> {
+        // Without a bound the keys are direct ones, the smallest first.
+        if found.bound.is_empty() {
+            return Ok(Output::Candidates(found));
+        }
+        let device = std::mem::take(&mut stats.device);
+        let plan = Plan { problem: task.plan.problem, steps: vec![Step::Refine, select] };
+        let input = Input::Positions { positions: &found.positions, width: found.width };
+        let mut refined = candidates(self.host.run(&Task { plan: &plan, input, ..*task }, stats)?)?;
+        stats.device = device;
+        refined.bound = found.bound;
+        Ok(Output::Candidates(refined))
     }
 
     /// The codes of all rows and of the queries.
