@@ -275,7 +275,7 @@ impl Pass<'_> {
                 let panel = self.picks.part(start, rows.end.min(start + MAX_PANEL));
                 let least = Least { places, stride: spans * TOGETHER };
                 // What a panel finds lowers the thresholds of the next.
-                bytes::screen(self.token, &self.packed, codes, panel, thresholds, least, bytes, |q, pick, estimate| {
+                bytes::screen(&self.packed, codes, panel, thresholds, least, bytes, |q, pick, estimate| {
                     let row = panel.at(pick);
                     if self.allows(q, row) && lists[q].push(estimate, row as u32) {
                         lower.push((q, lists[q].threshold()));

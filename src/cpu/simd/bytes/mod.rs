@@ -88,6 +88,7 @@ struct RowTerms<'a> {
 
 /// The queries of a batch, packed in groups: `[dim / 4, group, 4]` bytes each.
 pub(crate) struct Queries<'a> {
+    token: Token,
     dim: usize,
     group: usize,
     bytes: Vec<i8>,
@@ -123,7 +124,7 @@ impl<'a> Queries<'a> {
         bytes.resize(bytes.len() + PADDING, 0);
         let start = |q| -BIAS * query(q).map_or(0, |w| w.iter().map(|&x| i32::from(x)).sum::<i32>());
         let starts = (0..groups * group).map(start).collect();
-        Queries { dim, group, bytes, starts, terms: &codes.terms[range] }
+        Queries { token, dim, group, bytes, starts, terms: &codes.terms[range] }
     }
 
     pub fn len(&self) -> usize {
@@ -156,7 +157,6 @@ impl Least<'_> {
 /// estimate that is not above the query's threshold; the least bounds become the least of them and of the bounds of all
 /// picks.
 pub(crate) fn screen(
-    token: Token,
     queries: &Queries<'_>,
     codes: &Codes,
     picks: Picks<'_>,
@@ -168,7 +168,7 @@ pub(crate) fn screen(
     let count = queries.len();
     assert!(queries.dim == codes.dim && codes.dim.is_multiple_of(16) && picks.len() <= MAX_PANEL);
     assert!(thresholds.len() == count);
-    token.run_on_bytes(Panel { queries, codes, picks, thresholds, least, scratch, each });
+    queries.token.run_on_bytes(Panel { queries, codes, picks, thresholds, least, scratch, each });
 }
 
 /// Gives `each` every pick, of at most [`MAX_PANEL`], whose bound for one query is not above the threshold.
