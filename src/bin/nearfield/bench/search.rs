@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::measure::{self, Limits, Timing};
 use super::recall::{Counter, Truth};
-use crate::common::{DeviceArgs, file, k, note_fallback};
+use crate::common::{DeviceArgs, ScreenChoice, file, k, note_fallback, screen};
 use crate::data::{self, HowArgs, Source};
 use crate::outputs::{self, Outputs};
 use crate::{compare, fail, ui};
@@ -39,6 +39,9 @@ pub struct BenchSearchArgs {
     /// Settings to go through: auto, or NAME=1,2,4 (Flat has none)
     #[arg(long, value_name = "SWEEP", value_parser = sweep)]
     sweep: Option<String>,
+    /// The pass in front of the exact one: auto, none, f32, f16, int8
+    #[arg(long, value_name = "S", value_parser = screen, default_value = "auto")]
+    screen: ScreenChoice,
     /// Write the results as JSON
     #[arg(long, value_name = "OUT.json", help_heading = "Output")]
     json: Option<PathBuf>,
@@ -99,7 +102,8 @@ pub fn run(args: &BenchSearchArgs) -> Result<()> {
     let metric = args.how.metric()?;
     let base = data::rows(&args.base, &args.how)?;
     let began = Instant::now();
-    let flat = data::flat(&device, base.clone(), &args.base, metric)?;
+    let mut flat = data::flat(&device, base.clone(), &args.base, metric)?;
+    flat.set_screen(args.screen.0)?;
     flat.prepare()?;
     let built = began.elapsed();
     let source = Source { flat, path: args.base.clone() };
