@@ -557,3 +557,30 @@ fn row_b8_an_index_answers_the_same_behind_every_screen() {
         }
     }
 }
+
+/// With room for codes but not for the rows, the device finds candidates and the host decides among them.
+#[test]
+fn row_b8_an_index_larger_than_the_device_is_decided_on_the_host() {
+    use nearfield::{Device, DeviceOptions, Flat, Index, SearchOptions};
+    let data = Data::new(20_000, 6, 64);
+    for adapter in gpu::adapters().into_iter().filter(|a| a.usable) {
+        let options = DeviceOptions {
+            device: Some(format!("gpu:{}", adapter.index)),
+            memory: Some(20_000 * 64 * 4 * 4 / 5),
+            ..DeviceOptions::default()
+        };
+        let mut index = Flat::new(&Device::open(&options).unwrap(), 64, Metric::L2).unwrap();
+        index.add(data.rows()).unwrap();
+        index.set_screen(Some(Screen::Int8)).unwrap();
+        let (found, stats) = index.search_with(data.query_rows(), 10, &SearchOptions::default()).unwrap();
+        for (q, wanted) in data.reference(Metric::L2, None, 10).iter().enumerate() {
+            for (i, &(key, _)) in wanted.iter().enumerate() {
+                let distance = f64::from(found.distances[q * 10 + i]);
+                assert!((distance - key).abs() < 1e-4, "{}: {distance}, {key}", adapter.name);
+            }
+        }
+        let names = stats.kernels.join(" ");
+        assert!(names.contains("search_codes") && names.contains("refine/"), "{stats:?}");
+        assert_eq!(stats.device, adapter.name, "the device that searched is the one that is named");
+    }
+}

@@ -20,8 +20,11 @@ const SAMPLE: usize = 8192;
 /// Rows longer than this keep all their components, as learning a subspace would take too long.
 const MOST_LEARNT: usize = 2048;
 
-/// Rows that are projected at a time.
-const CHUNK: usize = 2048;
+/// Bytes of rows that are projected at a time.
+const CHUNK: usize = 4 << 20;
+
+/// Bytes of rows from which the mean is taken.
+const SAMPLE_BYTES: usize = 64 << 20;
 
 /// How rows and queries become codes: the mean m and the basis V.
 #[derive(Clone, Debug, PartialEq)]
@@ -64,7 +67,7 @@ impl Coder {
         norms: &[f32],
     ) -> Result<Coder, EngineError> {
         let (n, dim) = (rows.rows(), rows.dim());
-        let count = n.min(SAMPLE);
+        let count = n.min(SAMPLE).min(SAMPLE_BYTES / (4 * dim)).max(1).min(n);
         let places: Vec<usize> = (0..count).map(|i| (i as u64 * n as u64 / count as u64) as usize).collect();
         let mut sample = vec![0.0f32; count * dim];
         sample.par_chunks_mut(dim).zip(&places).for_each(|(out, &r)| unit(metric, rows, norms, r, out));
@@ -110,11 +113,14 @@ impl Coder {
         codes: &mut Codes,
     ) -> Result<(), EngineError> {
         let (before, dim) = (codes.rows(), rows.dim());
+        let more = rows.rows() * self.dim + PADDING;
+        let full = EngineError::AnswerTooLarge { rows: rows.rows(), width: self.dim };
+        codes.bytes.try_reserve_exact(more).map_err(|_| full)?;
         codes.dim = self.dim;
         codes.bytes.truncate(before * self.dim);
-        codes.bytes.reserve_exact(rows.rows() * self.dim + PADDING);
-        let done = (0..rows.rows()).step_by(CHUNK).try_for_each(|first| {
-            let count = CHUNK.min(rows.rows() - first);
+        let chunk = chunk_rows(dim);
+        let done = (0..rows.rows()).step_by(chunk).try_for_each(|first| {
+            let count = chunk.min(rows.rows() - first);
             let mut vectors = vec![0.0f32; count * dim];
             let squares = vectors.par_chunks_mut(dim).enumerate().map(|(i, out)| {
                 unit(self.metric, rows, norms, first + i, out);
@@ -176,9 +182,25 @@ impl Coder {
         queries: MatrixView<'_, f32>,
         norms: &[f32],
     ) -> Result<QueryCodes, EngineError> {
+        let mut codes = QueryCodes { dim: self.dim, bytes: Vec::new(), terms: Vec::new() };
+        let chunk = chunk_rows(self.mean.len());
+        for first in (0..queries.rows()).step_by(chunk) {
+            let end = queries.rows().min(first + chunk);
+            self.some_queries(engine, queries.slice(first, end), &norms[first..end], &mut codes)?;
+        }
+        Ok(codes)
+    }
+
+    fn some_queries(
+        &self,
+        engine: &dyn Engine,
+        queries: MatrixView<'_, f32>,
+        norms: &[f32],
+        codes: &mut QueryCodes,
+    ) -> Result<(), EngineError> {
         let dim = self.mean.len();
         let mut vectors = vec![0.0f32; queries.rows() * dim];
-        for (q, out) in vectors.chunks_exact_mut(dim).enumerate() {
+        vectors.par_chunks_exact_mut(dim).with_min_len(FEW).enumerate().for_each(|(q, out)| {
             let query = queries.row(q).iter();
             match self.metric {
                 Metric::L2 => out.iter_mut().zip(query).zip(&self.mean).for_each(|((o, x), m)| *o = x - m),
@@ -190,18 +212,19 @@ impl Coder {
                     out.iter_mut().zip(query).zip(&self.mean).for_each(|((o, &x), &m)| *o = less_mean(x, m));
                 }
             }
-        }
+        });
         let projected = self.project(engine, &vectors)?;
-        let mut codes = QueryCodes { dim: self.dim, bytes: vec![0; queries.rows() * self.dim], terms: Vec::new() };
-        let parts = codes.bytes.chunks_mut(self.dim).zip(projected.chunks(self.dim)).zip(vectors.chunks(dim));
-        let terms = parts.zip(norms).enumerate().map(|(q, (((bytes, y), g), &norm))| {
+        let before = codes.bytes.len();
+        codes.bytes.resize(before + queries.rows() * self.dim, 0);
+        let parts = codes.bytes[before..].par_chunks_mut(self.dim).zip(projected.par_chunks(self.dim));
+        let parts = parts.zip(vectors.par_chunks(dim)).zip(norms).with_min_len(FEW).enumerate();
+        codes.terms.par_extend(parts.map(|(q, (((bytes, y), g), &norm))| {
             let norm = f64::from(norm);
             let unit = if self.metric == Metric::Cosine && norm > 0.0 { norm } else { 1.0 };
             let with_mean = dot(queries.row(q), &self.mean) / unit;
             self.query(g, y, norm, with_mean, bytes)
-        });
-        codes.terms = terms.collect();
-        Ok(codes)
+        }));
+        Ok(())
     }
 
     /// The code of a query from `g`, its projection, its own length and its product with the mean.
@@ -251,6 +274,14 @@ impl Coder {
             }
         }
     }
+}
+
+/// Queries that one thread codes at least: fewer are not worth waking another.
+const FEW: usize = 16;
+
+/// Rows of a chunk.
+fn chunk_rows(dim: usize) -> usize {
+    (CHUNK / (4 * dim.max(1))).clamp(16, 4096)
 }
 
 /// What a row has beside its code.

@@ -15,6 +15,9 @@ pub(super) struct Principal {
 impl Principal {
     /// From the second moments `[dim, dim]`, row by row.
     pub fn new(moments: &[f32], dim: usize) -> Option<Principal> {
+        if moments.iter().any(|x| !x.is_finite()) {
+            return None;
+        }
         let matrix = Mat::from_fn(dim, dim, |i, j| f64::from(moments[i * dim + j]));
         let eigen = matrix.self_adjoint_eigen(Side::Lower).ok()?;
         let (vectors, last) = (eigen.U(), dim - 1);

@@ -16,6 +16,7 @@ use super::simd::bytes::{self, Least, MAX_PANEL, Queries, TOGETHER};
 use super::simd::direct::Picks;
 use super::{CpuEngine, Scratch, mismatch};
 use crate::engine::{Candidates, Coded, EngineError, Mask, Task};
+use crate::kernels::codes::MOST_DIM;
 use crate::stats::SearchStats;
 
 /// Bytes that the least bounds of a pass may take, and those of its lists.
@@ -77,7 +78,8 @@ impl CpuEngine {
         stats: &mut SearchStats,
     ) -> Result<Candidates, EngineError> {
         let (n, q, codes) = (task.base.rows.rows(), task.queries.rows(), coded.codes);
-        if codes.rows() != n || coded.queries.terms.len() != q || coded.queries.dim != codes.dim {
+        if codes.rows() != n || codes.dim > MOST_DIM || coded.queries.terms.len() != q || coded.queries.dim != codes.dim
+        {
             let (rows, queries) = (codes.rows(), coded.queries.terms.len());
             return mismatch(format!("codes of {rows} rows and {queries} queries for {n} rows and {q} queries"));
         }
@@ -91,7 +93,12 @@ impl CpuEngine {
         // A list of rows where a mask leaves few; else rows are checked as they are found.
         let listed: Vec<u32> = match mask {
             Some(mask) if mask.stride == 0 && left < n / 2 => {
-                (0..n as u32).filter(|&r| mask.allows(0, r as usize)).collect()
+                let mut listed = Vec::with_capacity(left);
+                for (i, &word) in mask.words[..n.div_ceil(32)].iter().enumerate() {
+                    each_bit(word.into(), |bit| listed.push((i * 32 + bit) as u32));
+                }
+                listed.retain(|&row| (row as usize) < n);
+                listed
             }
             _ => Vec::new(),
         };
@@ -179,29 +186,27 @@ impl CpuEngine {
                     bytes::not_above(self.token, least.as_flattened(), limits, masks);
                     for (word, &mask) in masks.iter().enumerate() {
                         each_bit(mask, |bit| {
-                            let (i, fourth) = ((word * 64 + bit) / 4, bit % 4);
+                            let (query, fourth) = ((word * 64 + bit) / 4, bit % 4);
                             // Places behind the last query hold anything.
-                            if i < queries.len() {
-                                looks.push(Look { query: i, span, fourth });
+                            let wanted = decisions.get(query).is_some_and(|d| !d.complete && !d.given_up);
+                            if query < queries.len() && wanted {
+                                looks.push(Look { query, span, fourth });
                             }
                         });
                     }
-                }
-                for i in 0..looks.len() {
-                    if let Some(soon) = looks.get(i + LOOK_AHEAD) {
-                        let (rows, count) = pass.rows_of(soon, 0);
-                        bytes::prefetch(self.token, pass.coded.codes, &rows[..count]);
+                    if looks.len() >= LOOKS {
+                        pass.look(&direct, queries.start, decisions, looks);
                     }
-                    let look = &looks[i];
-                    decisions[look.query].look(&direct, pass, queries.start + look.query, look);
                 }
+                pass.look(&direct, queries.start, decisions, looks);
                 for (q, decision) in queries.zip(&mut *decisions) {
                     decision.compute(&direct, pass, q);
                 }
                 let places = keys.chunks_mut(width).zip(positions.chunks_mut(width)).zip(bounds);
                 for (((keys, positions), bound), decision) in places.zip(decisions) {
                     *refined += decision.computed;
-                    *bound = decision.threshold.next_up();
+                    // Nothing is known then of what was not looked at.
+                    *bound = if decision.given_up { f32::NEG_INFINITY } else { decision.threshold.next_up() };
                     let found = pass.k.min(width);
                     fill(&mut decision.best, &mut keys[..found], &mut positions[..found]);
                 }
@@ -243,6 +248,12 @@ pub(crate) struct Look {
 /// How many looks ahead codes are asked for.
 const LOOK_AHEAD: usize = 4;
 
+/// Looks that are collected before they are taken.
+const LOOKS: usize = 4096;
+
+/// A query that has to compute more than one in so many keys is given up: another screen, or none, is faster then.
+const MOST_KEYS: usize = 8;
+
 impl Pass<'_> {
     /// The rows of one panel that a look is at.
     fn rows_of(&self, look: &Look, panel: usize) -> ([u32; MAX_PANEL / 4], usize) {
@@ -254,6 +265,19 @@ impl Pass<'_> {
             count += 1;
         }
         (rows, count)
+    }
+
+    /// Takes all looks of a group of queries, the first of which is `first`.
+    fn look(&self, direct: &Direct<'_>, first: usize, decisions: &mut [Decision], looks: &mut Vec<Look>) {
+        for i in 0..looks.len() {
+            if let Some(soon) = looks.get(i + LOOK_AHEAD) {
+                let (rows, count) = self.rows_of(soon, 0);
+                bytes::prefetch(self.token, self.coded.codes, &rows[..count]);
+            }
+            let look = &looks[i];
+            decisions[look.query].look(direct, self, first + look.query, look);
+        }
+        looks.clear();
     }
 
     /// Whether a row may be returned for a query of the pass.
@@ -302,12 +326,15 @@ pub(crate) struct Decision {
     positions: Vec<u32>,
     keys: Vec<f32>,
     computed: usize,
+    given_up: bool,
+    /// Whether fewer rows than asked for may be returned at all: then they were all found by their estimates.
+    complete: bool,
 }
 
 impl Decision {
     /// The direct keys of the rows with the smallest estimates.
     fn begin<'a>(&mut self, direct: &Direct<'_>, pass: &Pass<'_>, q: usize, lists: impl Iterator<Item = &'a TopK>) {
-        (self.threshold, self.computed) = (f32::INFINITY, 0);
+        (self.threshold, self.computed, self.given_up) = (f32::INFINITY, 0, false);
         self.best.clear();
         lists.for_each(|list| self.best.extend_from_slice(list.pairs()));
         if self.best.len() > pass.k {
@@ -318,12 +345,17 @@ impl Decision {
         self.positions.extend(self.best.iter().map(|&pair| unpack(pair).1));
         self.positions.sort_unstable();
         self.promising.clone_from(&self.positions);
+        // No list was ever full then, so none has left a row out.
+        self.complete = self.positions.len() < pass.k;
         self.best.clear();
         self.compute(direct, pass, q);
     }
 
     /// Takes the rows that their bounds do not exclude.
     fn look(&mut self, direct: &Direct<'_>, pass: &Pass<'_>, q: usize, look: &Look) {
+        if self.given_up {
+            return;
+        }
         let coded = pass.coded;
         let query = pass.queries.start + q;
         let code = (coded.queries.query(query), &coded.queries.terms[query]);
@@ -344,13 +376,14 @@ impl Decision {
 
     /// The direct keys of `positions`, and the threshold that follows.
     fn compute(&mut self, direct: &Direct<'_>, pass: &Pass<'_>, q: usize) {
-        let Decision { best, threshold, positions, keys, computed, .. } = self;
+        let Decision { best, threshold, positions, keys, computed, given_up, .. } = self;
         if positions.is_empty() {
             return;
         }
         keys.resize(positions.len(), 0.0);
         direct.keys_of(pass.queries.start + q, Picks::List(positions), keys);
         *computed += positions.len();
+        *given_up = *computed > 1024 + pass.k + pass.picks.len() / MOST_KEYS;
         let before = best.len();
         best.extend(keys.iter().zip(&*positions).filter(|&(key, _)| key <= threshold).map(|(&key, &p)| pack(key, p)));
         if best.len() >= pass.k && best.len() > before {

@@ -20,6 +20,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use crate::engine::{Candidates, Engine, EngineError, Input, Output, Task, room};
+use crate::kernels::codes::MOST_DIM;
 use crate::kernels::search::screens;
 use crate::plan::{Plan, Problem, Screen, Step};
 use crate::stats::{Ceilings, SearchStats};
@@ -65,6 +66,14 @@ pub(crate) struct Scratch {
     looks: Vec<coded::Look>,
     least: Vec<[f32; 4]>,
     refined: usize,
+}
+
+impl Scratch {
+    /// Bytes of what grows with batches, rows and k.
+    fn bytes_held(&self) -> usize {
+        let looks = self.looks.capacity() * size_of::<coded::Look>();
+        self.lists.iter().map(TopK::bytes).sum::<usize>() + looks + self.least.capacity() * 16
+    }
 }
 
 /// What flows from step to step.
@@ -147,9 +156,9 @@ impl CpuEngine {
 
     /// Takes scratch back, unless it has grown out of proportion.
     fn keep(&self, scratch: Vec<Scratch>) {
-        const MOST: usize = 32 << 20;
+        const MOST: usize = 48 << 20;
         let mut kept = self.kept_scratch();
-        kept.extend(scratch.into_iter().filter(|s| s.lists.iter().map(TopK::bytes).sum::<usize>() < MOST));
+        kept.extend(scratch.into_iter().filter(|s| s.bytes_held() < MOST));
         kept.truncate(2 * self.threads);
     }
 
@@ -293,7 +302,7 @@ impl Engine for CpuEngine {
 
     fn wants_codes(&self, problem: &Problem) -> bool {
         // Fewer rows are searched at once, more neighbours leave little to exclude.
-        problem.rows >= 4096 && problem.dtype != DType::Bits && screens(problem.metric)
+        problem.rows >= 4096 && problem.dim <= MOST_DIM && problem.dtype != DType::Bits && screens(problem.metric)
     }
 
     fn ceilings(&self) -> Ceilings {

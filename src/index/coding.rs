@@ -1,7 +1,7 @@
 //! The codes of an index: trained when they are first wanted, kept in step with the rows.
 
 use std::ops::Range;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, TryLockError};
 
 use crate::codec::int8::Coder;
 use crate::engine::{Engine, EngineError, Tag};
@@ -22,6 +22,9 @@ pub(crate) struct Coding {
 /// How many times more rows than at training, or more loss a row, make a new code worth its while.
 const OUTGROWN: usize = 8;
 const OUTDATED: f64 = 2.0;
+
+/// Changed rows that are coded one by one; more are coded with all others.
+const MOST_STALE: usize = 256;
 
 impl Coding {
     pub fn new(coder: Coder, codes: Codes) -> Coding {
@@ -46,54 +49,72 @@ fn loss(codes: &Codes, rows: Range<usize>) -> f64 {
     lost.sum::<f64>() / rows.len().max(1) as f64
 }
 
-/// The codes that an index may have.
+/// The codes that an index may have. Nobody waits for them: while one search makes codes, all others do without.
 #[derive(Debug, Default)]
 pub(crate) struct Keeper {
     state: RwLock<State>,
+    /// Held by whoever makes codes, never waited for. (A thread that makes them may be given another search by its pool.)
+    making: Mutex<()>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct State {
     coding: Option<Arc<Coding>>,
     /// Rows whose codes are of what they were before.
     stale: Vec<u32>,
 }
 
+impl State {
+    fn fresh(&self, rows: usize) -> Option<Arc<Coding>> {
+        let coding = self.coding.as_ref()?;
+        (coding.codes.rows() == rows && self.stale.is_empty()).then(|| coding.clone())
+    }
+}
+
 impl Keeper {
-    pub fn of(coding: Option<Coding>) -> Keeper {
-        Keeper { state: RwLock::new(State { coding: coding.map(Arc::new), stale: Vec::new() }) }
+    pub fn of(coding: Coding) -> Keeper {
+        let state = State { coding: Some(Arc::new(coding)), stale: Vec::new() };
+        Keeper { state: RwLock::new(state), making: Mutex::default() }
+    }
+
+    fn state(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The codes there are, whether or not they are up to date.
     pub fn present(&self) -> Option<Arc<Coding>> {
-        self.state.read().unwrap_or_else(PoisonError::into_inner).coding.clone()
+        self.state().coding.clone()
     }
 
-    /// The codes of exactly these rows; made, extended or learnt anew as need be.
+    /// The codes of exactly so many rows as they are now, if they exist.
+    pub fn fresh(&self, rows: usize) -> Option<Arc<Coding>> {
+        self.state().fresh(rows)
+    }
+
+    /// The codes of exactly these rows; made, extended or learnt anew as need be. None while somebody else does that.
     pub fn current(
         &self,
         engine: &dyn Engine,
         metric: Metric,
         rows: &RowsView<'_>,
         norms: &[f32],
-    ) -> Result<Arc<Coding>, EngineError> {
-        let fits = |state: &State| {
-            let coding = state.coding.as_ref()?;
-            (coding.codes.rows() == rows.rows() && state.stale.is_empty()).then(|| coding.clone())
+    ) -> Result<Option<Arc<Coding>>, EngineError> {
+        if let Some(coding) = self.fresh(rows.rows()) {
+            return Ok(Some(coding));
+        }
+        let _making = match self.making.try_lock() {
+            Ok(guard) => guard,
+            Err(TryLockError::Poisoned(guard)) => guard.into_inner(),
+            Err(TryLockError::WouldBlock) => return Ok(None),
         };
-        if let Some(coding) = fits(&self.state.read().unwrap_or_else(PoisonError::into_inner)) {
-            return Ok(coding);
+        let before = self.state().clone();
+        if let Some(coding) = before.fresh(rows.rows()) {
+            return Ok(Some(coding));
         }
-        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        // Somebody else may have done it meanwhile.
-        if let Some(coding) = fits(&state) {
-            return Ok(coding);
-        }
-        let coding = match state.coding.take() {
+        let coding = match before.coding {
             Some(coding) if rows.rows() < OUTGROWN * coding.trained => {
                 let mut coding = Arc::unwrap_or_clone(coding);
-                let stale = std::mem::take(&mut state.stale);
-                coding.follow(engine, rows, norms, &stale)?;
+                coding.follow(engine, rows, norms, before.stale)?;
                 if loss(&coding.codes, 0..rows.rows()) > OUTDATED * coding.loss {
                     coding = Coding::train(engine, metric, rows, norms)?;
                 }
@@ -101,8 +122,10 @@ impl Keeper {
             }
             _ => Coding::train(engine, metric, rows, norms)?,
         };
-        state.stale.clear();
-        Ok(state.coding.insert(Arc::new(coding)).clone())
+        let coding = Arc::new(coding);
+        let state = State { coding: Some(coding.clone()), stale: Vec::new() };
+        *self.state.write().unwrap_or_else(PoisonError::into_inner) = state;
+        Ok(Some(coding))
     }
 
     /// A row was replaced.
@@ -136,18 +159,22 @@ impl Coding {
         engine: &dyn Engine,
         rows: &RowsView<'_>,
         norms: &[f32],
-        stale: &[u32],
+        mut stale: Vec<u32>,
     ) -> Result<(), EngineError> {
-        let done = self.codes.rows();
-        for &position in stale {
-            let p = position as usize;
+        stale.sort_unstable();
+        stale.dedup();
+        if stale.len() > MOST_STALE {
+            (self.codes, self.tag) = (Codes::default(), Tag::new());
+            stale.clear();
+        } else if !stale.is_empty() {
+            self.tag.bump();
+        }
+        for p in stale.into_iter().map(|p| p as usize) {
             let mut one = Codes::default();
             self.coder.encode(engine, &rows.slice(p, p + 1), &norms[p..=p], &mut one)?;
             self.codes.replace(p, &one);
         }
-        if !stale.is_empty() {
-            self.tag.bump();
-        }
+        let done = self.codes.rows();
         self.coder.encode(engine, &rows.slice(done, rows.rows()), &norms[done..], &mut self.codes)
     }
 }

@@ -12,7 +12,7 @@ use crate::codec::int8::{Basis, Coder};
 use crate::engine::Device;
 use crate::error::BuildError;
 use crate::format::{LoadError, Matrix, NfFile, NfWriter, SaveError};
-use crate::kernels::codes::{Codes, GROUP, PADDING};
+use crate::kernels::codes::{Codes, GROUP, MOST_DIM, PADDING};
 use crate::plan::Screen;
 use crate::types::{DType, Metric};
 
@@ -121,7 +121,7 @@ impl Flat {
         let view = self.store.view();
         let mut file = NfWriter::create(path)?;
         let runs = self.store.live_runs();
-        let coding = self.store.present_codes().filter(|c| c.codes.rows() == self.store.slots());
+        let coding = self.store.fresh_codes().filter(|_| self.store.norms_in_range());
         let codes = coding.as_ref().and_then(|c| Some((&c.coder, c.codes.select(&runs)?)));
         let mut meta = format!(
             "index Flat\nmetric {}\ndtype {}\ndim {}\nrows {}\nnext_id {}\n",
@@ -205,15 +205,21 @@ fn coding(file: &NfFile, info: &FileInfo, dim: usize) -> Result<Coding, OpenErro
     let kept = FileInfo::number(file, "code_kept")?;
     let components = if kept == 0 { full } else { kept };
     let bytes = file.section("codes")?;
-    if kept > full || dim != components.next_multiple_of(16) || n.checked_mul(dim) != Some(bytes.len()) {
+    let fits =
+        dim <= MOST_DIM && full <= 1 << 24 && kept <= full && components.checked_next_multiple_of(16) == Some(dim);
+    if !fits || n.checked_mul(dim) != Some(bytes.len()) {
         let found = bytes.len();
         return Err(problem(format!(
             "codes of {dim} components ({kept} kept) do not fit {n} rows of {full} in {found} bytes"
         )));
     }
+    // No product below overflows: dim is at most 2^16, full 2^24, and there are n bytes at least.
     let mut terms = floats("code_terms", 4 * n + n.div_ceil(GROUP))?;
     let mut mean = floats("code_space", full + if kept == 0 { 0 } else { dim * full })?;
     let basis = mean.split_off(full);
+    if basis.iter().skip(kept * full).any(|&x| x != 0.0) {
+        return Err(problem(format!("the basis in `code_space` has more than its {kept} rows")));
+    }
     let longest = terms.split_off(4 * n);
     let part = |i: usize| terms[i * n..(i + 1) * n].to_vec();
     let codes = Codes {

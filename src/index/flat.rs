@@ -7,6 +7,7 @@ use super::{Explanation, Index, SearchOptions};
 use crate::engine::Device;
 use crate::error::{BuildError, SearchError};
 use crate::format::Matrix;
+use crate::kernels::codes::MOST_DIM;
 use crate::kernels::search::screens;
 use crate::plan::{Problem, Screen};
 use crate::stats::SearchStats;
@@ -132,7 +133,7 @@ impl Flat {
             Some(screen) if screen != Screen::None && !screens(metric) => {
                 return Err(SearchError::Screen { metric, screen });
             }
-            Some(Screen::Int8) if self.dtype() != DType::Bits && self.store.slots() > 0 => {
+            Some(Screen::Int8) if self.codable() => {
                 self.store.current_codes(&*self.device.host)?;
             }
             Some(Screen::Int8) | None => {}
@@ -156,7 +157,7 @@ impl Flat {
             queries: 1,
         };
         let chosen = self.screen.is_none_or(|s| s == Screen::Int8);
-        if chosen && self.store.norms_in_range() && self.device.engine.wants_codes(&problem) {
+        if chosen && self.codable() && self.device.engine.wants_codes(&problem) {
             self.store.current_codes(&*self.device.host)?;
         }
         Ok(())
@@ -202,10 +203,15 @@ impl Flat {
         Ok(Explanation { device: engine.name(), ceilings: engine.ceilings(), costs: plan.costs(), plan })
     }
 
+    /// Whether the rows can have codes with a proven bound.
+    fn codable(&self) -> bool {
+        let fits = self.dtype() != DType::Bits && self.dim() <= MOST_DIM;
+        fits && self.store.slots() > 0 && self.store.norms_in_range() && screens(self.metric())
+    }
+
     fn checked<'a>(&'a self, queries: RowsView<'a>, options: &SearchOptions) -> Result<Search<'a>, SearchError> {
         let queries = Queries::new(self.metric(), self.dtype(), self.dim(), queries)?;
         let mask = MaskBits::new(&self.store, options.filter.as_ref(), queries.len())?;
-        self.store.ask(queries.len());
         let Device { engine, host } = &self.device;
         Ok(Search { engine: &**engine, host: &**host, store: &self.store, queries, mask })
     }
@@ -239,6 +245,7 @@ impl Index for Flat {
         }
         let mut stats = SearchStats::default();
         let search = self.checked(queries, options)?;
+        self.store.ask(search.queries.len());
         let found = search.nearest(k, options.screen.or(self.screen), &mut stats)?;
         let ids: Vec<u64> = found.positions.iter().map(|&p| self.store.id(p)).collect();
         let value = |(&key, &id): (&f32, &u64)| if id == NO_ID { f32::NAN } else { self.metric().external(key) };

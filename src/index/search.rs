@@ -10,7 +10,7 @@ use super::rowbuf::queries_f32;
 use super::store::{Store, lengths, negative};
 use crate::engine::{Base, Candidates, Coded, Engine, EngineError, Input, Mask, Output, Task};
 use crate::error::SearchError;
-use crate::kernels::codes::QueryCodes;
+use crate::kernels::codes::{MOST_DIM, QueryCodes};
 use crate::kernels::search::{norm_in_range, screens};
 use crate::plan::{Plan, Problem, Screen, Step};
 use crate::stats::SearchStats;
@@ -190,12 +190,10 @@ impl Search<'_> {
         }
     }
 
-    fn run(&self, plan: &Plan, stats: &mut SearchStats) -> Result<Output, EngineError> {
-        let coding = match plan.steps.first() {
-            Some(Step::Search { screen: Screen::Int8, .. }) => Some(self.codes(stats)?),
-            _ => None,
-        };
-        let codes = coding.as_ref().map(|(coding, queries)| Coded { codes: &coding.codes, tag: &coding.tag, queries });
+    fn run(&self, plan: &Plan, coding: Option<&Coding>, stats: &mut SearchStats) -> Result<Output, EngineError> {
+        let queries = coding.map(|coding| self.coded(coding, stats)).transpose()?;
+        let codes = coding.zip(queries.as_ref());
+        let codes = codes.map(|(coding, queries)| Coded { codes: &coding.codes, tag: &coding.tag, queries });
         let task = Task {
             plan,
             base: Base { codes, ..self.store.base() },
@@ -237,14 +235,25 @@ impl Search<'_> {
         Ok(Output::Candidates(refined))
     }
 
-    /// The codes of all rows and of the queries.
-    fn codes(&self, stats: &mut SearchStats) -> Result<(Arc<Coding>, QueryCodes), EngineError> {
+    /// The queries in the code of the rows.
+    fn coded(&self, coding: &Coding, stats: &mut SearchStats) -> Result<QueryCodes, EngineError> {
         let began = Instant::now();
-        let coding = self.store.current_codes(self.host)?;
         let RowsView::F32(queries) = self.queries.view() else { return Err(mismatch("packed bits have no codes")) };
         let queries = coding.coder.queries(self.host, queries, &self.queries.norms)?;
         stats.add_stage("encode", began.elapsed(), false);
-        Ok((coding, queries))
+        Ok(queries)
+    }
+
+    /// The codes of all rows, for a plan that wants them. None when they can't be had now: somebody else is making them,
+    /// or there is no memory for them.
+    fn codes(&self, plan: &Plan, stats: &mut SearchStats) -> Option<Arc<Coding>> {
+        if !matches!(plan.steps.first(), Some(Step::Search { screen: Screen::Int8, .. })) {
+            return None;
+        }
+        let began = Instant::now();
+        let coding = self.store.current_codes(self.host).ok().flatten();
+        stats.add_stage("encode", began.elapsed(), false);
+        coding
     }
 
     /// The plan for the `k` nearest: with the screen asked for, or the one that the engine expects to pay.
@@ -264,6 +273,7 @@ impl Search<'_> {
             return Ok(plan(Screen::None));
         }
         let screen = match screen {
+            Some(Screen::Int8) if problem.dim > MOST_DIM => Screen::F32,
             Some(screen) => screen,
             None if self.codes_pay(&problem, k) => Screen::Int8,
             None if self.engine.wants_screen(&plan(Screen::F32)) => Screen::F32,
@@ -275,7 +285,10 @@ impl Search<'_> {
     /// Whether codes are there, or are worth making for all that has been asked, and the engine would use them.
     fn codes_pay(&self, problem: &Problem, k: usize) -> bool {
         // Many neighbours leave little to exclude.
-        k <= problem.rows / 32 && self.engine.wants_codes(problem) && self.store.asked_enough_for_codes()
+        k <= problem.rows / 32
+            && problem.dim <= MOST_DIM
+            && self.engine.wants_codes(problem)
+            && self.store.asked_enough_for_codes()
     }
 
     fn provable(&self) -> bool {
@@ -294,8 +307,12 @@ impl Search<'_> {
             stats.device = self.engine.name();
             return Ok(Candidates::places(queries, k)?);
         }
-        let plan = self.plan(k, screen)?;
-        let found = candidates(self.run(&plan, stats)?)?;
+        let mut plan = self.plan(k, screen)?;
+        let coding = self.codes(&plan, stats);
+        if coding.is_none() && matches!(plan.steps.first(), Some(Step::Search { screen: Screen::Int8, .. })) {
+            plan = self.plan(k, Some(Screen::F32))?;
+        }
+        let found = candidates(self.run(&plan, coding.as_deref(), stats)?)?;
         let mut answer = widen(found, queries, k)?;
         let started = Instant::now();
         let unproven = unproven(&answer, k.min(self.store.slots()));
@@ -352,7 +369,7 @@ impl Search<'_> {
         }
         let metric = self.store.metric();
         // `external` is its own inverse.
-        match self.run(&Plan::range(self.problem(), metric.external(radius)), stats)? {
+        match self.run(&Plan::range(self.problem(), metric.external(radius)), None, stats)? {
             Output::Range { offsets, keys, positions } => Ok(RangeHits {
                 offsets,
                 ids: positions.into_iter().map(|p| self.store.id(p)).collect(),

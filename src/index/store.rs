@@ -22,6 +22,9 @@ const MAX_ROWS: usize = u32::MAX as usize - 1;
 /// Queries that cost about as much as coding all rows: each row is multiplied with some hundreds of directions.
 const WORTH_CODING: usize = 128;
 
+/// Bytes that codes of a mapped file may take without having been asked for: it was not copied for a reason.
+const MOST_OF_A_FILE: usize = 4 << 30;
+
 #[derive(Debug)]
 pub(crate) struct Store {
     metric: Metric,
@@ -145,13 +148,13 @@ impl Store {
         self.slots() * (self.dtype().row_bytes(self.dim()) + 4) + ids + codes
     }
 
-    /// The codes there are, whether or not they are up to date.
-    pub fn present_codes(&self) -> Option<Arc<Coding>> {
-        self.codes.present()
+    /// The codes of all rows as they are now, if they exist.
+    pub fn fresh_codes(&self) -> Option<Arc<Coding>> {
+        self.codes.fresh(self.slots())
     }
 
-    /// The codes of all rows, made now if need be.
-    pub fn current_codes(&self, engine: &dyn Engine) -> Result<Arc<Coding>, EngineError> {
+    /// The codes of all rows, made now if need be; none while another search makes them.
+    pub fn current_codes(&self, engine: &dyn Engine) -> Result<Option<Arc<Coding>>, EngineError> {
         self.codes.current(engine, self.metric, &self.view(), &self.norms)
     }
 
@@ -162,12 +165,16 @@ impl Store {
 
     /// Whether codes exist, or the queries so far have cost as much as making them would.
     pub fn asked_enough_for_codes(&self) -> bool {
-        self.asked.load(Ordering::Relaxed) >= WORTH_CODING || self.codes.present().is_some()
+        // Learning the subspace takes some dim^3 operations, whatever the rows.
+        let (n, dim) = (self.slots().max(1), self.dim());
+        let worth = WORTH_CODING + 8 * dim * dim / n;
+        let small = matches!(self.rows, Rows::Owned(_)) || n * dim <= MOST_OF_A_FILE;
+        self.codes.present().is_some() || (small && self.asked.load(Ordering::Relaxed) >= worth)
     }
 
     /// Codes of all rows that exist already.
     pub fn set_codes(&mut self, coding: Coding) {
-        self.codes = Keeper::of(Some(coding));
+        self.codes = Keeper::of(coding);
     }
 
     pub fn forget_codes(&mut self) {

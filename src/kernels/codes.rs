@@ -9,13 +9,14 @@
 //!
 //! (Cauchy-Schwarz for each part; p gathers the query's own residual and all rounding, `docs/numerics.md`).
 
-use super::search::norm_in_range;
-
 /// Rows that share one entry of [`Codes::longest`].
 pub const GROUP: usize = 64;
 
 /// Bytes that may be read past the last code.
 pub const PADDING: usize = 64;
+
+/// Most components of a code: products of longer ones would not fit in 32 bits with any certainty.
+pub const MOST_DIM: usize = 1 << 16;
 
 /// What is added to a code's components to store them as bytes.
 pub const BIAS: i32 = 128;
@@ -111,9 +112,4 @@ pub fn estimate(codes: &Codes, row: usize, query: &QueryTerms, product: i32) -> 
 /// How far the key may lie below its estimate.
 pub fn width(codes: &Codes, row: usize, query: &QueryTerms) -> f32 {
     codes.residual[row] * query.length + codes.tail[row] * query.tail + codes.longest[row / GROUP] * query.error
-}
-
-/// Whether codes with a proven bound exist for a vector of this length.
-pub fn codable(norm: f32) -> bool {
-    norm_in_range(norm)
 }
