@@ -39,7 +39,7 @@ pub(super) fn roofs(machine: &Machine) -> Result<Roofs, ShaderError> {
     for (unit, wgsl, operations, how) in ARITHMETIC {
         roofs.peaks.push(peak(machine, unit, wgsl, operations, how));
     }
-    let note = "no kernel of this version uses cooperative matrices".to_owned();
+    let note = "their rate is not measured yet".to_owned();
     roofs.peaks.push(Peak { unit: Unit::Matrix, operations_per_second: None, note });
     let nothing = prepare(machine, NOTHING, [16, 16])?;
     let mut launches = Vec::new();
