@@ -110,8 +110,12 @@ fn check_everywhere(set: &Set, cpu_queries: usize, gpu_queries: usize) {
     let cpu = Device::cpu();
     let mut index = Flat::from_matrix(&cpu, set.base.clone(), set.metric, None).unwrap();
     set.check(&mut index, &cpu, cpu_queries, &[1, 10, 100, 1000]);
-    // A single query takes another path than a batch.
+    // Behind codes, where they pay: batches, and a single query, which takes another path.
+    index.prepare().unwrap();
+    set.check(&mut index, &cpu, 8.min(cpu_queries), &[1, 10, 100, 1000]);
     set.check(&mut index, &cpu, 1, &[10]);
+    let (_, stats) = index.search_with(set.queries.view().slice(0, 1), 10, &SearchOptions::default()).unwrap();
+    assert_eq!(stats.kernels.iter().any(|k| k.contains("int8")), index.len() >= 4096, "{stats:?}");
     for gpu in gpus() {
         set.check(&mut index, &gpu, gpu_queries, &[10, 1000]);
         set.check(&mut index, &gpu, 1, &[1, 100]);
