@@ -7,6 +7,7 @@
 //! is the plain scan.
 
 use std::ops::Range;
+use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
@@ -126,8 +127,8 @@ impl CpuEngine {
         let (queries, dim) = (pass.queries.len(), pass.coded.codes.dim);
         let began = Instant::now();
         let spans = pass.picks.len().div_ceil(pass.span);
-        let mut kept = self.kept_scratch().pop().unwrap_or_default();
-        let mut buffer = std::mem::take(&mut kept.least);
+        let kept = || self.bounds.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut buffer = std::mem::take(&mut *kept());
         let across = queries.next_multiple_of(TOGETHER);
         if buffer.len() < spans * across {
             buffer.resize(spans * across, [0.0; 4]);
@@ -143,9 +144,8 @@ impl CpuEngine {
         let least = Bounds { places: least, across, chunk };
         let decided = self.decide(task, pass, &scratch, &least, out);
         stats.add_stage("refine", began.elapsed(), false);
-        kept.least = buffer;
+        *kept() = buffer;
         self.keep(scratch);
-        self.keep(vec![kept]);
         let rows = &task.base.rows;
         stats.refined += decided as u64;
         stats.bytes_read += (pass.picks.len() * (dim + 16) + decided * rows.dtype().row_bytes(rows.dim())) as u64;
@@ -290,9 +290,12 @@ impl Pass<'_> {
         let Scratch { lists, thresholds, bytes, lower, .. } = s;
         let (codes, across) = (self.coded.codes, self.queries.len().next_multiple_of(TOGETHER));
         self.shared.meet(thresholds);
-        least.fill([f32::INFINITY; 4]);
         let spans = least.len() / across;
         for i in 0..spans {
+            // Span by span, so that they are still in the cache when they are lowered.
+            for block in (i..least.len() / TOGETHER).step_by(spans) {
+                least[block * TOGETHER..(block + 1) * TOGETHER].fill([f32::INFINITY; 4]);
+            }
             let (span, places) = (first + i, &mut least[i * TOGETHER..]);
             let rows = span * self.span..self.picks.len().min((span + 1) * self.span);
             for start in rows.clone().step_by(MAX_PANEL) {

@@ -46,6 +46,8 @@ pub struct CpuEngine {
     /// One thread fewer than work, as the caller works too; none for one thread.
     pool: Option<rayon::ThreadPool>,
     scratch: Mutex<Vec<Scratch>>,
+    /// The least bounds of the last search behind codes; its memory serves the next.
+    bounds: Mutex<Vec<[f32; 4]>>,
     ceilings: OnceLock<Ceilings>,
 }
 
@@ -64,7 +66,6 @@ pub(crate) struct Scratch {
     lower: Vec<(usize, f32)>,
     decisions: Vec<coded::Decision>,
     looks: Vec<coded::Look>,
-    least: Vec<[f32; 4]>,
     refined: usize,
 }
 
@@ -72,7 +73,7 @@ impl Scratch {
     /// Bytes of what grows with batches, rows and k.
     fn bytes_held(&self) -> usize {
         let looks = self.looks.capacity() * size_of::<coded::Look>();
-        self.lists.iter().map(TopK::bytes).sum::<usize>() + looks + self.least.capacity() * 16
+        self.lists.iter().map(TopK::bytes).sum::<usize>() + looks
     }
 }
 
@@ -100,7 +101,14 @@ impl CpuEngine {
                 helpers /= 2;
             }
         }
-        CpuEngine { token, threads: helpers + 1, pool, scratch: Mutex::default(), ceilings: OnceLock::new() }
+        CpuEngine {
+            token,
+            threads: helpers + 1,
+            pool,
+            scratch: Mutex::default(),
+            bounds: Mutex::default(),
+            ceilings: OnceLock::new(),
+        }
     }
 
     /// The vector instructions in use.
@@ -156,7 +164,7 @@ impl CpuEngine {
 
     /// Takes scratch back, unless it has grown out of proportion.
     fn keep(&self, scratch: Vec<Scratch>) {
-        const MOST: usize = 48 << 20;
+        const MOST: usize = 32 << 20;
         let mut kept = self.kept_scratch();
         kept.extend(scratch.into_iter().filter(|s| s.bytes_held() < MOST));
         kept.truncate(2 * self.threads);

@@ -47,7 +47,7 @@ pub fn run(args: &InfoArgs) -> Result<()> {
     for (i, s) in nf.sections().iter().enumerate() {
         let head = if i == 0 { "sections" } else { "" };
         let size = ui::bytes(s.len);
-        let _ = writeln!(text, "  {head:<9} {:<6} {size:>10} at byte {:<8} crc32 {:08x}", s.name, s.offset, s.crc32);
+        let _ = writeln!(text, "  {head:<9} {:<10} {size:>10} at byte {:<8} crc32 {:08x}", s.name, s.offset, s.crc32);
     }
     let sections: Vec<_> = nf
         .sections()
