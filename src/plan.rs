@@ -175,6 +175,14 @@ impl Plan {
         Plan { problem, steps }
     }
 
+    /// What the first step computes keys by; [`Screen::None`] when it is no search.
+    pub fn screen(&self) -> Screen {
+        match self.steps.first() {
+            Some(Step::Search { screen, .. }) => *screen,
+            _ => Screen::None,
+        }
+    }
+
     /// Every row within a radius, given as an internal key.
     pub fn range(problem: Problem, key: f32) -> Plan {
         Plan { problem, steps: vec![Step::Range { key }] }

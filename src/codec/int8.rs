@@ -46,7 +46,7 @@ pub(crate) struct Coder {
 impl Coder {
     /// The codes for a metric, from its parts.
     pub fn new(metric: Metric, mean: Vec<f32>, basis: Option<Basis>, dim: usize) -> Coder {
-        let mean_length = length(mean.iter().map(|&x| f64::from(x)));
+        let mean_length = length(&mean);
         let full = mean.len();
         // One product of a row with a direction errs at most `(full / 4 + 16) u` times both lengths.
         let skew = basis.as_ref().map_or(2.0 * U, |basis| {
@@ -157,14 +157,19 @@ impl Coder {
         let long = square.sqrt();
         // For cosine the vector was rounded once when it was divided.
         let long = if self.metric == Metric::Cosine { long + 2.0 * U } else { long };
-        let inside = (length(y.iter().map(|&x| f64::from(x))) - self.skew * long).max(0.0);
-        let tail = (long * long - inside * inside).max(0.0).sqrt();
+        let tail = self.tail(y, long);
         let square = match self.metric {
             Metric::L2 => square * (1.0 - self.slack()),
             Metric::Cosine => -with_mean,
             _ => 0.0,
         };
         RowTerms { square: down(square), scale, residual: up(residual), tail: up(tail), length: up(long) }
+    }
+
+    /// At least the length of the part outside of the subspace, of a vector of at most this length and its projection.
+    fn tail(&self, y: &[f32], long: f64) -> f64 {
+        let inside = (length(y) - self.skew * long).max(0.0);
+        (long * long - inside * inside).max(0.0).sqrt()
     }
 
     /// What all rounding of a key by expansion and of the direct pass is at most, relative to `|z|^2 + |g|^2`.
@@ -206,7 +211,7 @@ impl Coder {
                 Metric::L2 => out.iter_mut().zip(query).zip(&self.mean).for_each(|((o, x), m)| *o = x - m),
                 Metric::InnerProduct => out.copy_from_slice(queries.row(q)),
                 _ => {
-                    let norm = length(query.clone().map(|&x| f64::from(x)));
+                    let norm = length(queries.row(q));
                     let norm = if norm > 0.0 { norm } else { 1.0 };
                     let less_mean = |x: f32, m: f32| (f64::from(x) / norm - f64::from(m)) as f32;
                     out.iter_mut().zip(query).zip(&self.mean).for_each(|((o, &x), &m)| *o = less_mean(x, m));
@@ -230,10 +235,9 @@ impl Coder {
     /// The code of a query from `g`, its projection, its own length and its product with the mean.
     fn query(&self, g: &[f32], y: &[f32], norm: f64, with_mean: f64, bytes: &mut [i8]) -> QueryTerms {
         let (scale, lost) = quantise(y, |i, w| bytes[i] = w as i8);
-        let coded = f64::from(scale) * length(bytes.iter().map(|&w| f64::from(w)));
-        let long = length(g.iter().map(|&x| f64::from(x))) * (1.0 + 2.0 * U);
-        let inside = (length(y.iter().map(|&x| f64::from(x))) - self.skew * long).max(0.0);
-        let tail = (long * long - inside * inside).max(0.0).sqrt();
+        let coded = f64::from(scale) * bytes.iter().map(|&w| f64::from(w) * f64::from(w)).sum::<f64>().sqrt();
+        let long = length(g) * (1.0 + 2.0 * U);
+        let tail = self.tail(y, long);
         let skew = self.skew;
         let error = lost * (1.0 + skew) + (2.0 * skew + 3.0 * skew * skew) * long + 128.0 * U * long;
         let direct = (self.mean.len() as f64 / 4.0 + 16.0) * U;
@@ -349,7 +353,7 @@ impl Codes {
 fn unit(metric: Metric, rows: &RowsView<'_>, norms: &[f32], r: usize, out: &mut [f32]) {
     rows.row_f32(r, out);
     if metric == Metric::Cosine && norms[r] > 0.0 {
-        let norm = length(out.iter().map(|&x| f64::from(x)));
+        let norm = length(out);
         out.iter_mut().for_each(|x| *x = (f64::from(*x) / norm) as f32);
     }
 }
@@ -361,7 +365,7 @@ fn quantise(y: &[f32], mut write: impl FnMut(usize, i32)) -> (f32, f64) {
     let per_unit = if most > f32::MIN_POSITIVE { 127.0 / most } else { 0.0 };
     if !per_unit.is_finite() || per_unit == 0.0 {
         (0..y.len()).for_each(|i| write(i, 0));
-        return (0.0, length(y.iter().map(|&x| f64::from(x))));
+        return (0.0, length(y));
     }
     // Adding and taking off 1.5 * 2^23 rounds to the nearest integer.
     let integer = |x: f32| (x * per_unit + 12_582_912.0) - 12_582_912.0;
@@ -470,8 +474,8 @@ fn dot(a: &[f32], b: &[f32]) -> f64 {
     a.iter().zip(b).map(|(&x, &y)| f64::from(x) * f64::from(y)).sum()
 }
 
-fn length(x: impl Iterator<Item = f64>) -> f64 {
-    x.map(|a| a * a).sum::<f64>().sqrt()
+fn length(x: &[f32]) -> f64 {
+    dot(x, x).sqrt()
 }
 
 /// An f32 at least as large (for a number that is not negative), with room for the f64 sums behind it.
@@ -502,7 +506,7 @@ mod tests {
     }
 
     fn lengths(rows: &[f32], dim: usize) -> Vec<f32> {
-        rows.chunks_exact(dim).map(|row| length(row.iter().map(|&x| f64::from(x))) as f32).collect()
+        rows.chunks_exact(dim).map(|row| length(row) as f32).collect()
     }
 
     fn view(rows: &[f32], dim: usize) -> MatrixView<'_, f32> {

@@ -173,27 +173,22 @@ impl CpuEngine {
             |s| s.refined = 0,
             |mine, (group, ((keys, positions), bounds))| {
                 let queries = group * TOGETHER..group * TOGETHER + bounds.len();
-                let Scratch { decisions, refined, thresholds: limits, masks, looks, .. } = mine;
+                let Scratch { decisions, refined, looks, .. } = mine;
                 decisions.resize_with(TOGETHER, Decision::default);
                 for (q, decision) in queries.clone().zip(&mut *decisions) {
                     decision.begin(&direct, pass, q, scratch.iter().map(|s| &s.lists[q]));
                 }
-                limits.clear();
-                limits.extend(decisions.iter().flat_map(|d| [d.threshold; 4]));
-                masks.resize((4 * TOGETHER).div_ceil(64), 0);
+                let mut limits = [0.0; 4 * TOGETHER];
+                limits.chunks_mut(4).zip(&*decisions).for_each(|(four, d)| four.fill(d.threshold));
                 looks.clear();
                 for (span, least) in least.of(group).enumerate() {
-                    bytes::not_above(self.token, least.as_flattened(), limits, masks);
-                    for (word, &mask) in masks.iter().enumerate() {
-                        each_bit(mask, |bit| {
-                            let (query, fourth) = ((word * 64 + bit) / 4, bit % 4);
-                            // Places behind the last query hold anything.
-                            let wanted = decisions.get(query).is_some_and(|d| !d.complete && !d.given_up);
-                            if query < queries.len() && wanted {
-                                looks.push(Look { query, span, fourth });
-                            }
-                        });
-                    }
+                    each_bit(bytes::not_above(self.token, least, &limits), |bit| {
+                        let (query, fourth) = (bit / 4, bit % 4);
+                        // Places behind the last query hold anything.
+                        if query < queries.len() && !decisions[query].complete && !decisions[query].given_up {
+                            looks.push(Look { query, span, fourth });
+                        }
+                    });
                     if looks.len() >= LOOKS {
                         pass.look(&direct, queries.start, decisions, looks);
                     }
@@ -229,10 +224,11 @@ struct Bounds<'a> {
 
 impl Bounds<'_> {
     /// Those of one group, span by span.
-    fn of(&self, group: usize) -> impl Iterator<Item = &[[f32; 4]]> {
+    fn of(&self, group: usize) -> impl Iterator<Item = &[f32; 4 * TOGETHER]> {
         self.places.chunks(self.chunk * self.across).flat_map(move |chunk| {
             let spans = chunk.len() / self.across;
-            chunk[group * spans * TOGETHER..(group + 1) * spans * TOGETHER].chunks_exact(TOGETHER)
+            let group = &chunk[group * spans * TOGETHER..(group + 1) * spans * TOGETHER];
+            group.as_flattened().as_chunks().0
         })
     }
 }

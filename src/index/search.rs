@@ -247,7 +247,7 @@ impl Search<'_> {
     /// The codes of all rows, for a plan that wants them. None when they can't be had now: somebody else is making them,
     /// or there is no memory for them.
     fn codes(&self, plan: &Plan, stats: &mut SearchStats) -> Option<Arc<Coding>> {
-        if !matches!(plan.steps.first(), Some(Step::Search { screen: Screen::Int8, .. })) {
+        if plan.screen() != Screen::Int8 {
             return None;
         }
         let began = Instant::now();
@@ -309,7 +309,7 @@ impl Search<'_> {
         }
         let mut plan = self.plan(k, screen)?;
         let coding = self.codes(&plan, stats);
-        if coding.is_none() && matches!(plan.steps.first(), Some(Step::Search { screen: Screen::Int8, .. })) {
+        if coding.is_none() && plan.screen() == Screen::Int8 {
             plan = self.plan(k, Some(Screen::F32))?;
         }
         let found = candidates(self.run(&plan, coding.as_deref(), stats)?)?;
@@ -322,8 +322,8 @@ impl Search<'_> {
         }
         if !unproven.is_empty() {
             // A screen of more bits first: it excludes nearly all that can be excluded.
-            let next = match plan.steps.first() {
-                Some(Step::Search { screen: Screen::Int8 | Screen::F16, .. }) => Screen::F32,
+            let next = match plan.screen() {
+                Screen::Int8 | Screen::F16 => Screen::F32,
                 _ => Screen::None,
             };
             self.again(&unproven, k, next, &mut answer, stats)?;

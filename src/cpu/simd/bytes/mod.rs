@@ -184,35 +184,28 @@ pub(crate) fn suspects(
     token.run_on_bytes(OneQuery { query, codes, picks, threshold, each });
 }
 
-/// Sets bit i of `masks` where `values[i] <= limits[i]`.
-pub(crate) fn not_above(token: Token, values: &[f32], limits: &[f32], masks: &mut [u64]) {
-    assert!(values.len() == limits.len() && masks.len() == values.len().div_ceil(64));
-    token.run(NotAbove { values, limits, masks });
+/// Bit i is set where `values[i] <= limits[i]`.
+pub(crate) fn not_above(token: Token, values: &[f32; 64], limits: &[f32; 64]) -> u64 {
+    token.run(NotAbove { values, limits })
 }
 
 struct NotAbove<'a> {
-    values: &'a [f32],
-    limits: &'a [f32],
-    masks: &'a mut [u64],
+    values: &'a [f32; 64],
+    limits: &'a [f32; 64],
 }
 
 impl super::Kernel for NotAbove<'_> {
-    type Output = ();
+    type Output = u64;
 
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        for (i, mask) in self.masks.iter_mut().enumerate() {
-            *mask = 0;
-            for at in (i * 64..self.values.len().min(i * 64 + 64)).step_by(S::LANES) {
-                let n = self.values.len() - at;
-                // SAFETY: whole vectors are read only where there are any.
-                let (x, y) = unsafe {
-                    let (x, y) = (self.values.as_ptr().add(at), self.limits.as_ptr().add(at));
-                    if n >= S::LANES { (s.load(x), s.load(y)) } else { (s.load_part(x, n), s.load_part(y, n)) }
-                };
-                *mask |= (u64::from(s.not_above(x, y)) & below(n)) << (at - i * 64);
-            }
+    fn run<S: Simd>(self, s: S) -> u64 {
+        let mut mask = 0;
+        for at in (0..64).step_by(S::LANES) {
+            // SAFETY: LANES divides 64, so a whole vector is left at `at` in both.
+            let (x, y) = unsafe { (s.load(self.values.as_ptr().add(at)), s.load(self.limits.as_ptr().add(at))) };
+            mask |= u64::from(s.not_above(x, y)) << at;
         }
+        mask
     }
 }
 
