@@ -86,7 +86,7 @@ static DISTANCE: Kernel = Kernel {
     verb: "distance",
     entry: "distance",
     wgsl: include_str!("../../shaders/distance.wgsl"),
-    libs: &[lib::ROWS, lib::MATH, lib::ORDER, lib::METRIC, lib::TILE],
+    libs: &[lib::ROWS, lib::MATH, lib::ORDER, lib::METRIC, lib::LOAD, lib::TILE],
     pairs: &[],
     bindings: &[
         ROWS,

@@ -79,7 +79,7 @@ static COUNT: Kernel = Kernel {
     verb: "range",
     entry: "range_count",
     wgsl: include_str!("../../shaders/range.wgsl"),
-    libs: &[lib::ROWS, lib::MATH, lib::ORDER, lib::METRIC, lib::TILE],
+    libs: &[lib::ROWS, lib::MATH, lib::ORDER, lib::METRIC, lib::LOAD, lib::TILE],
     pairs: &[],
     bindings: &[
         distance::ROWS,

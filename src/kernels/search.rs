@@ -94,7 +94,7 @@ static SEARCH: Kernel = Kernel {
     verb: "search",
     entry: "search",
     wgsl: include_str!("../../shaders/search.wgsl"),
-    libs: &[lib::ROWS, lib::MATH, lib::ORDER, lib::METRIC, lib::TILE, lib::HEAP],
+    libs: &[lib::ROWS, lib::MATH, lib::ORDER, lib::METRIC, lib::LOAD, lib::TILE, lib::HEAP],
     pairs: &[lib::CLAIM],
     bindings: &[
         distance::ROWS,

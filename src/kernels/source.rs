@@ -22,6 +22,8 @@ pub(super) mod lib {
     pub const METRIC: &str = include_str!("../../shaders/lib/metric.wgsl");
     /// Keys in an order that integers have.
     pub const ORDER: &str = include_str!("../../shaders/lib/order.wgsl");
+    /// Queries and rows of a tile, brought to workgroup memory.
+    pub const LOAD: &str = include_str!("../../shaders/lib/load.wgsl");
     /// Tiles of queries and rows.
     pub const TILE: &str =
         concat!(include_str!("../../shaders/lib/pairs.wgsl"), include_str!("../../shaders/lib/tile.wgsl"));

@@ -145,7 +145,7 @@ static CODES: Kernel = Kernel {
     verb: "search",
     entry: "search_codes",
     wgsl: include_str!("../../../shaders/search/codes.wgsl"),
-    libs: &[lib::ORDER, lib::TILE_CODES, lib::HEAP, lib::BOUND],
+    libs: &[lib::ORDER, lib::LOAD, lib::TILE_CODES, lib::HEAP, lib::BOUND],
     pairs: &[lib::CLAIM],
     bindings: &[
         distance::ROWS,
