@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use crate::kernels::Mask;
 use crate::kernels::codes::{Codes, QueryCodes};
+use crate::kernels::lists::{Lists, Prepared, Probes};
 use crate::plan::{Plan, Problem};
 use crate::stats::{Ceilings, SearchStats};
 use crate::types::RowsView;
@@ -104,6 +105,21 @@ pub enum Input<'a> {
     },
     /// Keys `[queries, rows]`.
     Matrix(&'a [f32]),
+    /// What `Scan` works on, instead of base and queries, which are empty then.
+    Lists(Listed<'a>),
+}
+
+/// Lists, and what is asked of them.
+#[derive(Clone, Copy, Debug)]
+pub struct Listed<'a> {
+    /// Codes of rows.
+    pub lists: &'a Lists,
+    /// A name for the lists, by which an engine may keep a copy of them; another epoch when anything has changed.
+    pub tag: &'a Tag,
+    /// The queries as the lists' form takes them.
+    pub queries: &'a Prepared,
+    /// Where to look.
+    pub probes: Probes<'a>,
 }
 
 /// The best rows of each query: `[queries, width]`, smallest (key, position) first. Places that are not
@@ -145,7 +161,7 @@ impl Candidates {
 /// What the last step gives.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Output {
-    /// After `Search`, `Refine` and `SelectK`.
+    /// After `Search`, `Scan`, `Refine` and `SelectK`.
     Candidates(Candidates),
     /// Keys `[queries, rows]`, after `Distance`.
     Matrix(Vec<f32>),

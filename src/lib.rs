@@ -58,7 +58,10 @@ pub use engine::{Device, EngineError};
 pub use error::{BuildError, DeviceError, SearchError};
 #[cfg(feature = "gpu")]
 pub use gpu::{AdapterReport, adapters};
-pub use index::{Explanation, FileInfo, Flat, Index, IndexSpec, OpenError, SearchOptions, Trial, UnknownSpec};
+pub use index::{
+    CodecSpec, Explanation, FileInfo, Flat, Index, IndexSpec, OpenError, RefineSpec, SearchOptions, TransformSpec,
+    Trial, UnknownSpec,
+};
 pub use kernels::Cost;
 pub use plan::{Norm, Plan, Problem, Screen, Step, UnknownScreen};
 pub use stats::{Ceilings, Peak, Roofs, SearchStats, Stage, Unit};

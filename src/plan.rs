@@ -8,6 +8,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::kernels::lists::Form;
 use crate::kernels::{self, Cost};
 use crate::types::{DType, Metric};
 
@@ -117,6 +118,18 @@ pub enum Step {
         /// How many to keep.
         k: usize,
     },
+    /// The `keep` rows with the smallest keys in the probed lists of each query: gives candidates whose positions are
+    /// slots of the lists.
+    Scan {
+        /// What the codes of the lists consist of.
+        form: Form,
+        /// Lists probed a query at most.
+        probes: usize,
+        /// Lists there are.
+        lists: usize,
+        /// Candidates kept a query, at least 1.
+        keep: usize,
+    },
     /// Every row whose key is at most `key`: gives compressed sparse rows.
     Range {
         /// The radius as an internal key (similarities negated).
@@ -133,6 +146,7 @@ impl Step {
             Step::Search { .. } => "search",
             Step::Refine => "refine",
             Step::SelectK { .. } => "select_k",
+            Step::Scan { .. } => "scan",
             Step::Range { .. } => "range",
         }
     }
@@ -146,6 +160,9 @@ impl fmt::Display for Step {
             Step::Search { screen, keep } => write!(f, "search(screen {screen}, keep {keep})"),
             Step::Refine => write!(f, "refine"),
             Step::SelectK { k } => write!(f, "select_k({k})"),
+            Step::Scan { form, probes, lists, keep } => {
+                write!(f, "scan({form}, {probes} of {lists} lists, keep {keep})")
+            }
             Step::Range { key } => write!(f, "range(key <= {key})"),
         }
     }
@@ -201,7 +218,7 @@ impl Plan {
             .map(|step| {
                 let cost = kernels::cost(&self.problem, step, width);
                 match *step {
-                    Step::Search { keep, .. } => width = keep,
+                    Step::Search { keep, .. } | Step::Scan { keep, .. } => width = keep,
                     Step::SelectK { k } => width = k,
                     _ => {}
                 }

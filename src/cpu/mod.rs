@@ -10,6 +10,7 @@ mod distance;
 mod normalize;
 mod range;
 mod refine;
+mod scan;
 mod search;
 mod select_k;
 mod simd;
@@ -183,6 +184,9 @@ impl CpuEngine {
             (Step::Search { screen, keep }, Flow::Start(_)) => {
                 Flow::Candidates(self.search(task, screen, keep, stats)?)
             }
+            (Step::Scan { keep, .. }, Flow::Start(Input::Lists(listed))) => {
+                Flow::Candidates(self.scan(task, &listed, keep, stats)?)
+            }
             (Step::Range { key }, Flow::Start(_)) => Flow::Done(self.range(task, key, stats)?),
             (Step::Refine, Flow::Start(Input::Positions { positions, width })) => {
                 if positions.len() != task.queries.rows() * width {
@@ -214,6 +218,7 @@ impl CpuEngine {
                 | Step::Search { .. }
                 | Step::Refine
                 | Step::SelectK { .. }
+                | Step::Scan { .. }
                 | Step::Range { .. },
                 _,
             ) => return mismatch(format!("`{step}` cannot work on what the step before it gave")),
@@ -228,6 +233,9 @@ fn mismatch<T>(what: String) -> Result<T, EngineError> {
 /// Whether the parts of a task fit together, so that no index below can be out of bounds.
 fn check(task: &Task<'_>) -> Result<(), EngineError> {
     let (p, rows, queries) = (&task.plan.problem, &task.base.rows, &task.queries);
+    if let Input::Lists(listed) = task.input {
+        return scan::check(task, &listed);
+    }
     let (n, q) = (rows.rows(), queries.rows());
     if (p.rows, p.queries, p.dtype) != (n, q, rows.dtype()) {
         return mismatch(format!(

@@ -3,13 +3,39 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// Which index to build.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub use crate::codec::spec::{CodecSpec, RefineSpec, TransformSpec};
+
+/// Which index to build: transforms, a structure, a codec and what candidates are ranked again from.
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum IndexSpec {
+pub struct IndexSpec {
+    /// What happens to vectors first, in order.
+    pub transforms: Vec<TransformSpec>,
+    /// Inverted lists (`IVF1024`, `BIVF256` for packed bits); without them all rows are looked at.
+    pub lists: Option<usize>,
+    /// How rows are stored in the lists.
+    pub codec: CodecSpec,
+    /// From what the best candidates are ranked again.
+    pub refine: Option<RefineSpec>,
+    /// Whether rows are packed bits (`BFlat`, `BIVF256`).
+    pub binary: bool,
+}
+
+impl IndexSpec {
     /// Exact search over all rows.
-    #[default]
-    Flat,
+    pub const FLAT: IndexSpec =
+        IndexSpec { transforms: Vec::new(), lists: None, codec: CodecSpec::Flat, refine: None, binary: false };
+
+    /// Whether every row is compared as it is, so that answers are exact.
+    pub fn is_flat(&self) -> bool {
+        self.transforms.is_empty() && self.lists.is_none() && self.codec == CodecSpec::Flat
+    }
+}
+
+impl Default for IndexSpec {
+    fn default() -> IndexSpec {
+        IndexSpec::FLAT
+    }
 }
 
 /// A spec that is not known.
@@ -25,7 +51,7 @@ impl FromStr for IndexSpec {
 
     fn from_str(text: &str) -> Result<IndexSpec, UnknownSpec> {
         match text.trim() {
-            "Flat" => Ok(IndexSpec::Flat),
+            "Flat" => Ok(IndexSpec::FLAT),
             other => Err(UnknownSpec { found: other.to_owned() }),
         }
     }
@@ -33,8 +59,6 @@ impl FromStr for IndexSpec {
 
 impl fmt::Display for IndexSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            IndexSpec::Flat => f.write_str("Flat"),
-        }
+        f.write_str("Flat")
     }
 }

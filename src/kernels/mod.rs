@@ -5,10 +5,12 @@
 
 pub mod codes;
 pub mod distance;
+pub mod lists;
 pub mod metric;
 pub mod normalize;
 pub mod range;
 pub mod refine;
+pub mod scan;
 pub mod search;
 pub mod select_k;
 pub mod source;
@@ -48,6 +50,11 @@ pub fn cost(problem: &Problem, step: &Step, width: usize) -> Cost {
         Step::Search { screen, keep } => search::cost(problem, screen, keep),
         Step::Refine => refine::cost(problem, width),
         Step::SelectK { k } => select_k::cost(problem, width, k),
+        Step::Scan { form, probes, lists, keep } => {
+            let share = probes.min(lists) as f64 / lists.max(1) as f64;
+            let rows = problem.rows as f64 * problem.queries as f64 * share;
+            scan::cost(form, problem.dim, rows, problem.queries, keep)
+        }
         Step::Range { .. } => range::cost(problem),
     }
 }
@@ -182,6 +189,7 @@ pub fn registry() -> Vec<&'static Kernel> {
         normalize::kernels(),
         range::kernels(),
         refine::kernels(),
+        scan::kernels(),
         search::kernels(),
         select_k::kernels(),
     ]
