@@ -64,6 +64,7 @@ pub(crate) struct Scratch {
     panels: simd::panel::Panels,
     hits: Vec<Vec<u64>>,
     bytes: simd::bytes::Scratch,
+    blocks: simd::lists::Scratch,
     lower: Vec<(usize, f32)>,
     decisions: Vec<coded::Decision>,
     looks: Vec<coded::Look>,
