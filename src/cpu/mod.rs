@@ -4,6 +4,7 @@
 //! take one after another; each worker has scratch memory that lives on from call to call. Results never depend on the
 //! number of threads: keys are computed pair by pair, and ties are broken by position.
 
+mod assign;
 mod ceilings;
 mod coded;
 mod distance;
@@ -183,6 +184,7 @@ impl CpuEngine {
             (Step::Search { screen, keep }, Flow::Start(_)) => {
                 Flow::Candidates(self.search(task, screen, keep, stats)?)
             }
+            (Step::Assign, Flow::Start(_)) => Flow::Candidates(self.assign(task, stats)?),
             (Step::Range { key }, Flow::Start(_)) => Flow::Done(self.range(task, key, stats)?),
             (Step::Refine, Flow::Start(Input::Positions { positions, width })) => {
                 if positions.len() != task.queries.rows() * width {
@@ -212,6 +214,7 @@ impl CpuEngine {
                 Step::Normalize { .. }
                 | Step::Distance
                 | Step::Search { .. }
+                | Step::Assign
                 | Step::Refine
                 | Step::SelectK { .. }
                 | Step::Range { .. },

@@ -3,6 +3,7 @@
 //! The parts of a file have a fixed order: what it computes, shapes and numeric error (module doc), `Params`,
 //! `kernels()` and their variants, `record()`, `cost()`, `reference()`, tests. The WGSL lies in `shaders/<verb>.wgsl`.
 
+pub mod assign;
 pub mod codes;
 pub mod distance;
 pub mod metric;
@@ -46,6 +47,7 @@ pub fn cost(problem: &Problem, step: &Step, width: usize) -> Cost {
         Step::Normalize { .. } => normalize::cost(problem),
         Step::Distance => distance::cost(problem),
         Step::Search { screen, keep } => search::cost(problem, screen, keep),
+        Step::Assign => assign::cost(problem),
         Step::Refine => refine::cost(problem, width),
         Step::SelectK { k } => select_k::cost(problem, width, k),
         Step::Range { .. } => range::cost(problem),
@@ -178,6 +180,7 @@ macro_rules! params {
 /// Every kernel there is.
 pub fn registry() -> Vec<&'static Kernel> {
     [
+        assign::kernels(),
         distance::kernels(),
         normalize::kernels(),
         range::kernels(),
