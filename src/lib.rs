@@ -25,6 +25,7 @@
 
 #[doc(hidden)]
 pub mod cache;
+mod cluster;
 mod codec;
 #[doc(hidden)]
 pub mod cpu;
@@ -53,6 +54,7 @@ pub mod tune;
 pub mod types;
 mod verbs;
 
+pub use cluster::{ClusterError, Clustering, KMeans, Progress};
 pub use device::{DEVICE_VARIABLE, DeviceOptions};
 pub use engine::{Device, EngineError};
 pub use error::{BuildError, DeviceError, SearchError};

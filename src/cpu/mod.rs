@@ -4,6 +4,7 @@
 //! take one after another; each worker has scratch memory that lives on from call to call. Results never depend on the
 //! number of threads: keys are computed pair by pair, and ties are broken by position.
 
+mod assign;
 mod ceilings;
 mod coded;
 mod distance;
@@ -188,6 +189,7 @@ impl CpuEngine {
             (Step::Scan { keep, .. }, Flow::Start(Input::Lists(listed))) => {
                 Flow::Candidates(self.scan(task, &listed, keep, stats)?)
             }
+            (Step::Assign, Flow::Start(_)) => Flow::Candidates(self.assign(task, stats)?),
             (Step::Range { key }, Flow::Start(_)) => Flow::Done(self.range(task, key, stats)?),
             (Step::Refine, Flow::Start(Input::Positions { positions, width })) => {
                 if positions.len() != task.queries.rows() * width {
@@ -217,6 +219,7 @@ impl CpuEngine {
                 Step::Normalize { .. }
                 | Step::Distance
                 | Step::Search { .. }
+                | Step::Assign
                 | Step::Refine
                 | Step::SelectK { .. }
                 | Step::Scan { .. }
