@@ -120,7 +120,7 @@ impl Flat {
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), SaveError> {
         let view = self.store.view();
         let mut file = NfWriter::create(path)?;
-        let runs = self.store.live_runs();
+        let runs = self.store.roster().live_runs();
         let coding = self.store.fresh_codes().filter(|_| self.store.norms_in_range());
         let codes = coding.as_ref().and_then(|c| Some((&c.coder, c.codes.select(&runs)?)));
         let mut meta = format!(
@@ -129,7 +129,7 @@ impl Flat {
             self.dtype(),
             self.dim(),
             self.len(),
-            self.store.next_id()
+            self.store.roster().next_id()
         );
         if let Some(screen) = self.screen {
             meta += &format!("screen {screen}\n");
@@ -145,7 +145,7 @@ impl Flat {
             "rows",
             chunks.map(|(from, to)| (from..to).flat_map(|r| view.row_bytes(r)).copied().collect::<Vec<u8>>()),
         )?;
-        if let Some(ids) = self.store.live_ids() {
+        if let Some(ids) = self.store.roster().live_ids() {
             file.section("ids", ids.chunks(RUN).map(|c| bytemuck::cast_slice::<u64, u8>(c).to_vec()))?;
         }
         if let Some((coder, codes)) = &codes {

@@ -4,6 +4,7 @@ mod coding;
 mod explain;
 mod file;
 mod flat;
+mod roster;
 mod rowbuf;
 mod search;
 mod spec;
