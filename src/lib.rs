@@ -61,8 +61,8 @@ pub use error::{BuildError, DeviceError, SearchError};
 #[cfg(feature = "gpu")]
 pub use gpu::{AdapterReport, adapters};
 pub use index::{
-    CodecSpec, Explanation, FileInfo, Flat, Index, IndexSpec, OpenError, RefineSpec, SearchOptions, TransformSpec,
-    Trial, UnknownSpec,
+    CodecSpec, Explanation, FileInfo, Flat, Index, IndexSpec, OpenError, RefineSpec, SearchOptions, SpecError,
+    TransformSpec, Trial,
 };
 pub use kernels::Cost;
 pub use plan::{Norm, Plan, Problem, Screen, Step, UnknownScreen};

@@ -15,7 +15,7 @@ pub use explain::{Explanation, Trial};
 pub use file::{FileInfo, OpenError};
 pub use flat::Flat;
 pub(crate) use search::Queries;
-pub use spec::{CodecSpec, IndexSpec, RefineSpec, TransformSpec, UnknownSpec};
+pub use spec::{CodecSpec, IndexSpec, RefineSpec, SpecError, TransformSpec};
 pub(crate) use store::lengths;
 
 use crate::error::SearchError;
