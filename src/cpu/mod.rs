@@ -30,7 +30,7 @@ use crate::types::{DType, Metric, RowsView};
 use distance::Keys;
 use select_k::TopK;
 pub use simd::Level;
-use simd::Token;
+pub(crate) use simd::{Kernel, Simd, Token};
 
 /// How a [`CpuEngine`] is made.
 #[derive(Clone, Copy, Debug, Default)]
