@@ -55,14 +55,15 @@ pub mod types;
 mod verbs;
 
 pub use cluster::{ClusterError, Clustering, KMeans, Progress};
+pub use codec::CodecError;
 pub use device::{DEVICE_VARIABLE, DeviceOptions};
 pub use engine::{Device, EngineError};
 pub use error::{BuildError, DeviceError, SearchError};
 #[cfg(feature = "gpu")]
 pub use gpu::{AdapterReport, adapters};
 pub use index::{
-    CodecSpec, Explanation, FileInfo, Flat, Index, IndexSpec, OpenError, RefineSpec, SearchOptions, SpecError,
-    TransformSpec, Trial,
+    CodecSpec, Explanation, FileInfo, Flat, Index, IndexSpec, Ivf, OpenError, RefineSpec, SearchOptions, SpecError,
+    TrainOptions, TransformSpec, Trial,
 };
 pub use kernels::Cost;
 pub use plan::{Norm, Plan, Problem, Screen, Step, UnknownScreen};

@@ -13,6 +13,7 @@ pub(crate) mod spec;
 mod subspace;
 #[cfg(test)]
 mod testing;
+pub(crate) mod transform;
 
 use std::fmt::Debug;
 
@@ -95,6 +96,11 @@ pub(crate) fn train(
             return Err(CodecError::Bits { token: token(), bits: 0, fits: "none yet" });
         }
     })
+}
+
+/// The codec of packed bits.
+pub(crate) fn bits(dim: usize) -> Box<dyn Codec> {
+    Box::new(Bits::new(dim))
 }
 
 /// Reads what [`Codec::write`] wrote for this spec and vectors of `dim` components. Never trusts its bytes.

@@ -156,6 +156,15 @@ impl MaskBits {
         Ok(Some(MaskBits { words: bitmaps.iter().flat_map(|b| b.words()).copied().collect(), stride }))
     }
 
+    /// Rows allowed for each query; one number where all share the bits.
+    pub fn allowed(&self, queries: usize) -> Vec<usize> {
+        let count = |words: &[u32]| words.iter().map(|w| w.count_ones() as usize).sum();
+        match self.stride {
+            0 => vec![count(&self.words)],
+            stride => self.words.chunks(stride).take(queries).map(count).collect(),
+        }
+    }
+
     pub fn mask(&self) -> Mask<'_> {
         Mask { words: &self.words, stride: self.stride }
     }

@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::super::roster::Roster;
-use super::super::rowbuf::{RowBuf, Rows, queries_f32};
+use super::super::rowbuf::{RowBuf, queries_f32};
 use super::super::store::{Store, lengths};
 use super::super::{CodecSpec, IndexSpec, RefineSpec, TransformSpec};
 use super::{Ivf, Kept, Settings, UNSORTED, inner};
@@ -13,7 +13,7 @@ use crate::codec::{self, Codec};
 use crate::engine::{Base, Device, Engine, EngineError, Input, Tag, Task};
 use crate::error::BuildError;
 use crate::index::search::candidates;
-use crate::kernels::lists::Lists;
+use crate::kernels::lists::{Encoded, Lists};
 use crate::plan::{Plan, Problem, Step};
 use crate::stats::SearchStats;
 use crate::types::{Bitmap, DType, MatrixView, Metric, RowsView};
@@ -219,7 +219,11 @@ impl Ivf {
         for start in (0..rows.rows()).step_by(CHUNK) {
             let some = rows.slice(start, rows.rows().min(start + CHUNK));
             let at = first + start;
-            coded.parts.push(if self.spec.binary { self.encode_bits(&some, at)? } else { self.encode_floats(&some, at)? });
+            coded.parts.push(if self.spec.binary {
+                self.encode_bits(&some, at)?
+            } else {
+                self.encode_floats(&some, at)?
+            });
             if let Kept::Codes(_, _, codec) = &self.kept {
                 let floats = prepared_rows(self.metric, &some);
                 let zero = vec![0.0; self.dim];
@@ -230,11 +234,7 @@ impl Ivf {
         Ok(coded)
     }
 
-    fn encode_floats(
-        &self,
-        rows: &RowsView<'_>,
-        first: usize,
-    ) -> Result<(crate::kernels::lists::Encoded, Vec<u32>), BuildError> {
+    fn encode_floats(&self, rows: &RowsView<'_>, first: usize) -> Result<(Encoded, Vec<u32>), BuildError> {
         let engine = &*self.device.host;
         let projected = self.transform.apply(engine, rows)?;
         let dim = self.codec.dim();
@@ -266,26 +266,22 @@ impl Ivf {
         Ok((encoded, lists))
     }
 
-    fn encode_bits(
-        &self,
-        rows: &RowsView<'_>,
-        first: usize,
-    ) -> Result<(crate::kernels::lists::Encoded, Vec<u32>), BuildError> {
+    fn encode_bits(&self, rows: &RowsView<'_>, first: usize) -> Result<(Encoded, Vec<u32>), BuildError> {
         let codes = (0..rows.rows()).flat_map(|r| rows.row_bytes(r)).copied().collect();
         let lists = match &self.coarse {
             Some(coarse) => nearest_bits(&*self.device.engine, coarse, rows)?,
             None => unsorted(first, rows.rows()),
         };
-        Ok((crate::kernels::lists::Encoded { codes, ..Default::default() }, lists))
+        Ok((Encoded { codes, ..Default::default() }, lists))
     }
 }
 
 /// Codes of rows, chunk by chunk.
 #[derive(Default)]
 struct Coded {
-    parts: Vec<(crate::kernels::lists::Encoded, Vec<u32>)>,
+    parts: Vec<(Encoded, Vec<u32>)>,
     /// For ranking, where there are such.
-    better: Vec<crate::kernels::lists::Encoded>,
+    better: Vec<Encoded>,
 }
 
 /// The lists of rows from a position on, where rows are not sorted.
@@ -333,8 +329,7 @@ fn prepared_rows(metric: Metric, rows: &RowsView<'_>) -> Vec<f32> {
 fn assign(engine: &dyn Engine, coarse: &Store, rows: MatrixView<'_, f32>) -> Result<Vec<u32>, EngineError> {
     let (centroids, rows) = (coarse.view(), RowsView::F32(rows));
     let metric = Metric::L2;
-    let problem =
-        Problem { metric, dtype: DType::F32, dim: rows.dim(), rows: centroids.rows(), queries: rows.rows() };
+    let problem = Problem { metric, dtype: DType::F32, dim: rows.dim(), rows: centroids.rows(), queries: rows.rows() };
     let plan = Plan::one(problem, Step::Assign);
     let norms = lengths(&rows).unwrap_or_default();
     let base = Base { codes: None, ..coarse.base() };
@@ -396,7 +391,7 @@ impl Sample {
         let some = view.slice(0, view.rows().min(CODEC_ROWS));
         let floats = prepared_rows(metric, &some);
         let spec = CodecSpec::Scalar { bits: 8 };
-        Ok(codec::train(spec, inner(metric), matrix(&floats, view.dim())?, device, seed)?)
+        Ok(codec::train(spec, inner(metric), matrix(&floats, view.dim())?, device, seed, &mut Vec::new())?)
     }
 }
 
@@ -425,11 +420,12 @@ impl Learnt {
         }
         let transform = Transform::train(&stages, inner(metric), &rows, &*device.host, seed)?;
         let projected = transform.apply(&*device.host, &rows)?;
+        let mut warnings = Vec::new();
         let dim = transform.output_dim();
         let view = matrix(&projected.rows, dim)?;
         let some = view.slice(0, view.rows().min(CODEC_ROWS));
         let Some(lists) = spec.lists else {
-            let codec = codec::train(spec.codec, inner(metric), some, device, seed)?;
+            let codec = codec::train(spec.codec, inner(metric), some, device, seed, &mut warnings)?;
             return Ok(Learnt { transform, coarse: None, codec });
         };
         let mut kmeans = KMeans::new(lists);
@@ -443,7 +439,7 @@ impl Learnt {
             let centroid = &found.centroids[list as usize * dim..(list as usize + 1) * dim];
             residuals.extend(some.row(r).iter().zip(centroid).map(|(x, c)| x - c));
         }
-        let codec = codec::train(spec.codec, inner(metric), matrix(&residuals, dim)?, device, seed)?;
+        let codec = codec::train(spec.codec, inner(metric), matrix(&residuals, dim)?, device, seed, &mut warnings)?;
         Ok(Learnt { transform, coarse: Some(coarse), codec })
     }
 
@@ -474,12 +470,5 @@ impl Learnt {
         let mut coarse = Store::new(metric, DType::Bits, dim)?;
         coarse.add(&RowsView::Bits(centroids), None)?;
         Ok(Learnt { transform, coarse: Some(coarse), codec })
-    }
-}
-
-impl Ivf {
-    /// An index from its parts, as a file has them.
-    pub(super) fn over_rows(rows: Rows, metric: Metric, ids: Option<Vec<u64>>, next_id: u64) -> Result<Store, BuildError> {
-        Store::over(metric, rows, ids, next_id)
     }
 }

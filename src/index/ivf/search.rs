@@ -237,7 +237,8 @@ impl Ivf {
         let scanned = self.scan(&queries, probes, keep, mask.as_ref(), stats)?;
         let answer = self.rank(&queries, &scanned, k, stats)?;
         let wanted = |i: usize| k.min(if allowed.len() == 1 { allowed[0] } else { allowed[i] });
-        let short = (0..q).any(|i| answer.positions[i * k..(i + 1) * k].iter().filter(|&&p| p != u32::MAX).count() < wanted(i));
+        let short =
+            (0..q).any(|i| answer.positions[i * k..(i + 1) * k].iter().filter(|&&p| p != u32::MAX).count() < wanted(i));
         if options.filter.is_some() && short && probes < self.lists.lists.len() {
             let scanned = self.scan(&queries, self.lists.lists.len(), keep, mask.as_ref(), stats)?;
             return self.rank(&queries, &scanned, k, stats);

@@ -1,0 +1,1 @@
+//! Ivf files.
