@@ -1,5 +1,6 @@
 //! Indexes: structures that write plans over verbs. They name no engine and no WGSL.
 
+mod any;
 mod coding;
 mod explain;
 mod file;
@@ -12,6 +13,7 @@ mod spec;
 mod store;
 mod warm;
 
+pub use any::AnyIndex;
 pub use explain::{Explanation, Trial};
 pub use file::{FileInfo, OpenError};
 pub use flat::Flat;

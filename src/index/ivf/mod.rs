@@ -5,6 +5,7 @@
 //! too, of [`UNSORTED`] rows each about no centroid, and looks at all of them.
 
 mod build;
+mod explain;
 mod file;
 mod rank;
 mod search;

@@ -42,7 +42,7 @@ impl Ivf {
             }
         }
         let best = best(&keys, &positions, scanned.found.width, queries.len(), k)?;
-        stats.add_stage("rank", began.elapsed(), false);
+        stats.add_stage("refine", began.elapsed(), false);
         Ok(best)
     }
 

@@ -49,7 +49,7 @@ impl Ivf {
     }
 
     /// Queries, checked, as what is kept of rows is compared with them.
-    fn checked<'a>(&self, queries: RowsView<'a>) -> Result<Queries<'a>, SearchError> {
+    pub(super) fn checked<'a>(&self, queries: RowsView<'a>) -> Result<Queries<'a>, SearchError> {
         let dtype = if self.spec.binary { DType::Bits } else { DType::F32 };
         Queries::new(self.metric, dtype, self.dim, queries)
     }
@@ -184,7 +184,7 @@ impl Ivf {
         let search = Search { engine: &**engine, host: &**host, store: coarse, queries, mask: None };
         coarse.ask(q);
         let found = search.nearest(probes, None, &mut inner)?;
-        stats.add_stage("coarse", began.elapsed(), false);
+        stats.add_stage("search", began.elapsed(), false);
         Ok((found.positions, found.keys))
     }
 

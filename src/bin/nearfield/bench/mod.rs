@@ -5,6 +5,7 @@ pub mod measure;
 mod quick;
 mod recall;
 mod search;
+mod settings;
 mod shaders;
 
 use anyhow::Result;
