@@ -5,6 +5,7 @@
 
 mod kmeans;
 mod points;
+mod rounds;
 mod start;
 mod update;
 
