@@ -107,6 +107,8 @@ pub enum Input<'a> {
     Matrix(&'a [f32]),
     /// What `Scan` works on, instead of base and queries, which are empty then.
     Lists(Listed<'a>),
+    /// What is known before an `Assign`.
+    Known(Known<'a>),
 }
 
 /// Lists, and what is asked of them.
@@ -120,6 +122,17 @@ pub struct Listed<'a> {
     pub queries: &'a Prepared,
     /// Where to look.
     pub probes: Probes<'a>,
+}
+
+/// What is known of the nearest row of each query; an engine may use it, and no answer depends on it.
+#[derive(Clone, Copy, Debug)]
+pub struct Known<'a> {
+    /// A row that may well be the nearest of each query, `u32::MAX` where there is none.
+    pub positions: &'a [u32],
+    /// `[queries, blocks]`: what the direct keys of each [block](crate::kernels::assign::BLOCK) of rows are at least, as far
+    /// as that is known; -inf where it isn't. Empty when the answer's own bounds are not wanted either. An engine that keeps
+    /// bounds gives as many in [`Candidates::bound`].
+    pub bounds: &'a [f32],
 }
 
 /// The best rows of each query: `[queries, width]`, smallest (key, position) first. Places that are not

@@ -218,7 +218,8 @@ fn params_lie_where_the_host_writes_them() {
         "search" => members!(search::Params: row_begin row_end q_begin q_end row_stride query_stride has_mask
             mask_stride mask_row_base position_base keep part_base parts_total slack power power_low),
         "assign" => {
-            members!(assign::Params: row_begin row_end q_begin q_end row_stride query_stride position_base first
+            members!(assign::Params: row_begin row_end q_begin q_end row_stride query_stride has_mask mask_stride
+            mask_row_base position_base first
             power power_low)
         }
         "refine" => members!(refine::Params: q_begin q_end width row_stride query_stride position_base row_count

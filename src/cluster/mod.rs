@@ -5,8 +5,11 @@
 
 mod kmeans;
 mod points;
+mod rounds;
 mod start;
 mod update;
+
+pub(crate) use rounds::nearest;
 
 use crate::engine::EngineError;
 use crate::types::DType;

@@ -70,6 +70,7 @@ pub(crate) struct Scratch {
     decisions: Vec<coded::Decision>,
     looks: Vec<coded::Look>,
     refined: usize,
+    near: assign::Near,
 }
 
 impl Scratch {

@@ -147,6 +147,8 @@ impl Case {
                     q_begin: 0,
                     q_end,
                     position_base: 0,
+                    mask: None,
+                    mask_row_base: 0,
                     first: true,
                 },
                 caps,
@@ -302,7 +304,7 @@ fn test(machine: &Machine, metric: Metric, dtype: DType, case: Case) -> Result<R
             run(Step::Search { screen: Screen::F16, keep: keep.min(ROWS) }, Input::None, Some(data.mask()), ROWS)
         }
         Case::Distance { .. } => run(Step::Distance, Input::None, None, ROWS),
-        Case::Assign { .. } => run(Step::Assign, Input::None, None, ROWS),
+        Case::Assign { .. } => run(Step::Assign, Input::None, Some(data.mask()), ROWS),
         Case::Range { .. } => run(Step::Range { key: data.radius() }, Input::None, Some(data.mask()), ROWS),
         Case::Refine => {
             run(Step::Refine, Input::Positions { positions: &data.candidates, width: CANDIDATES }, None, ROWS)
@@ -319,7 +321,7 @@ fn test(machine: &Machine, metric: Metric, dtype: DType, case: Case) -> Result<R
         (Case::Search { screen: Screen::None, keep, .. }, Output::Candidates(c)) => data.check_nearest(&c, keep),
         (Case::Search { keep, .. }, Output::Candidates(c)) => data.check_screen(&c, keep),
         (Case::Screened { .. }, Output::Candidates(c)) => data.check_halves(&c),
-        (Case::Assign { .. }, Output::Candidates(c)) => data.check_assigned(&c),
+        (Case::Assign { .. }, Output::Candidates(c)) => data.check_nearest(&c, 1),
         (Case::Distance { .. }, Output::Matrix(keys)) => data.check_matrix(&keys),
         (Case::Range { .. }, Output::Range { offsets, keys, positions }) => {
             data.check_range(&offsets, &keys, &positions)

@@ -7,14 +7,14 @@ use super::super::rowbuf::{RowBuf, queries_f32};
 use super::super::store::{Store, lengths};
 use super::super::{CodecSpec, IndexSpec, RefineSpec, TransformSpec};
 use super::{Ivf, Kept, Settings, UNSORTED, inner};
-use crate::cluster::KMeans;
+use crate::cluster::{KMeans, nearest};
 use crate::codec::transform::Transform;
 use crate::codec::{self, Codec};
-use crate::engine::{Base, Device, Engine, EngineError, Input, Tag, Task};
+use crate::engine::{Device, Engine, EngineError, Input, Tag, Task};
 use crate::error::BuildError;
 use crate::index::search::candidates;
 use crate::kernels::lists::{Encoded, Lists};
-use crate::plan::{Plan, Problem, Step};
+use crate::plan::{Plan, Problem};
 use crate::stats::SearchStats;
 use crate::types::{Bitmap, DType, MatrixView, Metric, RowsView};
 
@@ -242,8 +242,8 @@ impl Ivf {
         let inner = self.inner();
         let (mut encoded, lists) = match &self.coarse {
             Some(coarse) => {
-                let lists = assign(&*self.device.engine, coarse, view)?;
                 let centroids = queries_f32(&coarse.view());
+                let lists = nearest(&self.device, view, &centroids)?;
                 (self.codec.encode(inner, view, &lists, &centroids), lists)
             }
             None => {
@@ -323,18 +323,6 @@ fn prepared_rows(metric: Metric, rows: &RowsView<'_>) -> Vec<f32> {
         });
     }
     floats
-}
-
-/// The nearest centroid of each row.
-fn assign(engine: &dyn Engine, coarse: &Store, rows: MatrixView<'_, f32>) -> Result<Vec<u32>, EngineError> {
-    let (centroids, rows) = (coarse.view(), RowsView::F32(rows));
-    let metric = Metric::L2;
-    let problem = Problem { metric, dtype: DType::F32, dim: rows.dim(), rows: centroids.rows(), queries: rows.rows() };
-    let plan = Plan::one(problem, Step::Assign);
-    let norms = lengths(&rows).unwrap_or_default();
-    let base = Base { codes: None, ..coarse.base() };
-    let task = Task { plan: &plan, base, queries: rows, query_norms: &norms, mask: None, input: Input::None };
-    Ok(candidates(engine.run(&task, &mut SearchStats::default())?)?.positions)
 }
 
 fn nearest_bits(engine: &dyn Engine, coarse: &Store, rows: &RowsView<'_>) -> Result<Vec<u32>, EngineError> {
@@ -433,7 +421,7 @@ impl Learnt {
         let found = kmeans.train(device, RowsView::F32(view))?;
         let mut coarse = Store::new(inner(metric), DType::F32, dim)?;
         coarse.add(&RowsView::F32(matrix(&found.centroids, dim)?), None)?;
-        let nearest = assign(&*device.engine, &coarse, some)?;
+        let nearest = nearest(device, some, &found.centroids)?;
         let mut residuals = Vec::with_capacity(some.rows() * dim);
         for (r, &list) in nearest.iter().enumerate() {
             let centroid = &found.centroids[list as usize * dim..(list as usize + 1) * dim];
