@@ -7,6 +7,7 @@
 mod assign;
 mod ceilings;
 mod coded;
+mod dense;
 mod distance;
 mod normalize;
 mod range;
@@ -63,6 +64,8 @@ pub(crate) struct Scratch {
     positions: Vec<u32>,
     norms: Vec<f32>,
     panels: simd::panel::Panels,
+    /// Keys `[queries, rows]`.
+    dense: Vec<f32>,
     hits: Vec<Vec<u64>>,
     bytes: simd::bytes::Scratch,
     blocks: simd::lists::Scratch,
