@@ -12,7 +12,9 @@ use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, Module, ShaderStage, TypeInner};
 use nearfield::kernels::search::screened::{self, for_matrix_units};
 use nearfield::kernels::source::{ParamsIn, Target, compose};
-use nearfield::kernels::{Access, Kernel, Variant, distance, normalize, range, refine, registry, scan, search, select_k};
+use nearfield::kernels::{
+    Access, Kernel, Variant, distance, normalize, range, refine, registry, scan, search, select_k,
+};
 
 const PARAMS_IN: [ParamsIn; 2] = [ParamsIn::Immediate, ParamsIn::Uniform];
 /// What every WebGPU device has.

@@ -277,12 +277,7 @@ static ROWS: Kernel = Kernel {
     params: Params::FIELDS,
     variants: &[Variant::PLAIN],
     shapes: &[&[]],
-    overrides: &[
-        QUERIES,
-        ("METRIC", distance::METRIC_CODES),
-        ("DTYPE", &[0.0, 1.0, 2.0, 5.0]),
-        ("SCREEN", &[0.0]),
-    ],
+    overrides: &[QUERIES, ("METRIC", distance::METRIC_CODES), ("DTYPE", &[0.0, 1.0, 2.0, 5.0]), ("SCREEN", &[0.0])],
 };
 
 /// The entry points of the files in `shaders/scan/`, each with `shaders/scan.wgsl`.
