@@ -5,6 +5,7 @@ mod distance;
 mod normalize;
 mod range;
 mod refine;
+mod scan;
 mod search;
 mod select_k;
 
@@ -54,5 +55,14 @@ fn subjects() -> Vec<Subject> {
     subjects
 }
 
-criterion_group!(verbs, distance::bench, normalize::bench, search::bench, select_k::bench, refine::bench, range::bench);
+criterion_group!(
+    verbs,
+    distance::bench,
+    normalize::bench,
+    search::bench,
+    select_k::bench,
+    refine::bench,
+    range::bench,
+    scan::bench
+);
 criterion_main!(verbs);
