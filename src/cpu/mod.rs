@@ -242,7 +242,7 @@ fn mismatch<T>(what: String) -> Result<T, EngineError> {
 fn check(task: &Task<'_>) -> Result<(), EngineError> {
     let (p, rows, queries) = (&task.plan.problem, &task.base.rows, &task.queries);
     if let Input::Lists(listed) = task.input {
-        return scan::check(task, &listed);
+        return listed.check(&task.plan.problem, task.mask);
     }
     let (n, q) = (rows.rows(), queries.rows());
     if (p.rows, p.queries, p.dtype) != (n, q, rows.dtype()) {

@@ -5,6 +5,7 @@
 
 mod codes;
 mod data;
+mod scan;
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -17,6 +18,7 @@ use super::resident::Residents;
 use super::submit::Machine;
 use super::sync::lock;
 use crate::engine::{Base, EngineError, Input, Mask, Output, Tag, Task};
+use crate::kernels::lists::Form;
 use crate::kernels::search::screened::Unit;
 use crate::kernels::tuning::Tuning;
 use crate::kernels::{self, DeviceCaps, Launch};
@@ -63,6 +65,11 @@ pub(super) enum Case {
     Normalize {
         norm: Norm,
     },
+    /// Items of one query, or of several.
+    Scan {
+        form: Form,
+        single: bool,
+    },
 }
 
 impl Case {
@@ -76,6 +83,7 @@ impl Case {
             Case::Refine => "refine",
             Case::Select => "select_k",
             Case::Normalize { .. } => "normalize",
+            Case::Scan { .. } => "scan",
         }
     }
 
@@ -201,6 +209,7 @@ impl Case {
             Case::Normalize { norm } => {
                 kernels::normalize::record(&kernels::normalize::Args { norm, dtype, dim, row_begin: 0, row_end }, caps)
             }
+            Case::Scan { form, single } => scan::probe(metric, form, single, caps),
         }
     }
 }
@@ -284,6 +293,9 @@ fn test(machine: &Machine, metric: Metric, dtype: DType, case: Case) -> Result<R
     if let Case::Screened { unit: Unit::Codes, keep, .. } = case {
         return codes::test(&machine, queries, keep);
     }
+    if let Case::Scan { form, single } = case {
+        return scan::test(&machine, metric, form, single);
+    }
     let data = Data::new(metric, dtype, queries);
     let run = |step: Step, input: Input<'_>, mask: Option<Mask<'_>>, rows: usize| {
         let problem = Problem { metric, dtype, dim: data.rows().dim(), rows, queries: data.queries };
@@ -311,6 +323,7 @@ fn test(machine: &Machine, metric: Metric, dtype: DType, case: Case) -> Result<R
         }
         Case::Select => run(Step::SelectK { k: 9 }, Input::Matrix(&data.matrix), None, ROWS),
         Case::Normalize { norm } => run(Step::Normalize { norm }, Input::None, None, ROWS),
+        Case::Scan { .. } => return Ok(Err("it has a case of its own".to_owned())),
     };
     let output = match output {
         // A text that the driver does not compile is a kernel that does not work, not a device that does not.
