@@ -25,6 +25,7 @@
 
 #[doc(hidden)]
 pub mod cache;
+mod cluster;
 mod codec;
 #[doc(hidden)]
 pub mod cpu;
@@ -53,14 +54,16 @@ pub mod tune;
 pub mod types;
 mod verbs;
 
+pub use cluster::{ClusterError, Clustering, KMeans, Progress};
+pub use codec::CodecError;
 pub use device::{DEVICE_VARIABLE, DeviceOptions};
 pub use engine::{Device, EngineError};
 pub use error::{BuildError, DeviceError, SearchError};
 #[cfg(feature = "gpu")]
 pub use gpu::{AdapterReport, adapters};
 pub use index::{
-    CodecSpec, Explanation, FileInfo, Flat, Index, IndexSpec, OpenError, RefineSpec, SearchOptions, SpecError,
-    TransformSpec, Trial,
+    AnyIndex, CodecSpec, Explanation, FileInfo, Flat, Index, IndexSpec, Ivf, OpenError, RefineSpec, SearchOptions,
+    SpecError, TrainOptions, TransformSpec, Trial,
 };
 pub use kernels::Cost;
 pub use plan::{Norm, Plan, Problem, Screen, Step, UnknownScreen};

@@ -20,10 +20,12 @@ const LAYERS: [&[&str]; 8] = [
 ];
 
 /// Pairs of one layer, or against the order, that are wanted: (who, whom).
-const ALLOWED: [(&str, &str); 2] = [
+const ALLOWED: [(&str, &str); 3] = [
     // A step's cost comes from its kernel, a kernel's shapes from the plan's problem.
     ("plan", "kernels"),
     ("kernels", "plan"),
+    // Codes screen the assignment of points to centroids.
+    ("cluster", "codec"),
 ];
 
 /// Modules that may use only these.
@@ -252,19 +254,20 @@ fn wgpu_is_in_its_rooms() {
 }
 
 /// A step of each kind. A new one does not compile until it is in this match, and should then be in the list.
-fn steps() -> [Step; 6] {
+fn steps() -> [Step; 7] {
     let screen = Screen::None;
     let steps = [
         Step::Normalize { norm: Norm::L2 },
         Step::Distance,
         Step::Search { screen, keep: 1 },
+        Step::Assign,
         Step::Refine,
         Step::SelectK { k: 1 },
         Step::Range { key: 0.0 },
     ];
     for step in steps {
         match step {
-            Step::Normalize { .. } | Step::Distance | Step::Search { .. } => {}
+            Step::Normalize { .. } | Step::Distance | Step::Search { .. } | Step::Assign => {}
             Step::Refine | Step::SelectK { .. } | Step::Range { .. } => {}
         }
     }

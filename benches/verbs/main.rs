@@ -1,6 +1,7 @@
 //! The verbs on the workloads of `nearfield bench shaders`: `cargo bench --bench verbs`, and with `NEARFIELD_DEVICE`
 //! naming an adapter on that GPU too. One module a verb; a wrong answer stops the run.
 
+mod assign;
 mod distance;
 mod normalize;
 mod range;
@@ -54,5 +55,14 @@ fn subjects() -> Vec<Subject> {
     subjects
 }
 
-criterion_group!(verbs, distance::bench, normalize::bench, search::bench, select_k::bench, refine::bench, range::bench);
+criterion_group!(
+    verbs,
+    assign::bench,
+    distance::bench,
+    normalize::bench,
+    search::bench,
+    select_k::bench,
+    refine::bench,
+    range::bench
+);
 criterion_main!(verbs);

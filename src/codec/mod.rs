@@ -3,21 +3,37 @@
 //! A [`Codec`] turns the vectors of inverted lists into packed codes (`kernels::lists` says what they hold) and queries
 //! into what scans multiply them with. A `Transform` is what happens to vectors before.
 
+mod bytes;
+mod error;
 pub(crate) mod int8;
+mod query;
+mod rows;
+mod scalar;
 pub(crate) mod spec;
 mod subspace;
+#[cfg(test)]
+mod testing;
+pub(crate) mod transform;
 
 use std::fmt::Debug;
 
+use bytes::Reader;
+pub use error::CodecError;
+use error::codec_token;
+use rows::{Bits, Rows};
+pub(crate) use scalar::Scalar;
+use spec::CodecSpec;
+
+use crate::engine::Device;
 use crate::kernels::lists::{Encoded, Form, Prepared};
-use crate::types::{MatrixView, Metric};
+use crate::types::{DType, MatrixView, Metric};
 
 /// A trained code of the vectors of lists.
 ///
 /// Vectors are those after all transforms, in f32; for cosine of length 1, so that its keys are those of inner product.
 /// With r = x - c of a row x in the list of centroid c, and r' what the code keeps of r, the parts of the key of
 /// `kernels::lists` are: for l2 `add` = |r'|^2 + 2 <c, r'> and a query's part -2 <q, r'>; for inner product and cosine
-/// `add` = 0 and -<q, r'>. Forms that are exact ([`Form::Rows`], [`Form::Bits`]) keep x itself.
+/// `add` = 0 and -<q, r'>. RaBitQ, which knows more of r than r', has |r|^2 + 2 <c, r'> and <c, r' - r>. Forms that are exact ([`Form::Rows`], [`Form::Bits`]) keep x itself.
 pub(crate) trait Codec: Debug + Send + Sync {
     /// What its codes consist of.
     fn form(&self) -> Form;
@@ -43,4 +59,75 @@ pub(crate) trait Codec: Debug + Send + Sync {
 
     /// What it has learnt, to be read again.
     fn write(&self) -> Vec<u8>;
+}
+
+/// The first byte of what a codec writes.
+const KIND_ROWS: u8 = 1;
+const KIND_BITS: u8 = 2;
+const KIND_SCALAR: u8 = 3;
+
+/// Learns a codec from a sample `[n, dim]` of residuals (of vectors, for forms that are exact). What the caller should
+/// be told of a sample that is small is appended to `warnings`.
+///
+/// # Errors
+/// [`CodecError`]: a spec that does not fit the vectors, or too few rows.
+pub(crate) fn train(
+    spec: CodecSpec,
+    metric: Metric,
+    sample: MatrixView<'_, f32>,
+    _device: &Device,
+    _seed: u64,
+    _warnings: &mut Vec<String>,
+) -> Result<Box<dyn Codec>, CodecError> {
+    let dim = sample.dim();
+    let token = || codec_token(spec);
+    error::finite(sample, token)?;
+    Ok(match spec {
+        CodecSpec::Flat if metric == Metric::Hamming => Box::new(Bits::new(dim)),
+        CodecSpec::Flat => Box::new(Rows::new(dim, DType::F32)),
+        CodecSpec::F16 => Box::new(Rows::new(dim, DType::F16)),
+        CodecSpec::Bf16 => Box::new(Rows::new(dim, DType::Bf16)),
+        CodecSpec::Scalar { bits: bits @ (4 | 6 | 8) } => {
+            error::enough(sample.rows(), 1, token)?;
+            Box::new(Scalar::train(bits, sample))
+        }
+        CodecSpec::Scalar { bits } => return Err(CodecError::Bits { token: token(), bits, fits: "4, 6 and 8" }),
+        CodecSpec::Product { .. } | CodecSpec::RaBitQ { .. } => {
+            return Err(CodecError::Bits { token: token(), bits: 0, fits: "none yet" });
+        }
+    })
+}
+
+/// The codec of packed bits.
+pub(crate) fn bits(dim: usize) -> Box<dyn Codec> {
+    Box::new(Bits::new(dim))
+}
+
+/// Reads what [`Codec::write`] wrote for this spec and vectors of `dim` components. Never trusts its bytes.
+///
+/// # Errors
+/// What was found and what was wanted.
+pub(crate) fn read(spec: CodecSpec, dim: usize, bytes: &[u8]) -> Result<Box<dyn Codec>, String> {
+    if dim == 0 {
+        return Err("vectors of 0 components".to_owned());
+    }
+    let mut reader = Reader(bytes);
+    let kind = reader.u8()?;
+    let codec: Box<dyn Codec> = match kind {
+        KIND_ROWS => Box::new(Rows::read(dim, &mut reader)?),
+        KIND_BITS => Box::new(Bits::new(dim)),
+        KIND_SCALAR => Box::new(Scalar::read(dim, &mut reader)?),
+        other => return Err(format!("a codec of the unknown kind {other}")),
+    };
+    reader.end()?;
+    let fits = match (spec, codec.form()) {
+        (CodecSpec::Flat, form) => matches!(form, Form::Rows(DType::F32) | Form::Bits),
+        (CodecSpec::F16, form) => form == Form::Rows(DType::F16),
+        (CodecSpec::Bf16, form) => form == Form::Rows(DType::Bf16),
+        (CodecSpec::Scalar { bits }, form) => kind == KIND_SCALAR && form == Form::Integers(bits),
+        (CodecSpec::Product { parts, bits, .. }, form) => form == Form::Parts(bits) && codec.parts() == parts,
+        (CodecSpec::RaBitQ { bits }, form) => kind != KIND_SCALAR && form == Form::Integers(bits),
+    };
+    let wanted = codec_token(spec);
+    if fits { Ok(codec) } else { Err(format!("codes of {} where `{wanted}` was wanted", codec.form())) }
 }

@@ -278,3 +278,18 @@ pub(crate) fn whole(text: &str) -> Option<usize> {
     let all = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     text.parse().ok().filter(|&n| all && n > 0)
 }
+
+/// What is wrong with a spec: which token of it, and what would fit.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("index spec `{spec}`: `{token}` (part {place}): {reason}")]
+#[non_exhaustive]
+pub struct SpecError {
+    /// The whole spec.
+    pub spec: String,
+    /// The part that is wrong.
+    pub token: String,
+    /// Which part it is, counted from 1.
+    pub place: usize,
+    /// Why, and what would fit.
+    pub reason: String,
+}

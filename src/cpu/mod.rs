@@ -4,6 +4,7 @@
 //! take one after another; each worker has scratch memory that lives on from call to call. Results never depend on the
 //! number of threads: keys are computed pair by pair, and ties are broken by position.
 
+mod assign;
 mod ceilings;
 mod coded;
 mod distance;
@@ -29,7 +30,7 @@ use crate::types::{DType, Metric, RowsView};
 use distance::Keys;
 use select_k::TopK;
 pub use simd::Level;
-use simd::Token;
+pub(crate) use simd::{Kernel, Simd, Token};
 
 /// How a [`CpuEngine`] is made.
 #[derive(Clone, Copy, Debug, Default)]
@@ -64,6 +65,7 @@ pub(crate) struct Scratch {
     panels: simd::panel::Panels,
     hits: Vec<Vec<u64>>,
     bytes: simd::bytes::Scratch,
+    blocks: simd::lists::Scratch,
     lower: Vec<(usize, f32)>,
     decisions: Vec<coded::Decision>,
     looks: Vec<coded::Look>,
@@ -187,6 +189,7 @@ impl CpuEngine {
             (Step::Scan { keep, .. }, Flow::Start(Input::Lists(listed))) => {
                 Flow::Candidates(self.scan(task, &listed, keep, stats)?)
             }
+            (Step::Assign, Flow::Start(_)) => Flow::Candidates(self.assign(task, stats)?),
             (Step::Range { key }, Flow::Start(_)) => Flow::Done(self.range(task, key, stats)?),
             (Step::Refine, Flow::Start(Input::Positions { positions, width })) => {
                 if positions.len() != task.queries.rows() * width {
@@ -216,6 +219,7 @@ impl CpuEngine {
                 Step::Normalize { .. }
                 | Step::Distance
                 | Step::Search { .. }
+                | Step::Assign
                 | Step::Refine
                 | Step::SelectK { .. }
                 | Step::Scan { .. }

@@ -10,7 +10,7 @@ use crate::stats::{SearchStats, Unit};
 use crate::types::{DType, MatrixView, Metric, RowsView};
 
 /// The verbs that are measured, in the order in which they are shown.
-pub const FAMILIES: [&str; 6] = ["distance", "normalize", "search", "select_k", "range", "refine"];
+pub const FAMILIES: [&str; 7] = ["distance", "normalize", "search", "select_k", "range", "refine", "assign"];
 
 /// How large the shapes are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +33,7 @@ enum What {
         k: usize,
     },
     SelectK(usize),
+    Assign,
     /// Every row nearer than the one at this place of the first query's order.
     Range {
         place: usize,
@@ -105,6 +106,12 @@ pub fn family_cases(family: &str, scale: Scale) -> Vec<Case> {
             l2(What::Refine { width: 50 }, (16, 4_000, 128)),
             l2(What::Refine { width: 200 }, (64, 20_000, 384)),
             l2(What::Refine { width: 200 }, (1_000, 200_000, 384)),
+        )],
+        "assign" => vec![by_scale(
+            scale,
+            l2(What::Assign, (2_000, 256, 64)),
+            l2(What::Assign, (20_000, 1_024, 128)),
+            l2(What::Assign, (200_000, 4_096, 128)),
         )],
         _ => Vec::new(),
     }
@@ -187,6 +194,7 @@ impl Case {
             What::SelectK(_) => "select_k",
             What::Range { .. } => "range",
             What::Refine { .. } => "refine",
+            What::Assign => "assign",
         }
     }
 
@@ -200,6 +208,7 @@ impl Case {
             What::SelectK(k) => format!("select_k {k}"),
             What::Range { .. } => "range".to_owned(),
             What::Refine { width } => format!("refine {width}"),
+            What::Assign => "assign".to_owned(),
         }
     }
 
@@ -257,6 +266,10 @@ impl Bench {
             }
             What::Search { screen, k } => {
                 work.plan = Plan::search(problem, k.min(rows), screen);
+                work.first = work.key_at(0);
+            }
+            What::Assign => {
+                work.plan = plan(Step::Assign);
                 work.first = work.key_at(0);
             }
             What::SelectK(k) => {

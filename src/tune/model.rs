@@ -137,6 +137,7 @@ impl Calibration {
                         plan.steps.iter().rev().find_map(|s| if let Step::SelectK { k } = s { Some(*k) } else { None });
                     self.pass(screen != Screen::None, p.queries, pairs, cost) * self.wider(k.unwrap_or(keep))
                 }
+                Step::Assign => self.pass(true, p.queries, pairs, cost),
                 Step::Distance | Step::Range { .. } | Step::Scan { .. } => {
                     self.pass(false, p.queries, pairs, cost) + back(cost)
                 }

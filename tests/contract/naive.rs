@@ -172,6 +172,9 @@ impl Engine for Naive {
                 }
                 (Step::Distance, _) => Output::Matrix(direct_keys(task)),
                 (Step::Search { screen, keep }, _) => Output::Candidates(search(task, screen, keep)),
+                (Step::Assign, _) => {
+                    Output::Candidates(Candidates { bound: Vec::new(), ..search(task, Screen::None, 1) })
+                }
                 (Step::Range { key }, _) => range(task, key),
                 (Step::Refine, Output::Candidates(from)) => Output::Candidates(refine(task, from)),
                 (Step::SelectK { k }, Output::Candidates(from)) => Output::Candidates(select(from, problem.queries, k)),

@@ -122,14 +122,13 @@ pub fn metric(text: &str) -> Result<Metric, String> {
 
 /// `--index`.
 pub fn spec(text: &str) -> Result<IndexSpec, String> {
-    let spec: IndexSpec = text.parse().map_err(|e: nearfield::SpecError| {
+    text.parse().map_err(|e: nearfield::SpecError| {
         let said = e.to_string();
         match nearest(&e.token, SPEC_WORDS) {
             Some(word) if said.contains("unknown; there are") => format!("{said}; did you mean `{word}`?"),
             _ => said,
         }
-    })?;
-    if spec == IndexSpec::FLAT { Ok(spec) } else { Err(format!("the program can't build `{spec}` yet; there is Flat")) }
+    })
 }
 
 /// Parts of index specs, to find what a misspelt one was meant to be.

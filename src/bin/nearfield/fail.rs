@@ -6,7 +6,7 @@ use std::io::{self, Write};
 
 use anyhow::Error;
 use nearfield::format::{LoadError, NotBytes, SaveError};
-use nearfield::{BuildError, DeviceError, OpenError, SearchError, ShapeError};
+use nearfield::{BuildError, ClusterError, DeviceError, OpenError, SearchError, ShapeError};
 
 /// Something that the user gave is wrong.
 #[derive(Debug)]
@@ -39,6 +39,9 @@ fn blames_input(error: &(dyn std::error::Error + 'static)) -> bool {
     }
     if let Some(e) = error.downcast_ref::<SearchError>() {
         return !matches!(e, SearchError::Engine(_));
+    }
+    if let Some(e) = error.downcast_ref::<ClusterError>() {
+        return !matches!(e, ClusterError::Engine(_) | ClusterError::Cancelled);
     }
     if let Some(e) = error.downcast_ref::<DeviceError>() {
         return matches!(e, DeviceError::Unknown { .. });

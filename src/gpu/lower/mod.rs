@@ -4,6 +4,7 @@
 //! shards, which are resident or streamed; launches are as long as a command buffer may be. A block is one submission
 //! and one read-back unless it is predicted to take longer than that.
 
+mod assign;
 mod best;
 mod matrix;
 mod range;
@@ -97,6 +98,7 @@ pub(super) fn run(
         [Step::Search { screen: Screen::None, keep }, Step::SelectK { k }] => {
             search::run(&mut job, Screen::None, (*keep).min(*k), *k).map(Output::Candidates)
         }
+        [Step::Assign] => assign::run(&mut job).map(Output::Candidates),
         [Step::Distance, Step::SelectK { k }] => search::run(&mut job, Screen::None, *k, *k).map(Output::Candidates),
         [Step::Distance] => matrix::distances(&mut job).map(Output::Matrix),
         [Step::Normalize { norm }] => matrix::normalize(&mut job, *norm),
@@ -187,6 +189,7 @@ fn nothing_to_do(task: &Task<'_>) -> Option<Output> {
     let (empty, width) = match *task.plan.steps.last()? {
         Step::SelectK { k } => (p.rows == 0 || p.queries == 0 || k == 0, k),
         Step::Search { keep, .. } => (p.rows == 0 || p.queries == 0 || keep == 0, keep),
+        Step::Assign => (p.rows == 0 || p.queries == 0, 1),
         Step::Refine => match task.input {
             Input::Positions { width, .. } => (p.rows == 0 || p.queries == 0 || width == 0, width),
             _ => (false, 0),

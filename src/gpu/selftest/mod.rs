@@ -52,6 +52,9 @@ pub(super) enum Case {
     Distance {
         queries: usize,
     },
+    Assign {
+        queries: usize,
+    },
     Range {
         queries: usize,
     },
@@ -68,6 +71,7 @@ impl Case {
             Case::Search { .. } => "search",
             Case::Screened { unit, .. } => unit.kernel(),
             Case::Distance { .. } => "distance",
+            Case::Assign { .. } => "assign",
             Case::Range { .. } => "range",
             Case::Refine => "refine",
             Case::Select => "select_k",
@@ -81,6 +85,7 @@ impl Case {
             Case::Search { queries, .. }
             | Case::Screened { queries, .. }
             | Case::Distance { queries }
+            | Case::Assign { queries }
             | Case::Range { queries } => queries,
             _ => 3,
         }
@@ -130,6 +135,19 @@ impl Case {
                     mask_row_base: 0,
                     out_stride: row_end,
                     out_offset: 0,
+                },
+                caps,
+            ),
+            Case::Assign { .. } => kernels::assign::record(
+                &kernels::assign::Args {
+                    metric,
+                    dim,
+                    row_begin: 0,
+                    row_end,
+                    q_begin: 0,
+                    q_end,
+                    position_base: 0,
+                    first: true,
                 },
                 caps,
             ),
@@ -284,6 +302,7 @@ fn test(machine: &Machine, metric: Metric, dtype: DType, case: Case) -> Result<R
             run(Step::Search { screen: Screen::F16, keep: keep.min(ROWS) }, Input::None, Some(data.mask()), ROWS)
         }
         Case::Distance { .. } => run(Step::Distance, Input::None, None, ROWS),
+        Case::Assign { .. } => run(Step::Assign, Input::None, None, ROWS),
         Case::Range { .. } => run(Step::Range { key: data.radius() }, Input::None, Some(data.mask()), ROWS),
         Case::Refine => {
             run(Step::Refine, Input::Positions { positions: &data.candidates, width: CANDIDATES }, None, ROWS)
@@ -300,6 +319,7 @@ fn test(machine: &Machine, metric: Metric, dtype: DType, case: Case) -> Result<R
         (Case::Search { screen: Screen::None, keep, .. }, Output::Candidates(c)) => data.check_nearest(&c, keep),
         (Case::Search { keep, .. }, Output::Candidates(c)) => data.check_screen(&c, keep),
         (Case::Screened { .. }, Output::Candidates(c)) => data.check_halves(&c),
+        (Case::Assign { .. }, Output::Candidates(c)) => data.check_assigned(&c),
         (Case::Distance { .. }, Output::Matrix(keys)) => data.check_matrix(&keys),
         (Case::Range { .. }, Output::Range { offsets, keys, positions }) => {
             data.check_range(&offsets, &keys, &positions)

@@ -8,7 +8,7 @@ mod tests;
 
 use std::fmt;
 
-pub use crate::codec::spec::{CodecSpec, RefineSpec, TransformSpec};
+pub use crate::codec::spec::{CodecSpec, RefineSpec, SpecError, TransformSpec};
 
 /// Which index to build: transforms, a structure, a codec and what candidates are ranked again from.
 ///
@@ -107,19 +107,4 @@ impl fmt::Display for IndexSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.tokens().join(","))
     }
-}
-
-/// What is wrong with a spec: which token of it, and what would fit.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("index spec `{spec}`: `{token}` (part {place}): {reason}")]
-#[non_exhaustive]
-pub struct SpecError {
-    /// The whole spec.
-    pub spec: String,
-    /// The part that is wrong.
-    pub token: String,
-    /// Which part it is, counted from 1.
-    pub place: usize,
-    /// Why, and what would fit.
-    pub reason: String,
 }

@@ -1,0 +1,164 @@
+//! What all codecs do with queries and rows: rounding, factors, residuals.
+
+use rayon::prelude::*;
+
+use crate::cpu::{Kernel, Simd, Token};
+use crate::kernels::lists::{Encoded, Form, Prepared, Terms};
+use crate::types::{MatrixView, Metric};
+
+/// What <q, r'> is multiplied by in a key.
+pub(super) fn factor(metric: Metric) -> f32 {
+    if metric == Metric::L2 { -2.0 } else { -1.0 }
+}
+
+/// Integers from -127 to 127, and the scale that makes their squared distance from the numbers least.
+pub(super) fn round(numbers: &[f32], integers: &mut [i8]) -> f32 {
+    let most = numbers.iter().fold(0.0f32, |a, x| a.max(x.abs()));
+    let per_unit = 127.0 / most;
+    if !(most > f32::MIN_POSITIVE && per_unit > 0.0 && per_unit.is_finite()) {
+        integers.fill(0);
+        return 0.0;
+    }
+    let (mut with, mut square) = (0.0f32, 0.0f32);
+    for (&x, i) in numbers.iter().zip(integers) {
+        // Adding and taking off 1.5 * 2^23 rounds to the nearest integer.
+        let w = (x * per_unit + 12_582_912.0) - 12_582_912.0;
+        *i = w as i8;
+        with += w * x;
+        square += w * w;
+    }
+    if square > 0.0 && with.is_finite() { with / square } else { 0.0 }
+}
+
+/// x - c; x itself where there are no centroids.
+#[inline(always)]
+pub(super) fn residual(row: &[f32], centroid: &[f32], out: &mut [f32]) {
+    if centroid.is_empty() {
+        out.copy_from_slice(row);
+    } else {
+        out.iter_mut().zip(row).zip(centroid).for_each(|((o, x), c)| *o = x - c);
+    }
+}
+
+/// The centroid of row i, empty where there are none.
+pub(super) fn centroid<'a>(centroids: &'a [f32], lists: &[u32], i: usize, dim: usize) -> &'a [f32] {
+    let list = lists.get(i).map_or(0, |&l| l as usize);
+    centroids.get(list * dim..(list + 1) * dim).unwrap_or(&[])
+}
+
+#[inline(always)]
+pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
+    // Partial sums let the compiler use vectors.
+    let mut sums = [0.0f32; 16];
+    let (a16, b16) = (a.chunks_exact(16), b.chunks_exact(16));
+    let rest: f32 = a16.remainder().iter().zip(b16.remainder()).map(|(x, y)| x * y).sum();
+    for (x, y) in a16.zip(b16) {
+        for i in 0..16 {
+            sums[i] += x[i] * y[i];
+        }
+    }
+    sums.iter().sum::<f32>() + rest
+}
+
+/// For l2 |r'|^2 + 2 <c, r'>.
+#[inline(always)]
+pub(super) fn add(vector: &[f32], centroid: &[f32]) -> f32 {
+    let square = dot(vector, vector);
+    if centroid.is_empty() { square } else { square + 2.0 * dot(centroid, vector) }
+}
+
+/// Rows that one thread encodes at least.
+pub(super) const FEW: usize = 64;
+
+/// Encodes one row after the other.
+pub(super) trait RowEncoder: Sync {
+    /// Which numbers codes have beside them: `add`, `scale`, `error`.
+    fn numbers(&self, metric: Metric) -> [bool; 3];
+
+    /// The code of the residual `r` about `centroid`, which is empty where there is none, and those numbers. It may
+    /// change `r`. Must be `#[inline(always)]`.
+    fn row(&self, metric: Metric, r: &mut [f32], centroid: &[f32], code: &mut [u8]) -> [f32; 3];
+}
+
+/// The codes of rows, of `bytes` bytes each.
+pub(super) fn encode_rows<E: RowEncoder>(
+    encoder: &E,
+    bytes: usize,
+    metric: Metric,
+    rows: MatrixView<'_, f32>,
+    lists: &[u32],
+    centroids: &[f32],
+) -> Encoded {
+    let (n, dim, token) = (rows.rows(), rows.dim(), Token::best());
+    let (mut codes, mut numbers) = (vec![0u8; n * bytes], vec![[0.0f32; 3]; n]);
+    let chunks = codes.par_chunks_mut(FEW * bytes).zip(numbers.par_chunks_mut(FEW)).enumerate();
+    chunks.for_each_init(
+        || vec![0.0; dim],
+        |r, (c, (codes, numbers))| {
+            token.run(Chunk { encoder, metric, rows, lists, centroids, first: c * FEW, bytes, r, codes, numbers });
+        },
+    );
+    let wanted = encoder.numbers(metric);
+    let column = |i: usize| if wanted[i] { numbers.iter().map(|x| x[i]).collect() } else { Vec::new() };
+    Encoded { codes, add: column(0), scale: column(1), error: column(2) }
+}
+
+struct Chunk<'a, E> {
+    encoder: &'a E,
+    metric: Metric,
+    rows: MatrixView<'a, f32>,
+    lists: &'a [u32],
+    centroids: &'a [f32],
+    first: usize,
+    bytes: usize,
+    r: &'a mut [f32],
+    codes: &'a mut [u8],
+    numbers: &'a mut [[f32; 3]],
+}
+
+impl<E: RowEncoder> Kernel for Chunk<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        for (i, (code, numbers)) in self.codes.chunks_exact_mut(self.bytes).zip(self.numbers).enumerate() {
+            let centroid = centroid(self.centroids, self.lists, self.first + i, self.rows.dim());
+            residual(self.rows.row(self.first + i), centroid, self.r);
+            *numbers = self.encoder.row(self.metric, self.r, centroid, code);
+        }
+    }
+}
+
+/// Weights of queries, rounded, and their terms, for codes whose parts are multiplied by them: `weights` writes what the
+/// parts of a query are multiplied by and gives what is added; `middle` is the code about which rounding is to be
+/// without effect.
+pub(super) fn integer_queries(
+    form: Form,
+    metric: Metric,
+    queries: MatrixView<'_, f32>,
+    middle: f32,
+    weights: impl Fn(&[f32], &mut [f32]) -> f32 + Sync,
+) -> Prepared {
+    let (n, dim) = (queries.rows(), queries.dim());
+    let padded = form.padded(dim);
+    let (mut integers, mut terms) = (vec![0i8; n * padded], vec![Terms::default(); n]);
+    let each = integers.par_chunks_mut(padded.max(1)).zip(terms.par_iter_mut()).enumerate().with_min_len(FEW_QUERIES);
+    each.for_each_init(
+        || vec![0.0f32; dim],
+        |w, (q, (integers, terms))| {
+            let added = weights(queries.row(q), w);
+            let scale = round(w, &mut integers[..dim]);
+            let (sum, coded) =
+                w.iter().zip(&*integers).fold((0.0f32, 0i64), |(s, c), (w, &i)| (s + w, c + i64::from(i)));
+            let factor = factor(metric);
+            *terms = Terms {
+                scale: factor * scale,
+                shift: factor * (added + middle * (f64::from(sum) - f64::from(scale) * coded as f64) as f32),
+            };
+        },
+    );
+    Prepared { queries: n, integers, terms, ..Prepared::default() }
+}
+
+/// Queries that one thread prepares at least: fewer are not worth waking another.
+pub(super) const FEW_QUERIES: usize = 32;

@@ -1,0 +1,203 @@
+//! Scalar quantisation: each component as an integer between its least and greatest training value.
+//!
+//! A code c of b bits stands for `least + (c + 1/2) / (2^b - 1) * range`, as in Faiss, so that its codes can be taken
+//! over.
+
+use super::bytes::{Reader, Writer};
+use super::query::{RowEncoder, add, encode_rows, factor, integer_queries};
+use super::{Codec, KIND_SCALAR};
+use crate::kernels::lists::{Encoded, Form, Prepared};
+use crate::types::{MatrixView, Metric};
+
+/// SQ8, SQ6 and SQ4.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Scalar {
+    bits: u8,
+    /// The least value of each component.
+    least: Vec<f32>,
+    /// The greatest less the least.
+    range: Vec<f32>,
+    /// Integers a unit, for encoding.
+    per_unit: Vec<f32>,
+    /// What the code 0 stands for.
+    base: Vec<f32>,
+    /// From code to code.
+    step: Vec<f32>,
+}
+
+impl Scalar {
+    /// From the least value of each component and the range above it.
+    pub fn new(bits: u8, least: Vec<f32>, range: Vec<f32>) -> Scalar {
+        let levels = levels(bits);
+        let per_unit = range.iter().map(|&r| if r > f32::MIN_POSITIVE { levels / r } else { 0.0 }).collect();
+        let step: Vec<f32> = range.iter().map(|r| r / levels).collect();
+        let base = least.iter().zip(&range).map(|(l, r)| 0.5 / levels * r + l).collect();
+        Scalar { bits, least, range, per_unit, base, step }
+    }
+
+    /// The least and greatest values of the rows.
+    pub fn train(bits: u8, sample: MatrixView<'_, f32>) -> Scalar {
+        let dim = sample.dim();
+        let (mut least, mut most) = (vec![f32::INFINITY; dim], vec![f32::NEG_INFINITY; dim]);
+        for r in 0..sample.rows() {
+            let row = sample.row(r);
+            least.iter_mut().zip(row).for_each(|(l, &x)| *l = if x < *l { x } else { *l });
+            most.iter_mut().zip(row).for_each(|(m, &x)| *m = if x > *m { x } else { *m });
+        }
+        if sample.rows() == 0 {
+            least.fill(0.0);
+            most.fill(0.0);
+        }
+        let range = most.iter().zip(&least).map(|(m, l)| m - l).collect();
+        Scalar::new(bits, least, range)
+    }
+
+    pub(super) fn read(dim: usize, reader: &mut Reader<'_>) -> Result<Scalar, String> {
+        let bits = reader.u8()?;
+        if !matches!(bits, 4 | 6 | 8) {
+            return Err(format!("scalar codes of {bits} bits, there are 4, 6 and 8"));
+        }
+        let (least, range) = (reader.floats(dim)?, reader.floats(dim)?);
+        match range.iter().position(|&r| r < 0.0) {
+            Some(i) => Err(format!("component {i} has the range {}", range[i])),
+            None => Ok(Scalar::new(bits, least, range)),
+        }
+    }
+}
+
+/// The greatest code.
+fn levels(bits: u8) -> f32 {
+    ((1u32 << bits) - 1) as f32
+}
+
+impl RowEncoder for Scalar {
+    fn numbers(&self, metric: Metric) -> [bool; 3] {
+        [metric == Metric::L2, false, false]
+    }
+
+    #[inline(always)]
+    fn row(&self, metric: Metric, r: &mut [f32], centroid: &[f32], code: &mut [u8]) -> [f32; 3] {
+        let levels = levels(self.bits);
+        let learnt = self.least.iter().zip(&self.per_unit);
+        for ((x, code), (least, per_unit)) in r.iter().zip(&mut *code).zip(learnt) {
+            // NaN cannot come here; the cast would make it 0.
+            *code = ((x - least) * per_unit).max(0.0).min(levels) as i32 as u8;
+        }
+        if metric != Metric::L2 {
+            return [0.0; 3];
+        }
+        for ((x, &code), (base, step)) in r.iter_mut().zip(&*code).zip(self.base.iter().zip(&self.step)) {
+            *x = f32::from(code) * step + base;
+        }
+        [add(r, centroid), 0.0, 0.0]
+    }
+}
+
+impl Codec for Scalar {
+    fn form(&self) -> Form {
+        Form::Integers(self.bits)
+    }
+
+    fn dim(&self) -> usize {
+        self.least.len()
+    }
+
+    fn parts(&self) -> usize {
+        self.least.len()
+    }
+
+    fn encode(&self, metric: Metric, rows: MatrixView<'_, f32>, lists: &[u32], centroids: &[f32]) -> Encoded {
+        encode_rows(self, self.dim(), metric, rows, lists, centroids)
+    }
+
+    fn decode(&self, code: &[u8], _scale: f32, vector: &mut [f32]) {
+        let levels = levels(self.bits);
+        for ((x, &c), (least, range)) in vector.iter_mut().zip(code).zip(self.least.iter().zip(&self.range)) {
+            *x = least + (f32::from(c) + 0.5) / levels * range;
+        }
+    }
+
+    fn queries(&self, metric: Metric, queries: MatrixView<'_, f32>) -> Prepared {
+        integer_queries(self.form(), metric, queries, 0.5 * levels(self.bits), |query, weights| {
+            let mut sum = 0.0;
+            for ((w, q), (step, base)) in weights.iter_mut().zip(query).zip(self.step.iter().zip(&self.base)) {
+                *w = q * step;
+                sum += f64::from(*q) * f64::from(*base);
+            }
+            sum as f32
+        })
+    }
+
+    fn product(&self, metric: Metric, query: &[f32], code: &[u8]) -> f32 {
+        let learnt = self.base.iter().zip(&self.step);
+        let each = query.iter().zip(code).zip(learnt);
+        let sum: f64 =
+            each.map(|((&q, &c), (&b, &s))| f64::from(q) * (f64::from(b) + f64::from(c) * f64::from(s))).sum();
+        factor(metric) * sum as f32
+    }
+
+    fn write(&self) -> Vec<u8> {
+        let mut out = Writer(vec![KIND_SCALAR, self.bits]);
+        out.floats(&self.least);
+        out.floats(&self.range);
+        out.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{clustered, estimates_match, round_trips, view};
+    use super::*;
+
+    #[test]
+    fn row_c2_components_come_back_within_half_a_step() {
+        let (n, dim) = (500, 33);
+        let rows = clustered(1, n, dim);
+        for bits in [4, 6, 8] {
+            let codec = Scalar::train(bits, view(&rows, dim));
+            let encoded = codec.encode(Metric::L2, view(&rows, dim), &vec![0; n], &[]);
+            assert!(encoded.scale.is_empty() && encoded.error.is_empty() && encoded.add.len() == n);
+            let mut back = vec![0.0; dim];
+            let mut worst = 0.0f32;
+            for (row, code) in rows.chunks(dim).zip(encoded.codes.chunks(dim)) {
+                codec.decode(code, 1.0, &mut back);
+                assert!(code.iter().all(|&c| u32::from(c) < 1 << bits));
+                for j in 0..dim {
+                    worst = worst.max((row[j] - back[j]).abs() / codec.step[j]);
+                }
+            }
+            assert!(worst <= 0.5001 && worst > 0.45, "{bits} bits: {worst} steps");
+        }
+    }
+
+    #[test]
+    fn row_c2_codes_are_those_of_faiss() {
+        // faiss.ScalarQuantizer(2, QT_8bit) trained on these rows: codes and decoded values of its `compute_codes`.
+        let rows = [0.0, -1.0, 1.0, 3.0, 0.5, 0.25];
+        let codec = Scalar::train(8, view(&rows, 2));
+        let encoded = codec.encode(Metric::InnerProduct, view(&rows, 2), &[0; 3], &[]);
+        assert_eq!(encoded.codes, [0, 0, 255, 255, 127, 79]);
+        let mut back = [0.0; 2];
+        codec.decode(&encoded.codes[4..], 1.0, &mut back);
+        assert_eq!(back, [0.5, -1.0 + 79.5 / 255.0 * 4.0]);
+    }
+
+    #[test]
+    fn row_c2_scalar_estimates_are_the_products_up_to_the_rounding_of_the_query() {
+        for bits in [4, 6, 8] {
+            for dim in [1, 40, 96] {
+                let codec = Scalar::train(bits, view(&clustered(2, 300, dim), dim));
+                estimates_match(&codec, 1.0);
+                round_trips(&codec, crate::codec::spec::CodecSpec::Scalar { bits });
+            }
+        }
+    }
+
+    #[test]
+    fn components_that_never_vary_and_values_beyond_the_range_have_codes() {
+        let codec = Scalar::train(8, view(&[1.0, 2.0, 1.0, 4.0], 2));
+        let encoded = codec.encode(Metric::L2, view(&[1.0, 9.0, -5.0, -9.0], 2), &[0, 0], &[]);
+        assert_eq!(encoded.codes, [0, 255, 0, 0]);
+        assert!(encoded.add.iter().all(|x| x.is_finite()));
+    }
+}
