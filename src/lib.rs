@@ -42,6 +42,7 @@ mod index;
 pub mod kernels;
 #[doc(hidden)]
 pub mod plan;
+mod principal;
 #[doc(hidden)]
 pub mod roofline;
 #[cfg(feature = "gpu")]
@@ -67,6 +68,7 @@ pub use index::{
 };
 pub use kernels::Cost;
 pub use plan::{Norm, Plan, Problem, Screen, Step, UnknownScreen};
+pub use principal::PrincipalComponents;
 pub use stats::{Ceilings, Peak, Roofs, SearchStats, Stage, Unit};
 pub use types::*;
 pub use verbs::Order;

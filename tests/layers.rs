@@ -10,7 +10,7 @@ use nearfield::plan::{Norm, Screen, Step};
 
 /// The layers from the facade down. A module may import only from the layers after its own; the facade, from all.
 const LAYERS: [&[&str]; 8] = [
-    &["lib", "device", "router", "verbs", "prelude", "roofline"],
+    &["lib", "device", "router", "verbs", "principal", "prelude", "roofline"],
     &["index"],
     &["error"],
     &["tune", "cluster", "codec", "format"],

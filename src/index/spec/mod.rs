@@ -2,6 +2,7 @@
 
 mod check;
 mod parse;
+mod suggest;
 #[cfg(test)]
 mod tests;
 
