@@ -4,6 +4,7 @@
 //! first centroids, `update` moves them.
 
 mod kmeans;
+mod order;
 mod points;
 mod rounds;
 mod start;
