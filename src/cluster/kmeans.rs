@@ -6,7 +6,7 @@ use super::order::{in_blocks, ordered, restored};
 use super::points::{Points, unit};
 use super::rounds::{Round, Rounds};
 use super::start::{Random, random_rows};
-use super::update::{Sums, split_largest};
+use super::update::{Sums, split_full, split_largest};
 use super::{ClusterError, Clustering, KMeans, Progress};
 use crate::codec::int8::Coder;
 use crate::engine::Device;
@@ -99,16 +99,21 @@ impl Lloyd<'_> {
         let mut rounds = Rounds::new(self.device, points, k, self.coder)?;
         let mut sums = Sums::new(k, dim);
         let mut made = Clustering { dim, trained: points.len(), ..Clustering::default() };
-        for iteration in 1..=most {
+        // Of a balanced clustering twice as many, if it takes that long until no cluster is too large.
+        let last = if self.kmeans.balanced { 2 * most } else { most };
+        for iteration in 1..=last {
             let Round { inertia, changed } = rounds.assign(&centroids, &mut sums)?;
             sums.means(&mut centroids);
-            let moved = split_largest(&mut centroids, &mut sums.counts.clone(), dim);
+            let mut moved = split_largest(&mut centroids, &mut sums.counts.clone(), dim);
+            if self.kmeans.balanced && moved == 0 && iteration < last {
+                moved = split_full(&mut centroids, &sums.counts, dim);
+            }
             self.kmeans.scale(&mut centroids, dim);
             (made.inertia, made.iterations) = (inertia, iteration);
             if progress(Progress { iteration, iterations: most, inertia, changed }).is_break() {
                 return Err(ClusterError::Cancelled);
             }
-            if changed == 0 && moved == 0 {
+            if moved == 0 && (changed == 0 || iteration >= most) {
                 break;
             }
         }

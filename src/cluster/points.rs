@@ -22,7 +22,7 @@ const CHUNK: usize = 16 << 20;
 const CONVERTED: usize = 1 << 30;
 
 /// Rows from which a code is learnt.
-const SAMPLE: usize = 8192;
+pub(super) const SAMPLE: usize = 8192;
 
 /// Rows to cluster.
 pub(super) struct Points<'a> {
@@ -135,10 +135,8 @@ impl<'a> Points<'a> {
 
     /// A code that makes assigning these rows faster; none where it would not pay or prove nothing.
     pub fn coder(&self, device: &Device, clusters: usize) -> Result<Option<Coder>, EngineError> {
-        let on_cpu = device.engine.identity() == device.host.identity();
         let dim = self.dim();
-        let worth = clusters >= 32 && self.len() >= 1024 && (8..MOST_DIM).contains(&dim);
-        if !on_cpu || !worth || !self.norms.iter().all(|&norm| norm_in_range(norm)) {
+        if !codes_help(device, clusters, self.len(), dim, self.norms.iter()) {
             return Ok(None);
         }
         let count = self.len().min(SAMPLE);
@@ -160,6 +158,20 @@ impl<'a> Points<'a> {
         });
         chunks.collect()
     }
+}
+
+/// Whether codes make assigning so many points to so many centroids faster, and prove what they must for these lengths.
+pub(super) fn codes_help<'a>(
+    device: &Device,
+    clusters: usize,
+    points: usize,
+    dim: usize,
+    mut norms: impl Iterator<Item = &'a f32>,
+) -> bool {
+    // Other engines have no kernel for it.
+    let on_cpu = device.engine.identity() == device.host.identity();
+    let worth = clusters >= 32 && points >= 1024 && (8..MOST_DIM).contains(&dim);
+    on_cpu && worth && norms.all(|&norm| norm_in_range(norm))
 }
 
 /// Rows one after another as a matrix.
