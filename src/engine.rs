@@ -203,9 +203,10 @@ impl Listed<'_> {
 pub struct Known<'a> {
     /// A row that may well be the nearest of each query, `u32::MAX` where there is none.
     pub positions: &'a [u32],
-    /// `[queries, blocks]`: what the direct keys of each [block](crate::kernels::assign::BLOCK) of rows are at least, as far
-    /// as that is known; -inf where it isn't. Empty when the answer's own bounds are not wanted either. An engine that keeps
-    /// bounds gives as many in [`Candidates::bound`].
+    /// What the direct keys of each [block](crate::kernels::assign::BLOCK) of rows are at least, as far as that is known; -inf
+    /// where it isn't: for each [`POINTS`](crate::kernels::assign::POINTS) queries (fewer at the end) `[blocks, queries]`.
+    /// Empty when the answer's own bounds are not wanted either. An engine that keeps bounds gives as many in
+    /// [`Candidates::bound`].
     pub bounds: &'a [f32],
 }
 

@@ -2,11 +2,13 @@
 
 use std::ops::ControlFlow;
 
+use super::order::{in_blocks, ordered, restored};
 use super::points::{Points, unit};
 use super::rounds::{Round, Rounds};
 use super::start::{Random, random_rows};
-use super::update::{Sums, split_largest};
+use super::update::{Sums, split_full, split_largest};
 use super::{ClusterError, Clustering, KMeans, Progress};
+use crate::codec::int8::Coder;
 use crate::engine::Device;
 use crate::types::RowsView;
 
@@ -41,33 +43,13 @@ impl KMeans {
         let picks = (rows.rows() > most).then(|| random.choose(rows.rows(), most));
         let points = Points::new(rows, picks, self.spherical)?;
         let dim = points.dim();
-        let mut centroids = match &self.start {
+        let coder = points.coder(device, k)?;
+        let lloyd = Lloyd { kmeans: self, device, coder: coder.as_ref() };
+        let start = match &self.start {
             Some(start) => checked(start, k, dim)?.to_vec(),
-            None => random_rows(&points, k, &mut random),
+            None => lloyd.start(&points, &mut random)?,
         };
-        let mut rounds = Rounds::new(device, &points, k)?;
-        let mut sums = Sums::new(k, dim);
-        let mut made = Clustering { dim, trained: points.len(), ..Clustering::default() };
-        for iteration in 1..=self.iterations {
-            self.scale(&mut centroids, dim);
-            let Round { inertia, changed } = rounds.assign(&centroids, &mut sums)?;
-            sums.means(&mut centroids);
-            let empty = split_largest(&mut centroids, &mut sums.counts.clone(), dim);
-            (made.inertia, made.iterations) = (inertia, iteration);
-            if iteration == 1 {
-                rounds.keep_bounds();
-            }
-            let told = Progress { iteration, iterations: self.iterations, inertia, changed };
-            if progress(told).is_break() {
-                return Err(ClusterError::Cancelled);
-            }
-            if changed == 0 && empty == 0 {
-                break;
-            }
-        }
-        self.scale(&mut centroids, dim);
-        made.centroids = centroids;
-        Ok(made)
+        lloyd.run(&points, start, self.iterations, progress)
     }
 
     /// Scales centroids to length 1 where only directions count.
@@ -75,6 +57,68 @@ impl KMeans {
         if self.spherical {
             centroids.chunks_exact_mut(dim).for_each(unit);
         }
+    }
+}
+
+/// What all rounds share.
+struct Lloyd<'a> {
+    kmeans: &'a KMeans,
+    device: &'a Device,
+    coder: Option<&'a Coder>,
+}
+
+/// Rows a cluster, and rounds, from which the first centroids are made: of many more rows, the first rounds move all
+/// centroids far, which as few rows show as well.
+const FEW_ROWS: usize = 16;
+const FEW_ROUNDS: usize = 5;
+
+impl Lloyd<'_> {
+    /// Rows chosen at random, and where there are many, what a few rounds over a few of them make of those.
+    fn start(&self, points: &Points<'_>, random: &mut Random) -> Result<Vec<f32>, ClusterError> {
+        let k = self.kmeans.clusters;
+        if points.len() / 4 < FEW_ROWS * k {
+            return Ok(random_rows(points, k, random));
+        }
+        let few = points.subset(&random.choose(points.len(), FEW_ROWS * k));
+        let start = random_rows(&few, k, random);
+        Ok(self.run(&few, start, FEW_ROUNDS, &mut |_| ControlFlow::Continue(()))?.centroids)
+    }
+
+    /// Rounds from these centroids on.
+    fn run(
+        &self,
+        points: &Points<'_>,
+        mut start: Vec<f32>,
+        most: usize,
+        progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<Clustering, ClusterError> {
+        let (k, dim) = (self.kmeans.clusters, points.dim());
+        self.kmeans.scale(&mut start, dim);
+        let order = in_blocks(&start, dim);
+        let mut centroids = ordered(&start, dim, &order);
+        let mut rounds = Rounds::new(self.device, points, k, self.coder)?;
+        let mut sums = Sums::new(k, dim);
+        let mut made = Clustering { dim, trained: points.len(), ..Clustering::default() };
+        // Of a balanced clustering twice as many, if it takes that long until no cluster is too large.
+        let last = if self.kmeans.balanced { 2 * most } else { most };
+        for iteration in 1..=last {
+            let Round { inertia, changed } = rounds.assign(&centroids, &mut sums)?;
+            sums.means(&mut centroids);
+            let mut moved = split_largest(&mut centroids, &mut sums.counts.clone(), dim);
+            if self.kmeans.balanced && moved == 0 && iteration < last {
+                moved = split_full(&mut centroids, &sums.counts, dim);
+            }
+            self.kmeans.scale(&mut centroids, dim);
+            (made.inertia, made.iterations) = (inertia, iteration);
+            if progress(Progress { iteration, iterations: most, inertia, changed }).is_break() {
+                return Err(ClusterError::Cancelled);
+            }
+            if moved == 0 && (changed == 0 || iteration >= most) {
+                break;
+            }
+        }
+        made.centroids = restored(&centroids, dim, &order);
+        Ok(made)
     }
 }
 

@@ -22,7 +22,7 @@ const CHUNK: usize = 16 << 20;
 const CONVERTED: usize = 1 << 30;
 
 /// Rows from which a code is learnt.
-const SAMPLE: usize = 8192;
+pub(super) const SAMPLE: usize = 8192;
 
 /// Rows to cluster.
 pub(super) struct Points<'a> {
@@ -119,12 +119,24 @@ impl<'a> Points<'a> {
         out
     }
 
-    /// Codes of all rows, chunk by chunk, and what made them; none where they would not pay or prove nothing.
-    pub fn encode(&self, device: &Device, clusters: usize) -> Result<Option<(Coder, Vec<QueryCodes>)>, EngineError> {
-        let on_cpu = device.engine.identity() == device.host.identity();
+    /// These rows alone.
+    pub fn subset(&self, places: &[u32]) -> Points<'a> {
+        let pick = |&i: &u32| self.picks.as_ref().map_or(i, |p| p[i as usize]);
+        let mut points = Points {
+            rows: self.rows,
+            picks: Some(places.iter().map(pick).collect()),
+            norms: places.iter().map(|&i| self.norms[i as usize]).collect(),
+            spherical: self.spherical,
+            converted: Vec::new(),
+        };
+        points.converted = points.convert(0, places.len());
+        points
+    }
+
+    /// A code that makes assigning these rows faster; none where it would not pay or prove nothing.
+    pub fn coder(&self, device: &Device, clusters: usize) -> Result<Option<Coder>, EngineError> {
         let dim = self.dim();
-        let worth = clusters >= 32 && self.len() >= 1024 && (8..MOST_DIM).contains(&dim);
-        if !on_cpu || !worth || !self.norms.iter().all(|&norm| norm_in_range(norm)) {
+        if !codes_help(device, clusters, self.len(), dim, self.norms.iter()) {
             return Ok(None);
         }
         let count = self.len().min(SAMPLE);
@@ -133,16 +145,33 @@ impl<'a> Points<'a> {
         sample.par_chunks_mut(dim).enumerate().for_each(|(i, out)| self.row(pick(i), out));
         let lengths: Vec<f32> = (0..count).map(|i| self.norms[pick(i)]).collect();
         let rows = RowsView::F32(view(&sample, dim)?);
-        let coder = Coder::for_means(&*device.host, Metric::L2, &rows, &lengths)?;
+        Coder::for_means(&*device.host, Metric::L2, &rows, &lengths).map(Some)
+    }
+
+    /// Codes of all rows, chunk by chunk.
+    pub fn encode(&self, device: &Device, coder: &Coder) -> Result<Vec<QueryCodes>, EngineError> {
         let chunk = self.chunk();
         let chunks = (0..self.len()).step_by(chunk).map(|start| {
             let end = self.len().min(start + chunk);
             let rows = self.floats(start, end);
-            coder.queries(&*device.host, view(&rows, dim)?, &self.norms[start..end])
+            coder.queries(&*device.host, view(&rows, self.dim())?, &self.norms[start..end])
         });
-        let codes = chunks.collect::<Result<Vec<_>, EngineError>>()?;
-        Ok(Some((coder, codes)))
+        chunks.collect()
     }
+}
+
+/// Whether codes make assigning so many points to so many centroids faster, and prove what they must for these lengths.
+pub(super) fn codes_help<'a>(
+    device: &Device,
+    clusters: usize,
+    points: usize,
+    dim: usize,
+    mut norms: impl Iterator<Item = &'a f32>,
+) -> bool {
+    // Other engines have no kernel for it.
+    let on_cpu = device.engine.identity() == device.host.identity();
+    let worth = clusters >= 32 && points >= 1024 && (8..MOST_DIM).contains(&dim);
+    on_cpu && worth && norms.all(|&norm| norm_in_range(norm))
 }
 
 /// Rows one after another as a matrix.

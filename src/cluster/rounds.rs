@@ -1,16 +1,15 @@
 //! Rounds of assigning, each of which profits from the one before: every point begins with its last centroid, and what is
 //! known of its distance to each block of centroids is lowered by how far the block has moved since.
 
-use super::ClusterError;
 use super::points::{Points, length, view};
 use super::update::Sums;
 use crate::codec::int8::Coder;
 use crate::engine::{Base, Candidates, Coded, Device, EngineError, Input, Known, Output, Tag, Task};
-use crate::kernels::assign::BLOCK;
+use crate::kernels::assign::{BLOCK, POINTS};
 use crate::kernels::codes::{Codes, QueryCodes};
 use crate::plan::{Plan, Problem, Step};
 use crate::stats::SearchStats;
-use crate::types::{DType, MatrixView, Metric, RowsView};
+use crate::types::{DType, Metric, RowsView};
 
 /// Bytes that known bounds may take in all.
 const BOUNDS: usize = 512 << 20;
@@ -21,20 +20,11 @@ pub(super) struct Rounds<'a> {
     points: &'a Points<'a>,
     pub labels: Vec<u32>,
     clusters: usize,
-    coding: Option<(Coder, Vec<QueryCodes>)>,
-    /// For each chunk `[points, blocks]`; none while nothing is known or kept.
+    coding: Option<(&'a Coder, Vec<QueryCodes>)>,
+    /// Of each chunk, as engines take them; none where none are kept.
     bounds: Vec<Vec<f32>>,
     /// The centroids that the bounds are about.
     last: Vec<f32>,
-}
-
-/// The nearest centroid of each row, by l2.
-pub(crate) fn nearest(device: &Device, rows: MatrixView<'_, f32>, centroids: &[f32]) -> Result<Vec<u32>, ClusterError> {
-    let (points, dim) = (Points::new(RowsView::F32(rows), None, false)?, rows.dim());
-    let clusters = centroids.len() / dim.max(1);
-    let mut rounds = Rounds::new(device, &points, clusters)?;
-    rounds.assign(centroids, &mut Sums::new(clusters, dim))?;
-    Ok(rounds.labels)
 }
 
 /// What a round found.
@@ -44,20 +34,22 @@ pub(super) struct Round {
 }
 
 impl<'a> Rounds<'a> {
-    pub fn new(device: &'a Device, points: &'a Points<'a>, clusters: usize) -> Result<Rounds<'a>, EngineError> {
-        let coding = points.encode(device, clusters)?;
+    /// Nothing is known yet. A centroid must keep its place from round to round.
+    pub fn new(
+        device: &'a Device,
+        points: &'a Points<'a>,
+        clusters: usize,
+        coder: Option<&'a Coder>,
+    ) -> Result<Rounds<'a>, EngineError> {
+        let coding = coder.map(|coder| Ok::<_, EngineError>((coder, points.encode(device, coder)?))).transpose()?;
         let labels = vec![u32::MAX; points.len()];
-        Ok(Rounds { device, points, labels, clusters, coding, bounds: Vec::new(), last: Vec::new() })
-    }
-
-    /// From now on bounds are kept, where there is room for them. Until the next call a centroid keeps its place.
-    pub fn keep_bounds(&mut self) {
-        let (n, blocks) = (self.points.len(), self.clusters.div_ceil(BLOCK));
-        if self.coding.is_some() && n.saturating_mul(blocks).saturating_mul(4) <= BOUNDS {
-            let chunk = self.points.chunk();
+        let (n, chunk, blocks) = (points.len(), points.chunk(), clusters.div_ceil(BLOCK));
+        let mut bounds = Vec::new();
+        if coding.is_some() && n.saturating_mul(blocks).saturating_mul(4) <= BOUNDS {
             let unknown = |start: usize| vec![f32::NEG_INFINITY; chunk.min(n - start) * blocks];
-            self.bounds = (0..n).step_by(chunk).map(unknown).collect();
+            bounds = (0..n).step_by(chunk).map(unknown).collect();
         }
+        Ok(Rounds { device, points, labels, clusters, coding, bounds, last: Vec::new() })
     }
 
     /// Assigns all points to the centroids and moves their rows to the sums of their new clusters.
@@ -137,8 +129,11 @@ impl<'a> Rounds<'a> {
             use rayon::prelude::*;
             let slack = slack(dim);
             self.bounds.par_iter_mut().for_each(|bounds| {
-                for bounds in bounds.chunks_exact_mut(drift.len()) {
-                    bounds.iter_mut().zip(&drift).for_each(|(bound, &drift)| *bound = lowered(*bound, drift, slack));
+                for group in bounds.chunks_mut(POINTS * drift.len()) {
+                    let points = group.len() / drift.len();
+                    for (bounds, &drift) in group.chunks_exact_mut(points).zip(&drift) {
+                        bounds.iter_mut().for_each(|bound| *bound = lowered(*bound, drift, slack));
+                    }
                 }
             });
         }

@@ -7,17 +7,16 @@
 use std::ops::Range;
 
 use super::distance::Direct;
-use super::simd::bytes::near::{Blocks, Found, starts};
-use super::simd::direct::Picks;
+use super::select_k::each_bit;
+use super::simd::Token;
+use super::simd::bytes;
+use super::simd::bytes::near::{Blocks, starts};
 use super::{CpuEngine, Scratch, mismatch};
 use crate::engine::{Candidates, Coded, EngineError, Input, Known, Task};
-use crate::kernels::assign::{BLOCK, assigns};
+use crate::kernels::assign::{BLOCK, POINTS, assigns};
 use crate::kernels::codes::MOST_DIM;
 use crate::plan::Screen;
 use crate::stats::SearchStats;
-
-/// Queries that a worker takes at a time: their codes stay in the second cache while all blocks pass.
-const POINTS: usize = 1024;
 
 /// Buffers of a worker.
 #[derive(Default)]
@@ -26,6 +25,9 @@ pub(crate) struct Near {
     list: Vec<u32>,
     /// Keys of the nearest rows so far.
     keys: Vec<f32>,
+    /// Queries and rows whose direct keys are wanted.
+    pairs: Vec<[u32; 2]>,
+    pair_keys: Vec<f32>,
     computed: usize,
 }
 
@@ -59,7 +61,7 @@ impl CpuEngine {
         let across = if known.bounds.is_empty() { 0 } else { blocks.len() };
         let mut out = Candidates::places(q, 1)?;
         out.bound = vec![f32::NEG_INFINITY; q * across];
-        let pass = Pass { direct: Direct::new(self.token, task), blocks, coded, known };
+        let pass = Pass { token: self.token, direct: Direct::new(self.token, task), blocks, coded, known };
         let bounds: Vec<&mut [f32]> = match across {
             0 => (0..q.div_ceil(POINTS)).map(|_| &mut [][..]).collect(),
             _ => out.bound.chunks_mut(POINTS * across).collect(),
@@ -97,6 +99,7 @@ fn known<'a>(task: &Task<'a>, blocks: usize) -> Result<Known<'a>, EngineError> {
 
 /// All queries over all blocks.
 struct Pass<'a> {
+    token: Token,
     direct: Direct<'a>,
     blocks: Blocks,
     coded: Coded<'a>,
@@ -113,66 +116,98 @@ impl Pass<'_> {
         positions: &mut [u32],
         bounds: &mut [f32],
     ) {
-        let Near { starts: begin, list, keys: thresholds, computed } = &mut s.near;
-        let (first, queries, across) = (range.start, self.coded.queries, self.blocks.len());
+        let Near { starts: begin, list, keys: thresholds, pairs, pair_keys, computed } = &mut s.near;
+        let (first, count, queries, across) = (range.start, range.len(), self.coded.queries, self.blocks.len());
         starts(queries, range.clone(), begin);
         if let Some(hints) = self.known.positions.get(range.clone()) {
-            for (i, &hint) in hints.iter().enumerate().filter(|(_, hint)| **hint != u32::MAX) {
-                self.direct.keys_of(first + i, Picks::List(&[hint]), &mut keys[i..=i]);
-                positions[i] = hint;
-                *computed += 1;
-            }
+            pairs.clear();
+            let there = hints.iter().enumerate().filter(|(_, hint)| **hint != u32::MAX);
+            pairs.extend(there.map(|(i, &hint)| [(first + i) as u32, hint]));
+            self.judge(first, pairs, pair_keys, keys, positions);
+            *computed += pairs.len();
         }
         if !bounds.is_empty() {
             bounds.copy_from_slice(&self.known.bounds[range.start * across..range.end * across]);
         }
         for block in 0..across {
             list.clear();
-            match bounds.is_empty() {
-                true => list.extend(range.clone().map(|q| q as u32)),
-                false => list.extend(
-                    (0..range.len()).filter(|&i| bounds[i * across + block] <= keys[i]).map(|i| (first + i) as u32),
-                ),
+            match bounds.get(block * count..(block + 1) * count) {
+                Some(bounds) => not_above(self.token, bounds, keys, |i| list.push((first + i) as u32)),
+                None => list.extend(range.clone().map(|q| q as u32)),
             }
-            // Tiles are judged by what was known before the block, what they find by what is known by then.
             thresholds.clear();
             thresholds.extend_from_slice(keys);
+            pairs.clear();
+            let least = bounds.get_mut(block * count..(block + 1) * count);
+            let least = least.unwrap_or_default();
             self.blocks.near(block, queries, (first, begin, thresholds), list, |found| {
                 let i = list[found.place] as usize - first;
-                if let Some(bound) = bounds.get_mut(i * across + block) {
+                if let Some(bound) = least.get_mut(i) {
                     *bound = found.least;
                 }
-                if found.mask != 0 {
-                    *computed += self.look(first + i, block, &found, &mut keys[i], &mut positions[i]);
+                let mut mask = found.mask;
+                let own = (positions[i] as usize).wrapping_sub(block * BLOCK);
+                if own < BLOCK {
+                    mask &= !(1 << own);
+                }
+                if mask.count_ones() > MANY {
+                    // The most promising one alone may leave few of the others.
+                    let row = [first as u32 + i as u32, (block * BLOCK + nearest(mask, found.bounds)) as u32];
+                    self.judge(first, &[row], pair_keys, keys, positions);
+                    *computed += 1;
+                    mask = above(mask & !(1 << (row[1] as usize - block * BLOCK)), found.bounds, keys[i]);
+                }
+                while mask != 0 {
+                    pairs.push([(first + i) as u32, (block * BLOCK) as u32 + mask.trailing_zeros()]);
+                    mask &= mask - 1;
                 }
             });
+            self.judge(first, pairs, pair_keys, keys, positions);
+            *computed += pairs.len();
         }
     }
 
-    /// Direct keys of the rows of a block that may be nearer than the nearest so far, the most promising first; gives how
-    /// many.
-    fn look(&self, query: usize, block: usize, found: &Found<'_>, key: &mut f32, position: &mut u32) -> usize {
-        let (mut mask, mut computed) = (found.mask, 0);
-        let mut next = least(mask, found.bounds);
-        while mask != 0 {
-            mask &= !(1 << next);
-            let row = (block * BLOCK + next) as u32;
-            if found.bounds[next] <= *key && row != *position {
-                let mut one = [0.0];
-                self.direct.keys_of(query, Picks::List(&[row]), &mut one);
-                computed += 1;
-                if one[0] < *key || (one[0] == *key && row < *position) {
-                    (*key, *position) = (one[0], row);
-                }
+    /// Computes the direct keys of pairs of a query and a row, and keeps the nearest row of each query.
+    fn judge(
+        &self,
+        first: usize,
+        pairs: &[[u32; 2]],
+        pair_keys: &mut Vec<f32>,
+        keys: &mut [f32],
+        positions: &mut [u32],
+    ) {
+        pair_keys.resize(pairs.len(), 0.0);
+        self.direct.keys_of_pairs(pairs, pair_keys);
+        for (&[query, row], &key) in pairs.iter().zip(&*pair_keys) {
+            let i = query as usize - first;
+            if key < keys[i] || (key == keys[i] && row < positions[i]) {
+                (keys[i], positions[i]) = (key, row);
             }
-            next = mask.trailing_zeros() as usize;
         }
-        computed
     }
 }
 
+/// From so many rows of a block on, the most promising one is judged before the others.
+const MANY: u32 = 3;
+
 /// The row with the least bound.
-fn least(mask: u32, bounds: &[f32; BLOCK]) -> usize {
+fn nearest(mask: u32, bounds: &[f32; BLOCK]) -> usize {
     let rows = (0..BLOCK).filter(|r| mask >> r & 1 == 1);
     rows.min_by(|&a, &b| bounds[a].total_cmp(&bounds[b])).unwrap_or(0)
+}
+
+/// Of these rows those whose bounds are not above a key.
+fn above(mask: u32, bounds: &[f32; BLOCK], key: f32) -> u32 {
+    (0..BLOCK).filter(|&r| bounds[r] <= key).fold(0, |kept, r| kept | 1 << r) & mask
+}
+
+/// Calls `each` with every place where not `bounds > keys`.
+fn not_above(token: Token, bounds: &[f32], keys: &[f32], mut each: impl FnMut(usize)) {
+    let ((bounds, more_bounds), (keys, more_keys)) = (bounds.as_chunks(), keys.as_chunks());
+    for (i, (bounds, keys)) in bounds.iter().zip(keys).enumerate() {
+        each_bit(bytes::not_above(token, bounds, keys), |bit| each(64 * i + bit));
+    }
+    let whole = 64 * bounds.len();
+    let rest = more_bounds.iter().zip(more_keys).enumerate();
+    rest.filter(|(_, (bound, key))| bound <= key).for_each(|(i, _)| each(whole + i));
 }

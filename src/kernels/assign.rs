@@ -14,6 +14,9 @@ use crate::types::{DType, Metric, RowsView};
 /// Rows of a block that share one bound (`engine::Known`).
 pub const BLOCK: usize = 32;
 
+/// Queries whose bounds lie together, block by block.
+pub const POINTS: usize = 1024;
+
 crate::params! {
     /// What `shaders/assign.wgsl` reads.
     Params {

@@ -52,7 +52,8 @@ macro_rules! contract_tests {
             select_k: row_b3_every_k row_b3_long_segments row_b3_special_keys row_b3_equal_keys row_b3_many_segments
                 row_b3_after_distance row_e7_empty;
             refine: row_b13_every_metric row_b13_holes_and_repeats row_b13_many_queries row_e7_empty;
-            assign: row_b7_every_metric row_b7_tile_edges row_b7_near_ties row_b7_many_points row_e7_ties
+            assign: row_b7_every_metric row_b7_tile_edges row_b7_near_ties row_b7_many_points
+                row_b7_behind_codes row_b7_ties_behind_codes row_e7_ties
                 row_e7_zero_rows row_e7_empty;
             range: row_b5_every_metric row_b5_inclusive_radius row_b5_all_and_none row_b5_filters row_b5_many_queries
                 row_e7_empty;

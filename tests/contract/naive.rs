@@ -140,7 +140,7 @@ fn fits(task: &Task<'_>) -> Result<(), EngineError> {
 fn input(task: &Task<'_>) -> Output {
     let (q, n) = (task.plan.problem.queries, task.plan.problem.rows);
     match task.input {
-        Input::None => Output::Candidates(Candidates::empty(q, 0)),
+        Input::None | Input::Known(_) => Output::Candidates(Candidates::empty(q, 0)),
         Input::Positions { positions, width } => {
             Output::Candidates(Candidates { positions: positions.to_vec(), ..Candidates::empty(q, width) })
         }

@@ -7,7 +7,7 @@ use super::super::rowbuf::{RowBuf, queries_f32};
 use super::super::store::{Store, lengths};
 use super::super::{CodecSpec, IndexSpec, RefineSpec, TransformSpec};
 use super::{Ivf, Kept, Settings, UNSORTED, inner};
-use crate::cluster::{KMeans, nearest};
+use crate::cluster::{KMeans, Lengthy, assign};
 use crate::codec::transform::Transform;
 use crate::codec::{self, Codec};
 use crate::engine::{Device, Engine, EngineError, Input, Tag, Task};
@@ -243,7 +243,7 @@ impl Ivf {
         let (mut encoded, lists) = match &self.coarse {
             Some(coarse) => {
                 let centroids = queries_f32(&coarse.view());
-                let lists = nearest(&self.device, view, &centroids)?;
+                let lists = nearest(&self.device, view, coarse)?;
                 (self.codec.encode(inner, view, &lists, &centroids), lists)
             }
             None => {
@@ -323,6 +323,14 @@ fn prepared_rows(metric: Metric, rows: &RowsView<'_>) -> Vec<f32> {
         });
     }
     floats
+}
+
+/// The nearest centroid of each row.
+fn nearest(device: &Device, rows: MatrixView<'_, f32>, coarse: &Store) -> Result<Vec<u32>, BuildError> {
+    let norms = finite(&RowsView::F32(rows))?;
+    let RowsView::F32(centroids) = coarse.view() else { return Ok(Vec::new()) };
+    let centroids = Lengthy { rows: centroids, norms: coarse.norms() };
+    Ok(assign(device, Metric::L2, Lengthy { rows, norms: &norms }, centroids)?.positions)
 }
 
 fn nearest_bits(engine: &dyn Engine, coarse: &Store, rows: &RowsView<'_>) -> Result<Vec<u32>, EngineError> {
@@ -421,7 +429,7 @@ impl Learnt {
         let found = kmeans.train(device, RowsView::F32(view))?;
         let mut coarse = Store::new(inner(metric), DType::F32, dim)?;
         coarse.add(&RowsView::F32(matrix(&found.centroids, dim)?), None)?;
-        let nearest = nearest(device, some, &found.centroids)?;
+        let nearest = nearest(device, some, &coarse)?;
         let mut residuals = Vec::with_capacity(some.rows() * dim);
         for (r, &list) in nearest.iter().enumerate() {
             let centroid = &found.centroids[list as usize * dim..(list as usize + 1) * dim];
