@@ -97,7 +97,7 @@ impl Ivf {
     ) -> Result<Scanned, SearchError> {
         let (q, began) = (queries.len(), Instant::now());
         let floats = match queries.view() {
-            RowsView::F32(_) => self.transform.apply(&*self.device.host, &queries.view())?.rows,
+            RowsView::F32(_) => self.transform.apply(&queries.view()).rows,
             _ => Vec::new(),
         };
         stats.add_stage("transform", began.elapsed(), false);
