@@ -205,7 +205,11 @@ impl Case {
             all.iter().take_while(|&&p| p != u32::MAX).count() == pairs.len(),
             "query {q}: an empty place before a filled one"
         );
-        check!(pairs.len() <= filled, "query {q}: an empty place names slot {}", pairs[filled.min(pairs.len() - 1)].1);
+        check!(
+            pairs.len() <= filled,
+            "query {q}: an empty place names slot {}, or one that is forbidden",
+            pairs[filled.min(pairs.len() - 1)].1
+        );
         let mut key_of: Vec<(u32, f32)> = wanted.iter().map(|&(key, slot)| (slot, key)).collect();
         key_of.sort_unstable_by_key(|pair| pair.0);
         let mut seen: Vec<u32> = pairs.iter().map(|pair| pair.1).collect();
