@@ -53,11 +53,11 @@ impl Data {
     }
 
     fn run(&self, engine: &GpuEngine, keep: usize, stats: &mut SearchStats) -> Result<Candidates, EngineError> {
-        let nothing = MatrixView::new(&[] as &[f32], DIM).map(RowsView::F32).unwrap();
+        let nothing = MatrixView::new(&[] as &[f32], self.lists.dim).map(RowsView::F32).unwrap();
         let problem = Problem {
             metric: Metric::L2,
             dtype: DType::F32,
-            dim: DIM,
+            dim: self.lists.dim,
             rows: self.lists.rows(),
             queries: self.queries.queries,
         };
@@ -116,6 +116,22 @@ fn row_c3_resident_lists_cross_the_bus_once() {
         let used = engine.used();
         let held = data.lists.slots() as u64 * (DIM as u64 + 4);
         assert!(used >= held, "{used} bytes for {held}");
+    }
+}
+
+/// A binding of llvmpipe has 128 MiB.
+#[test]
+fn row_c3_lists_larger_than_a_binding_lie_in_shards() {
+    let dim = 1024;
+    let rows = 36_000;
+    let mut data = Data::new(0, 2);
+    data.lists = Lists::new(Form::Rows(DType::F32), dim, 30);
+    let codes = (0..rows * dim).flat_map(|i| ((i % 977 * (i / dim % 31)) as f32 % 7.0).to_le_bytes()).collect();
+    let to: Vec<u32> = (0..rows as u32).map(|r| r % 29).collect();
+    data.lists.append(&Encoded { codes, ..Encoded::default() }, &to, 0);
+    data.queries.floats = (0..2 * dim).map(|i| (i % 5) as f32).collect();
+    for engine in engines(None) {
+        data.right(&engine, 40);
     }
 }
 

@@ -146,7 +146,7 @@ fn input(task: &Task<'_>) -> Output {
         }
         Input::Matrix(keys) => matrix(keys.to_vec(), q, n),
         // What a scan or an assignment begins with.
-        Input::Lists(_) | Input::Known(_) => Output::Candidates(Candidates::empty(q, 0)),
+        Input::Lists(_) => Output::Candidates(Candidates::empty(q, 0)),
     }
 }
 

@@ -53,7 +53,7 @@ fn code(form: Form, dim: usize, numbers: Numbers, rng: &mut Rng) -> Vec<u8> {
         }
         Form::Bits => {
             let mut bytes: Vec<u8> = (0..dim.div_ceil(8)).map(|_| rng.below(256) as u8).collect();
-            if dim % 8 > 0
+            if !dim.is_multiple_of(8)
                 && let Some(last) = bytes.last_mut()
             {
                 *last &= (1 << (dim % 8)) - 1;
@@ -85,8 +85,8 @@ fn prepare(form: Form, dim: usize, queries: usize, numbers: Numbers, rng: &mut R
                 prepared.floats.extend((0..dim).map(|_| number()));
             }
             Form::Bits => {
-                let mut word =
-                    |w: usize| (0..32).fold(0, |b, i| b | ((32 * w + i < dim) && rng.below(2) == 1) as u32 * (1 << i));
+                let mut bit = |i: usize| u32::from(rng.below(2) == 1 && i < dim);
+                let mut word = |w: usize| (0..32).fold(0, |bits, i| bits | (bit(32 * w + i) << i));
                 prepared.bits.extend((0..words).map(&mut word));
             }
         }
@@ -205,7 +205,11 @@ impl Case {
             all.iter().take_while(|&&p| p != u32::MAX).count() == pairs.len(),
             "query {q}: an empty place before a filled one"
         );
-        check!(pairs.len() <= filled, "query {q}: an empty place names slot {}", pairs[filled.min(pairs.len() - 1)].1);
+        check!(
+            pairs.len() <= filled,
+            "query {q}: an empty place names slot {}, or one that is forbidden",
+            pairs[filled.min(pairs.len() - 1)].1
+        );
         let mut key_of: Vec<(u32, f32)> = wanted.iter().map(|&(key, slot)| (slot, key)).collect();
         key_of.sort_unstable_by_key(|pair| pair.0);
         let mut seen: Vec<u32> = pairs.iter().map(|pair| pair.1).collect();
@@ -399,7 +403,8 @@ pub fn row_e7_empty(s: &Subject) {
 
 pub fn wrong_shapes_are_errors(s: &Subject) {
     let make = || Case::new(Metric::L2, Form::Integers(4), 16, &[50, 60], 3, Numbers::Spread);
-    let spoils: [(&str, fn(&mut Case)); 6] = [
+    type Spoil = fn(&mut Case);
+    let spoils: [(&str, Spoil); 6] = [
         ("a list that is not there", |c| c.probes[1] = 2),
         ("fewer probes", |c| c.probes.truncate(c.probes.len() - 1)),
         ("fewer offsets", |c| c.offsets.truncate(c.offsets.len() - 1)),

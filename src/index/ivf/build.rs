@@ -290,7 +290,7 @@ fn unsorted(first: usize, rows: usize) -> Vec<u32> {
 }
 
 /// Where the rows that were there lie after the holes are closed.
-fn moved(live: &Bitmap) -> Vec<Option<u32>> {
+pub(super) fn moved(live: &Bitmap) -> Vec<Option<u32>> {
     let mut next = 0;
     (0..live.len())
         .map(|p| {
