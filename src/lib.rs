@@ -64,8 +64,10 @@ pub use error::{BuildError, DeviceError, SearchError};
 pub use gpu::{AdapterReport, adapters};
 pub use index::{
     AnyIndex, CodecSpec, Explanation, FileInfo, Flat, Index, IndexSpec, Ivf, OpenError, RefineSpec, SearchOptions,
-    SpecError, TrainOptions, TransformSpec, Trial,
+    SpecError, TrainOptions, TransformSpec, Trial, TuneError, Tuned, TunedPoint, Tuning,
 };
+#[doc(hidden)]
+pub use index::{fastest, settings};
 pub use kernels::Cost;
 pub use plan::{Norm, Plan, Problem, Screen, Step, UnknownScreen};
 pub use principal::PrincipalComponents;

@@ -11,6 +11,7 @@ mod rowbuf;
 mod search;
 mod spec;
 mod store;
+mod tuning;
 mod warm;
 
 pub use any::AnyIndex;
@@ -21,6 +22,7 @@ pub use ivf::{Ivf, TrainOptions};
 pub(crate) use search::Queries;
 pub use spec::{CodecSpec, IndexSpec, RefineSpec, SpecError, TransformSpec};
 pub(crate) use store::lengths;
+pub use tuning::{TuneError, Tuned, TunedPoint, Tuning, fastest, settings};
 
 use crate::error::SearchError;
 use crate::plan::Screen;

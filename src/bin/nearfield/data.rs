@@ -50,6 +50,11 @@ impl HowArgs {
             .ok_or_else(|| fail::input(format!("--metric <M> is missing; there are {}", Metric::NAMES.join(", "))))
     }
 
+    /// Flat by this metric.
+    pub fn of(metric: Metric) -> HowArgs {
+        HowArgs { metric: Some(metric), index: IndexSpec::FLAT, train_rows: None, seed: 0, packed_bits: false }
+    }
+
     /// How the index learns.
     pub fn training(&self) -> TrainOptions {
         let options = TrainOptions::default().seed(self.seed);

@@ -16,6 +16,7 @@ mod outputs;
 mod range;
 mod report;
 mod search;
+mod tune;
 mod ui;
 
 use std::process::ExitCode;
@@ -39,6 +40,7 @@ enum Command {
     Build(build_index::BuildArgs),
     Info(info::InfoArgs),
     Explain(explain::ExplainArgs),
+    Tune(tune::TuneArgs),
     Bench(bench::BenchArgs),
 }
 
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
         Command::Build(args) => build_index::run(&args),
         Command::Info(args) => info::run(&args),
         Command::Explain(args) => explain::run(&args),
+        Command::Tune(args) => tune::run(&args),
         Command::Bench(args) => bench::run(&args),
     };
     match result {

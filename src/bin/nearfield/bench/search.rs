@@ -144,7 +144,7 @@ pub fn run(args: &BenchSearchArgs) -> Result<()> {
             // All once, and those that no other beats in both speed and recall again, for longer.
             let first = settings.iter().map(|options| time(options, Duration::ZERO)).collect::<Result<Vec<Row>>>()?;
             let point = |row: &Row| (row.recall.unwrap_or(0.0), row.qps);
-            for i in settings::front(&first.iter().map(point).collect::<Vec<_>>()) {
+            for i in nearfield::fastest(&first.iter().map(point).collect::<Vec<_>>()) {
                 rows.push(time(&settings[i], Duration::from_millis(400))?);
             }
         } else {

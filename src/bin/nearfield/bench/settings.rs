@@ -1,6 +1,6 @@
-//! The settings that a sweep goes through, and which of them are worth telling.
+//! The settings that a sweep goes through.
 
-use nearfield::{AnyIndex, Index, SearchOptions};
+use nearfield::{AnyIndex, SearchOptions};
 use serde_json::{Value, json};
 
 /// What `--sweep` says.
@@ -28,27 +28,14 @@ pub fn sweep(text: &str) -> Result<Sweep, String> {
 
 /// The settings for an index; none when there is nothing to set or no sweep is wanted.
 pub fn of(index: &AnyIndex, k: usize, sweep: Option<&Sweep>) -> Vec<SearchOptions> {
-    let (AnyIndex::Ivf(ivf), Some(sweep)) = (index, sweep) else { return Vec::new() };
-    let lists = ivf.lists();
-    let mut probes = match sweep {
-        Sweep::Auto => vec![1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256],
-        Sweep::Probes(probes) => probes.clone(),
-    };
-    probes.retain(|&p| p <= lists);
-    if probes.is_empty() {
-        probes.push(lists);
-    }
-    let refine: Vec<Option<usize>> = match sweep {
-        Sweep::Auto if ivf.spec().refine.is_some() => {
-            [1, 2, 3, 4, 8, 16, 32].map(|times| Some((times * k).min(index.len()))).to_vec()
+    let AnyIndex::Ivf(ivf) = index else { return Vec::new() };
+    match sweep {
+        None => Vec::new(),
+        Some(Sweep::Auto) => nearfield::settings(index, k),
+        Some(Sweep::Probes(probes)) => {
+            probes.iter().map(|&p| SearchOptions::default().probes(p.min(ivf.lists()))).collect()
         }
-        _ => vec![None],
-    };
-    let option = |&probes: &usize, refine: Option<usize>| {
-        let options = SearchOptions::default().probes(probes);
-        refine.map_or(options.clone(), |rows| options.refine(rows))
-    };
-    probes.iter().flat_map(|p| refine.iter().map(move |&r| option(p, r))).collect()
+    }
 }
 
 /// The settings as JSON.
@@ -62,28 +49,9 @@ pub fn json(options: &SearchOptions) -> Value {
     Value::Object(settings)
 }
 
-/// Of points (recall, queries a second) those that no other surpasses in both, the least recall first.
-pub fn front(points: &[(f64, f64)]) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..points.len()).collect();
-    order.sort_by(|&a, &b| points[b].1.total_cmp(&points[a].1));
-    let mut best = f64::NEG_INFINITY;
-    order.retain(|&i| {
-        let better = points[i].0 > best;
-        best = best.max(points[i].0);
-        better
-    });
-    order
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_front_leaves_out_what_another_beats() {
-        let points = [(0.9, 100.0), (0.8, 90.0), (0.95, 50.0), (0.95, 40.0), (0.5, 200.0)];
-        assert_eq!(front(&points), [4, 0, 2]);
-    }
 
     #[test]
     fn sweeps_are_read() {
