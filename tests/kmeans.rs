@@ -38,9 +38,8 @@ fn kmeans(clusters: usize) -> KMeans {
 
 /// Label and squared distance of the nearest centroid, in f64, by brute force.
 fn nearest(rows: &[f32], centroids: &[f32], dim: usize) -> Vec<(usize, f64)> {
-    let square = |a: &[f32], b: &[f32]| {
-        a.iter().zip(b).map(|(x, y)| (f64::from(*x) - f64::from(*y)).powi(2)).sum::<f64>()
-    };
+    let square =
+        |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(x, y)| (f64::from(*x) - f64::from(*y)).powi(2)).sum::<f64>();
     let of = |row: &[f32]| {
         let all = centroids.chunks_exact(dim).map(|c| square(row, c)).enumerate();
         all.min_by(|a, b| a.1.total_cmp(&b.1)).unwrap()
@@ -206,7 +205,10 @@ fn row_b7_empty_clusters_are_filled() {
     (k.iterations, k.sample) = (40, None);
     let found = k.train(&cpu(2), view(&rows, 8)).unwrap();
     assert!(sizes(&rows, &found.centroids, 8).iter().all(|&n| n > 0));
-    let fresh = { k.start = None; k.train(&cpu(2), view(&rows, 8)).unwrap() };
+    let fresh = {
+        k.start = None;
+        k.train(&cpu(2), view(&rows, 8)).unwrap()
+    };
     let (a, b) = (inertia(&rows, &found.centroids, 8), inertia(&rows, &fresh.centroids, 8));
     assert!(a < 1.3 * b, "{a}, from rows {b}");
 }
