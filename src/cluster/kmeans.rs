@@ -6,7 +6,7 @@ use super::order::{in_blocks, ordered, restored};
 use super::points::{Points, unit};
 use super::rounds::{Round, Rounds};
 use super::start::{Random, random_rows};
-use super::update::{Sums, split_full, split_largest};
+use super::update::{Sums, empty_ones, full_ones, rows_of};
 use super::{ClusterError, Clustering, KMeans, Progress};
 use crate::codec::int8::Coder;
 use crate::engine::Device;
@@ -104,16 +104,21 @@ impl Lloyd<'_> {
         for iteration in 1..=last {
             let Round { inertia, changed } = rounds.assign(&centroids, &mut sums)?;
             sums.means(&mut centroids);
-            let mut moved = split_largest(&mut centroids, &mut sums.counts.clone(), dim);
-            if self.kmeans.balanced && moved == 0 && iteration < last {
-                moved = split_full(&mut centroids, &sums.counts, dim);
+            let mut splits = empty_ones(&sums.counts);
+            if self.kmeans.balanced && splits.is_empty() {
+                splits = full_ones(&sums.counts);
+            }
+            if iteration < last {
+                for (cluster, row) in rows_of(&splits, &rounds.labels, &sums.counts) {
+                    points.row(row, &mut centroids[cluster * dim..(cluster + 1) * dim]);
+                }
             }
             self.kmeans.scale(&mut centroids, dim);
             (made.inertia, made.iterations) = (inertia, iteration);
             if progress(Progress { iteration, iterations: most, inertia, changed }).is_break() {
                 return Err(ClusterError::Cancelled);
             }
-            if moved == 0 && (changed == 0 || iteration >= most) {
+            if splits.is_empty() && (changed == 0 || iteration >= most) {
                 break;
             }
         }

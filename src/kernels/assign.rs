@@ -91,7 +91,7 @@ static ASSIGN: Kernel = Kernel {
     ],
     params: Params::FIELDS,
     variants: &[Variant::PLAIN],
-    shapes: distance::SHAPES,
+    shapes: &[&[("TX", 16.0), ("TY", 16.0), ("TD", 16.0)], &[("TX", 64.0), ("TY", 1.0), ("TD", 8.0)]],
     overrides: &[("METRIC", &[0.0, 1.0, 2.0]), ("DTYPE", &[0.0]), ("SCREEN", &[0.0])],
 };
 
@@ -110,7 +110,7 @@ pub fn assigns(metric: Metric, dtype: DType) -> bool {
 /// (read when there is one), keys, positions.
 pub fn record(args: &Args, caps: &DeviceCaps) -> Launch {
     let queries = args.q_end - args.q_begin;
-    let shape = Shape::of(queries);
+    let shape = if queries <= 4 { Shape::FEW } else { Shape::BATCH };
     let params = Params {
         row_begin: args.row_begin,
         row_end: args.row_end,

@@ -82,7 +82,7 @@ pub fn row_e7_ties(s: &Subject) {
 pub fn row_e7_zero_rows(s: &Subject) {
     for metric in METRICS {
         let zeros = |every: usize| {
-            move |r: usize, c: usize| if r % every == 0 { 0.0 } else { ((r * 7 + c * 3) % 11) as f32 - 5.0 }
+            move |r: usize, c: usize| if r.is_multiple_of(every) { 0.0 } else { ((r * 7 + c * 3) % 11) as f32 - 5.0 }
         };
         let (points, centroids) =
             (Matrix::from_fn(DType::F32, 40, 9, zeros(5)), Matrix::from_fn(DType::F32, 90, 9, zeros(7)));
