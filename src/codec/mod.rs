@@ -11,6 +11,8 @@ mod lloyd;
 mod matrix;
 mod opq;
 mod product;
+#[cfg(test)]
+mod quality;
 mod query;
 mod rabitq;
 mod rotation;
