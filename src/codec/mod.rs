@@ -6,6 +6,7 @@
 mod bytes;
 mod error;
 pub(crate) mod int8;
+mod learn;
 mod linear;
 mod lloyd;
 mod matrix;
