@@ -211,34 +211,104 @@ fn nearest<S: Simd, const V: usize>(
     halves: &[f32],
     width: usize,
 ) -> [[f32; LANES]; BLOCKS] {
-    let mut most = [[s.splat(f32::NEG_INFINITY); V]; BLOCKS];
-    let mut best = [[s.splat(0.0); V]; BLOCKS];
-    let x = x.map(|x| &x[..width]);
-    for (e, (centroid, &half)) in centroids.chunks_exact(width).zip(halves).enumerate() {
-        let mut product = [[s.splat(-half); V]; BLOCKS];
-        for j in 0..width {
-            let c = s.splat(centroid[j]);
-            for b in 0..BLOCKS {
-                for v in 0..V {
-                    product[b][v] = s.fma(c, s.get(&x[b][j][v * S::LANES..]), product[b][v]);
-                }
-            }
-        }
-        let number = s.splat(e as f32);
-        for b in 0..BLOCKS {
-            for v in 0..V {
-                best[b][v] = s.if_above(product[b][v], most[b][v], number, best[b][v]);
-                most[b][v] = s.max(product[b][v], most[b][v]);
-            }
-        }
+    let mut best = Best::<S, V>::new(s);
+    match width {
+        1 => in_registers::<S, V, 1>(s, x, centroids, halves, &mut best),
+        2 => in_registers::<S, V, 2>(s, x, centroids, halves, &mut best),
+        4 => in_registers::<S, V, 4>(s, x, centroids, halves, &mut best),
+        8 => in_registers::<S, V, 8>(s, x, centroids, halves, &mut best),
+        _ => in_memory::<S, V>(s, x, centroids, halves, &mut best),
     }
     let mut out = [[0.0; LANES]; BLOCKS];
     for b in 0..BLOCKS {
         for v in 0..V {
-            s.put(&mut out[b][v * S::LANES..], best[b][v]);
+            s.put(&mut out[b][v * S::LANES..], best.number[b][v]);
         }
     }
     out
+}
+
+/// The largest product of each lane less half the squared length of the centroid, and the number of that.
+struct Best<S: Simd, const V: usize> {
+    most: [[S::F; V]; BLOCKS],
+    number: [[S::F; V]; BLOCKS],
+}
+
+impl<S: Simd, const V: usize> Best<S, V> {
+    #[inline(always)]
+    fn new(s: S) -> Self {
+        Best { most: [[s.splat(f32::NEG_INFINITY); V]; BLOCKS], number: [[s.splat(0.0); V]; BLOCKS] }
+    }
+
+    #[inline(always)]
+    fn offer(&mut self, s: S, product: &[[S::F; V]; BLOCKS], entry: usize) {
+        let number = s.splat(entry as f32);
+        for b in 0..BLOCKS {
+            for v in 0..V {
+                self.number[b][v] = s.if_above(product[b][v], self.most[b][v], number, self.number[b][v]);
+                self.most[b][v] = s.max(product[b][v], self.most[b][v]);
+            }
+        }
+    }
+}
+
+/// Parts of few components stay in registers while all centroids pass.
+#[inline(always)]
+fn in_registers<S: Simd, const V: usize, const W: usize>(
+    s: S,
+    x: [&[[f32; LANES]]; BLOCKS],
+    centroids: &[f32],
+    halves: &[f32],
+    best: &mut Best<S, V>,
+) {
+    let x: [[[S::F; V]; W]; BLOCKS] =
+        std::array::from_fn(|b| std::array::from_fn(|j| std::array::from_fn(|v| s.get(&x[b][j][v * S::LANES..]))));
+    for (e, (centroid, &half)) in centroids.as_chunks::<W>().0.iter().zip(halves).enumerate() {
+        let mut product = [[s.splat(-half); V]; BLOCKS];
+        for j in 0..W {
+            let c = s.splat(centroid[j]);
+            for b in 0..BLOCKS {
+                for v in 0..V {
+                    product[b][v] = s.fma(c, x[b][j][v], product[b][v]);
+                }
+            }
+        }
+        best.offer(s, &product, e);
+    }
+}
+
+/// Of longer parts each component that is loaded is multiplied by several centroids.
+#[inline(always)]
+fn in_memory<S: Simd, const V: usize>(
+    s: S,
+    [x, y]: [&[[f32; LANES]]; BLOCKS],
+    centroids: &[f32],
+    halves: &[f32],
+    best: &mut Best<S, V>,
+) {
+    const TOGETHER: usize = 4;
+    let (width, entries) = (x.len(), halves.len());
+    for first in (0..entries).step_by(TOGETHER) {
+        // Behind the last centroid it is taken again, which changes nothing.
+        let numbers: [usize; TOGETHER] = std::array::from_fn(|i| (first + i).min(entries - 1));
+        let rows = numbers.map(|e| &centroids[e * width..(e + 1) * width]);
+        let mut product = numbers.map(|e| [[s.splat(-halves[e]); V]; BLOCKS]);
+        let columns = rows[0].iter().zip(rows[1]).zip(rows[2].iter().zip(rows[3]));
+        for ((x, y), ((c0, c1), (c2, c3))) in x.iter().zip(y).zip(columns) {
+            for v in 0..V {
+                let x = [s.get(&x[v * S::LANES..]), s.get(&y[v * S::LANES..])];
+                for (product, c) in product.iter_mut().zip([*c0, *c1, *c2, *c3]) {
+                    let c = s.splat(c);
+                    for b in 0..BLOCKS {
+                        product[b][v] = s.fma(c, x[b], product[b][v]);
+                    }
+                }
+            }
+        }
+        for (product, e) in product.iter().zip(numbers) {
+            best.offer(s, product, e);
+        }
+    }
 }
 
 #[cfg(test)]

@@ -6,11 +6,14 @@
 mod bytes;
 mod error;
 pub(crate) mod int8;
+mod learn;
 mod linear;
 mod lloyd;
 mod matrix;
 mod opq;
 mod product;
+#[cfg(test)]
+mod quality;
 mod query;
 mod rabitq;
 mod rotation;

@@ -13,8 +13,9 @@ use crate::cpu::Simd;
 use crate::kernels::lists::{Encoded, Form, MOST_BITS, Prepared};
 use crate::types::{MatrixView, Metric};
 
-/// How many standard deviations of the estimate the error is (epsilon_0 of Gao and Long).
-const EPSILON: f32 = 1.9;
+/// How many standard deviations of the estimate the error is: 99.2 % of a normal variable. (The epsilon_0 of Gao and Long
+/// is 1.9, which 94.3 % stay within; a bound that is to hold so often is `1.9 / EPSILON` times the error.)
+pub(crate) const EPSILON: f32 = 2.65;
 
 /// The steps of the best uniform quantiser of a normal variable, in its standard deviation, for 2 to 8 bits (Max 1960).
 const STEPS: [f32; 7] = [0.9957, 0.5860, 0.3352, 0.1881, 0.1041, 0.0569, 0.0308];
@@ -289,7 +290,7 @@ mod tests {
                 let all = (n * q) as f64;
                 assert!((bias / mean).abs() < 0.003, "{bits} bits, {metric}: bias {}", bias / mean);
                 let inside = inside as f64 / all;
-                assert!((0.9..0.99).contains(&inside), "{bits} bits, {metric}: {inside} inside");
+                assert!((0.99..0.998).contains(&inside), "{bits} bits, {metric}: {inside} inside");
             }
         }
     }

@@ -7,14 +7,12 @@
 use rayon::prelude::*;
 
 use super::bytes::{Reader, Writer};
-use super::error::{CodecError, enough, finite, transform_token};
+use super::error::{CodecError, finite, transform_token};
+use super::learn::Learner;
 use super::linear::{Linear, Step};
-use super::matrix::{Matrix, moments};
-use super::opq;
-use super::query::dot;
+use super::matrix::Matrix;
 use super::rotation::Hadamard;
 use super::spec::TransformSpec;
-use super::subspace::{Principal, random_orthogonal};
 use crate::types::{MatrixView, Metric, RowsView};
 
 /// Rows that a decomposition looks at, at most.
@@ -24,13 +22,14 @@ const SAMPLE: usize = 16_384;
 const CHUNK: usize = 256 << 10;
 
 /// Most components of a vector in a file.
-const MOST_DIM: usize = 1 << 16;
+pub(super) const MOST_DIM: usize = 1 << 16;
 
 /// Most linear steps in a file; factory strings have few.
 const MOST_STEPS: usize = 256;
 
+/// A trained transform, or several in one.
 #[derive(Clone, Debug, PartialEq)]
-enum Stage {
+pub(super) enum Stage {
     Linear(Linear),
     /// To length 1; zero stays zero.
     Normalize(usize),
@@ -275,115 +274,9 @@ fn over_rows(rows: &[f32], dim: usize, work: impl Fn(Vec<f32>) -> Vec<f32> + Syn
     rows.par_chunks(96 * dim).map(|rows| work(rows.to_vec())).collect::<Vec<_>>().concat()
 }
 
-/// A rotation of vectors of `dim` components: fast where their number allows it.
-fn rotation(dim: usize, seed: u64) -> Step {
-    if dim.is_multiple_of(64) {
-        return Step::Turn(Hadamard::new(dim, seed));
-    }
-    let q = random_orthogonal(dim, seed);
-    let rows: Vec<f32> = (0..dim * dim).map(|i| q[(i / dim, i % dim)] as f32).collect();
-    Step::Times(Matrix::new(dim, dim, rows))
-}
-
-/// One transform and the rows that it is learnt from, transformed by those before.
-struct Learner<'a> {
-    spec: &'a TransformSpec,
-    metric: Metric,
-    rows: &'a [f32],
-    dim: usize,
-    seed: u64,
-}
-
-impl Learner<'_> {
-    fn stage(&self, warnings: &mut Vec<String>) -> Result<Stage, CodecError> {
-        let (mean, steps) = match *self.spec {
-            TransformSpec::Normalize => return Ok(Stage::Normalize(self.dim)),
-            TransformSpec::Centre => {
-                self.enough(1)?;
-                (self.mean(), vec![])
-            }
-            TransformSpec::Pca { dim, rotate } => self.pca(dim, rotate, warnings)?,
-            TransformSpec::Opq { parts, dim } => {
-                let kept = self.at_most(dim.unwrap_or(self.dim))?;
-                if parts == 0 || !kept.is_multiple_of(parts) {
-                    return Err(CodecError::parts(self.token(), kept, parts));
-                }
-                self.enough(opq::LEAST_ROWS)?;
-                let matrix = opq::train(self.rows, self.dim, parts, kept, self.seed).ok_or_else(|| self.diverged())?;
-                (Vec::new(), vec![Step::Times(Matrix::new(self.dim, kept, matrix))])
-            }
-            TransformSpec::Rotation { dim } => {
-                let kept = dim.unwrap_or(self.dim);
-                let dim = kept.max(self.dim);
-                if kept == 0 || dim > MOST_DIM {
-                    return Err(self.wrong(format!("1 to {MOST_DIM}")));
-                }
-                let mut steps = vec![Step::Resize(dim), rotation(dim, self.seed), Step::Resize(kept)];
-                steps.retain(|step| !matches!(step, Step::Resize(d) if *d == dim && dim == self.dim));
-                (Vec::new(), steps)
-            }
-            TransformSpec::Pad { dim } if (self.dim..=MOST_DIM).contains(&dim) => (Vec::new(), vec![Step::Resize(dim)]),
-            TransformSpec::Pad { .. } => return Err(self.wrong(format!("{} to {MOST_DIM}", self.dim))),
-            TransformSpec::Slice { dim } => (Vec::new(), vec![Step::Resize(self.at_most(dim)?)]),
-        };
-        Ok(Stage::Linear(Linear { input: self.dim, mean, steps }))
-    }
-
-    fn pca(&self, kept: usize, rotate: bool, warnings: &mut Vec<String>) -> Result<(Vec<f32>, Vec<Step>), CodecError> {
-        let (kept, dim) = (self.at_most(kept)?, self.dim);
-        self.enough(1)?;
-        let n = self.rows.len() / dim;
-        if n < dim {
-            warnings.push(format!(
-                "`{}`: {n} training rows for {dim} components; the last directions are chance",
-                self.token()
-            ));
-        }
-        let mean = if self.metric == Metric::L2 { self.mean() } else { Vec::new() };
-        let mut rows = self.rows.to_vec();
-        rows.chunks_exact_mut(dim).for_each(|row| row.iter_mut().zip(&mean).for_each(|(x, m)| *x -= m));
-        let principal = Principal::new(&moments(&rows, dim), dim).ok_or_else(|| self.diverged())?;
-        let all = principal.rows();
-        let columns: Vec<f32> = (0..dim * kept).map(|i| all[i % kept * dim + i / kept]).collect();
-        let mut steps = vec![Step::Times(Matrix::new(dim, kept, columns))];
-        if rotate {
-            steps.push(rotation(kept, self.seed));
-        }
-        Ok((mean, steps))
-    }
-
-    fn mean(&self) -> Vec<f32> {
-        let mut sums = vec![0.0f64; self.dim];
-        for row in self.rows.chunks_exact(self.dim) {
-            sums.iter_mut().zip(row).for_each(|(s, &x)| *s += f64::from(x));
-        }
-        let n = (self.rows.len() / self.dim).max(1) as f64;
-        sums.into_iter().map(|s| (s / n) as f32).collect()
-    }
-
-    fn at_most(&self, dim: usize) -> Result<usize, CodecError> {
-        if (1..=self.dim).contains(&dim) { Ok(dim) } else { Err(self.wrong(format!("1 to {}", self.dim))) }
-    }
-
-    fn wrong(&self, fits: String) -> CodecError {
-        CodecError::Dim { token: self.token(), dim: self.dim, fits }
-    }
-
-    fn enough(&self, wanted: usize) -> Result<(), CodecError> {
-        enough(self.rows.len() / self.dim, wanted, || self.token())
-    }
-
-    fn diverged(&self) -> CodecError {
-        CodecError::Decomposition { token: self.token() }
-    }
-
-    fn token(&self) -> String {
-        transform_token(self.spec)
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::query::dot;
     use super::super::testing::{clustered, view};
     use super::*;
 
