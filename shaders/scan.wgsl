@@ -3,8 +3,9 @@
 // Buffers: words (rows in blocks of 16: code, what belongs to the row, position), mask, queries (terms, then what the form
 // multiplies), work (items), limits (complements of what each query's keys must not exceed)
 //   -> out_keys, out_positions: `places` from where the item says, in no order.
-// One thread: every 256th row of an item for all of its queries, so that neighbours read neighbouring words and a word is
-// unpacked once. One workgroup: one item at a time, at most SCAN_ROWS rows of a list with QUERIES queries or fewer.
+// One thread: two rows of an item with all of its queries, so that neighbours read neighbouring words, a word is unpacked
+// once, and what is read of a query serves two rows. One workgroup: one item at a time, at most SCAN_ROWS rows of a list
+// with QUERIES queries or fewer.
 // Barriers: about ten an item, and four for each round of the selection, which most items do not need once the limits of
 // their queries have come down. Bytes and operations: src/kernels/scan.rs.
 // Each form has a file in shaders/scan/ with `keys_of_item`, and the entry point.

@@ -49,19 +49,37 @@ fn codes(row: u32, j: u32) -> vec4<u32> {
     return four ^ vec4<u32>(0x80808080u);
 }
 
-fn product(c: vec4<u32>, at: u32) -> i32 {
-    let q = queries[at];
+fn product(c: vec4<u32>, q: vec4<u32>) -> i32 {
     return (dot4I8Packed(c.x, q.x) + dot4I8Packed(c.y, q.y)) + (dot4I8Packed(c.z, q.z) + dot4I8Packed(c.w, q.w));
 }
 
-fn products(c: vec4<u32>, at: vec4<u32>) -> vec4<i32> {
+// Units of four queries.
+struct Four {
+    a: vec4<u32>,
+    b: vec4<u32>,
+    c: vec4<u32>,
+    d: vec4<u32>,
+}
+
+fn four_at(at: vec4<u32>, j: u32) -> Four {
+    let a = queries[at.x + j];
     if (QUERIES == 1u) {
-        return vec4<i32>(product(c, at.x));
+        return Four(a, a, a, a);
     }
-    return vec4<i32>(product(c, at.x), product(c, at.y), product(c, at.z), product(c, at.w));
+    return Four(a, queries[at.y + j], queries[at.z + j], queries[at.w + j]);
+}
+
+fn products(c: vec4<u32>, q: Four) -> vec4<i32> {
+    if (QUERIES == 1u) {
+        return vec4<i32>(product(c, q.a));
+    }
+    return vec4<i32>(product(c, q.a), product(c, q.b), product(c, q.c), product(c, q.d));
 }
 
 fn keys_of_item(item: Item, thread: u32) {
+    if (thread >= item.rows) {
+        return;
+    }
     let terms = terms_of(item);
     let at = item.queries * p.query_stride + vec4<u32>(1u);
     // What integers of 8 bits have too little.
@@ -69,14 +87,23 @@ fn keys_of_item(item: Item, thread: u32) {
     let missing = bitcast<vec4<i32>>(
         vec4<u32>(queries[before.x].z, queries[before.y].z, queries[before.z].z, queries[before.w].z),
     );
-    for (var r = thread; r < item.rows; r += THREADS) {
-        let row = row_at(item.slot + r);
-        var sums = missing;
-        for (var j = 0u; j < p.units; j += 2u) {
-            sums += products(codes(row, j), at + vec4<u32>(j));
-            sums += products(codes(row, j + 1u), at + vec4<u32>(j + 1u));
+    // Two rows, so that what is read of the queries serves both.
+    let two = thread + THREADS < item.rows;
+    let near = row_at(item.slot + thread);
+    let far = row_at(item.slot + select(thread, thread + THREADS, two));
+    var near_sums = missing;
+    var far_sums = missing;
+    for (var j = 0u; j < p.units; j += 2u) {
+        let first = four_at(at, j);
+        let second = four_at(at, j + 1u);
+        near_sums += products(codes(near, j), first) + products(codes(near, j + 1u), second);
+        if (two) {
+            far_sums += products(codes(far, j), first) + products(codes(far, j + 1u), second);
         }
-        put(item, r, row, estimates(item, row, vec4<f32>(sums), terms[0], terms[1]));
+    }
+    put(item, thread, near, estimates(item, near, vec4<f32>(near_sums), terms[0], terms[1]));
+    if (two) {
+        put(item, thread + THREADS, far, estimates(item, far, vec4<f32>(far_sums), terms[0], terms[1]));
     }
 }
 

@@ -23,56 +23,94 @@ fn components(row: u32, j: u32) -> vec4<u32> {
     return vec4<u32>(halves(a), halves(b));
 }
 
+// Of one row with four queries: both sums, and the square of its length.
+struct Sums {
+    a: vec4<f32>,
+    b: vec4<f32>,
+    c: vec4<f32>,
+    d: vec4<f32>,
+    a2: vec4<f32>,
+    b2: vec4<f32>,
+    c2: vec4<f32>,
+    d2: vec4<f32>,
+    square: vec4<f32>,
+}
+
+// Units of four queries.
+struct Four {
+    a: vec4<u32>,
+    b: vec4<u32>,
+    c: vec4<u32>,
+    d: vec4<u32>,
+}
+
+fn four_at(at: vec4<u32>, j: u32) -> Four {
+    let a = queries[at.x + j];
+    if (QUERIES == 1u) {
+        return Four(a, a, a, a);
+    }
+    return Four(a, queries[at.y + j], queries[at.z + j], queries[at.w + j]);
+}
+
+fn added(sums: Sums, q: Four, x: vec4<u32>) -> Sums {
+    var s = sums;
+    s.a = add_first(s.a, q.a, x);
+    if (QUERIES != 1u) {
+        s.b = add_first(s.b, q.b, x);
+        s.c = add_first(s.c, q.c, x);
+        s.d = add_first(s.d, q.d, x);
+    }
+    if (two_sums()) {
+        s.a2 = add_second(s.a2, q.a, x);
+        if (QUERIES != 1u) {
+            s.b2 = add_second(s.b2, q.b, x);
+            s.c2 = add_second(s.c2, q.c, x);
+            s.d2 = add_second(s.d2, q.d, x);
+        }
+    }
+    if (METRIC == COSINE) {
+        s.square += numbers(x) * numbers(x);
+    }
+    return s;
+}
+
 fn key(first: vec4<f32>, second: vec4<f32>, query_norm: f32, row_norm: f32) -> u32 {
     return keys_of(across_first(first), across_second(second), query_norm, vec4<f32>(row_norm), 0.0).x;
 }
 
+fn keys_of_sums(s: Sums, norms: vec4<f32>) -> vec4<u32> {
+    let length = sqrt((s.square.x + s.square.y) + (s.square.z + s.square.w));
+    var bits = vec4<u32>(key(s.a, s.a2, norms.x, length));
+    if (QUERIES != 1u) {
+        bits.y = key(s.b, s.b2, norms.y, length);
+        bits.z = key(s.c, s.c2, norms.z, length);
+        bits.w = key(s.d, s.d2, norms.w, length);
+    }
+    return bits;
+}
+
 fn keys_of_item(item: Item, thread: u32) {
+    if (thread >= item.rows) {
+        return;
+    }
     let norms = terms_of(item)[0];
     let at = item.queries * p.query_stride + vec4<u32>(1u);
-    for (var r = thread; r < item.rows; r += THREADS) {
-        let row = row_at(item.slot + r);
-        var a = vec4<f32>(0.0);
-        var b = vec4<f32>(0.0);
-        var c = vec4<f32>(0.0);
-        var d = vec4<f32>(0.0);
-        var a2 = vec4<f32>(0.0);
-        var b2 = vec4<f32>(0.0);
-        var c2 = vec4<f32>(0.0);
-        var d2 = vec4<f32>(0.0);
-        var square = vec4<f32>(0.0);
-        for (var j = 0u; j < p.units; j++) {
-            let x = components(row, j);
-            let qa = queries[at.x + j];
-            a = add_first(a, qa, x);
-            if (two_sums()) {
-                a2 = add_second(a2, qa, x);
-            }
-            if (METRIC == COSINE) {
-                square += numbers(x) * numbers(x);
-            }
-            if (QUERIES != 1u) {
-                let qb = queries[at.y + j];
-                let qc = queries[at.z + j];
-                let qd = queries[at.w + j];
-                b = add_first(b, qb, x);
-                c = add_first(c, qc, x);
-                d = add_first(d, qd, x);
-                if (two_sums()) {
-                    b2 = add_second(b2, qb, x);
-                    c2 = add_second(c2, qc, x);
-                    d2 = add_second(d2, qd, x);
-                }
-            }
+    // Two rows, so that what is read of the queries serves both.
+    let two = thread + THREADS < item.rows;
+    let near = row_at(item.slot + thread);
+    let far = row_at(item.slot + select(thread, thread + THREADS, two));
+    var near_sums = Sums();
+    var far_sums = Sums();
+    for (var j = 0u; j < p.units; j++) {
+        let four = four_at(at, j);
+        near_sums = added(near_sums, four, components(near, j));
+        if (two) {
+            far_sums = added(far_sums, four, components(far, j));
         }
-        let length = sqrt((square.x + square.y) + (square.z + square.w));
-        var bits = vec4<u32>(key(a, a2, norms.x, length));
-        if (QUERIES != 1u) {
-            bits.y = key(b, b2, norms.y, length);
-            bits.z = key(c, c2, norms.z, length);
-            bits.w = key(d, d2, norms.w, length);
-        }
-        put(item, r, row, bits);
+    }
+    put(item, thread, near, keys_of_sums(near_sums, norms));
+    if (two) {
+        put(item, thread + THREADS, far, keys_of_sums(far_sums, norms));
     }
 }
 

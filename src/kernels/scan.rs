@@ -9,7 +9,7 @@
 //! by [`select_k`](super::select_k). A row is read and unpacked once for four queries. 1-bit codes of 128 components: 24
 //! bytes and 32 integer dot products a query. An H200 (4.8 TB/s, about 14 T dot products of four bytes a second) reads 0.2
 //! T rows a second and multiplies 0.4 T rows and queries: bound by arithmetic from two queries a list on. An M3 Max
-//! (400 GB/s, about 1.8 T such products in plain multiplications) reads 17 G rows and multiplies 55 G: from four on.
+//! (400 GB/s, at best 1.8 T such products in plain multiplications) reads 17 G rows and multiplies 55 G: from four on.
 
 use std::ops::Range;
 
