@@ -12,6 +12,7 @@ mod devices;
 mod explain;
 mod fail;
 mod info;
+mod map;
 mod outputs;
 mod range;
 mod report;
@@ -39,6 +40,7 @@ enum Command {
     Build(build_index::BuildArgs),
     Info(info::InfoArgs),
     Explain(explain::ExplainArgs),
+    Map(map::MapArgs),
     Bench(bench::BenchArgs),
 }
 
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
         Command::Build(args) => build_index::run(&args),
         Command::Info(args) => info::run(&args),
         Command::Explain(args) => explain::run(&args),
+        Command::Map(args) => map::run(&args),
         Command::Bench(args) => bench::run(&args),
     };
     match result {
