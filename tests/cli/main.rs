@@ -5,6 +5,7 @@
 mod answers;
 mod bad_input;
 mod bench;
+mod map;
 mod sandbox;
 mod shaders;
 mod shows;

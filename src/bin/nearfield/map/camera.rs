@@ -4,11 +4,14 @@ use glam::camera::rh::{proj::directx::perspective, view::look_at_mat4};
 use glam::{Mat4, Vec2, Vec3};
 
 /// Where the camera stands, in radii of the cloud, and how wide it sees.
-const EYE: Vec3 = Vec3::new(1.45, 1.05, 2.75);
-const FIELD: f32 = 0.7;
+const EYE: Vec3 = Vec3::new(2.0, 1.3, 3.8);
+const FIELD: f32 = 0.5;
 
 /// Points further out than this share of them are drawn at the edge, so that a few strays don't make the rest small.
 const INSIDE: f32 = 0.995;
+
+/// The box holds the points between these shares, in each direction.
+const BOXED: [f32; 2] = [0.02, 0.98];
 
 /// Where a point is drawn.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -25,8 +28,9 @@ pub struct Spot {
 pub struct Camera {
     /// Radius of the cloud.
     radius: f32,
-    /// Corner of the cloud's box, in radii.
-    corner: Vec3,
+    /// Corners of the box, in radii.
+    low: Vec3,
+    high: Vec3,
     matrix: Mat4,
     view: Mat4,
     scale: f32,
@@ -50,7 +54,8 @@ impl Camera {
         let view = look_at_mat4(EYE, Vec3::ZERO, Vec3::Y);
         let mut camera = Camera {
             radius,
-            corner: Vec3::ZERO,
+            low: Vec3::splat(-0.05),
+            high: Vec3::splat(0.05),
             matrix: perspective(FIELD, 1.0, 0.1, 100.0) * view,
             view,
             scale: 1.0,
@@ -60,26 +65,33 @@ impl Camera {
             strays: lengths.iter().filter(|&&l| l > radius * 1.0001).count(),
         };
         let placed: Vec<Vec3> = points.iter().map(|&p| camera.place(p)).collect();
-        camera.corner = placed.iter().fold(Vec3::splat(0.05), |corner, p| corner.max(p.abs()));
-        camera.fit(from, to);
+        for direction in 0..3 {
+            let mut along: Vec<f32> = placed.iter().map(|p| p[direction]).collect();
+            along.sort_by(f32::total_cmp);
+            let [low, high] = BOXED.map(|s| along.get((s * last as f32).round() as usize).copied().unwrap_or(0.0));
+            camera.low[direction] = camera.low[direction].min(low);
+            camera.high[direction] = camera.high[direction].max(high);
+        }
+        camera.fit(&placed, from, to);
         let depths: Vec<f32> = placed.iter().map(|&p| camera.distance(p)).collect();
         camera.near = depths.iter().copied().fold(f32::INFINITY, f32::min);
         camera.far = depths.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         camera
     }
 
-    /// Scales the cloud's box to the page.
-    fn fit(&mut self, from: Vec2, to: Vec2) {
-        let corners: Vec<Vec2> = (0..8).map(|i| self.flat(self.corner_at(i))).collect();
-        let low = corners.iter().copied().reduce(Vec2::min).unwrap_or_default();
-        let high = corners.iter().copied().reduce(Vec2::max).unwrap_or_default();
-        self.scale = ((to - from) / (high - low)).min_element();
-        self.shift = (from + to) / 2.0 - (low + high) / 2.0 * self.scale;
+    /// Scales the points and their box to the page.
+    fn fit(&mut self, placed: &[Vec3], from: Vec2, to: Vec2) {
+        let all = || placed.iter().copied().chain((0..8).map(|i| self.corner(i))).map(|p| self.flat(p));
+        let low = all().reduce(Vec2::min).unwrap_or_default();
+        let high = all().reduce(Vec2::max).unwrap_or_default();
+        let scale = ((to - from) / (high - low)).min_element();
+        self.shift = (from + to) / 2.0 - (low + high) / 2.0 * scale;
+        self.scale = scale;
     }
 
-    fn corner_at(&self, i: usize) -> Vec3 {
-        let sign = |bit: usize| if i >> bit & 1 == 1 { 1.0 } else { -1.0 };
-        self.corner * Vec3::new(sign(0), sign(1), sign(2))
+    fn corner(&self, i: usize) -> Vec3 {
+        let end = |bit: usize| if i >> bit & 1 == 1 { self.high[bit] } else { self.low[bit] };
+        Vec3::new(end(0), end(1), end(2))
     }
 
     /// In radii, strays brought to the edge.
@@ -110,13 +122,16 @@ impl Camera {
     /// The edges of the box about the cloud.
     pub fn edges(&self) -> Vec<(Vec2, Vec2)> {
         let ends = (0..8usize).flat_map(|i| (0..3).map(move |bit| (i, i | 1 << bit)).filter(|(a, b)| a != b));
-        ends.map(|(a, b)| (self.page(self.corner_at(a)), self.page(self.corner_at(b)))).collect()
+        ends.map(|(a, b)| (self.page(self.corner(a)), self.page(self.corner(b)))).collect()
     }
 
-    /// The middles of the three edges at which the axes are named: first, second, third.
+    /// Where the axes are named: below the first, above the second, beside the third.
     pub fn axes(&self) -> [Vec2; 3] {
-        let c = self.corner;
-        [Vec3::new(0.0, -c.y, c.z), Vec3::new(-c.x, 0.0, c.z), Vec3::new(c.x, -c.y, 0.0)].map(|p| self.page(p))
+        let (low, high, middle) = (self.low, self.high, (self.low + self.high) / 2.0);
+        let first = self.page(Vec3::new(middle.x, low.y, high.z)) + Vec2::new(-14.0, 20.0);
+        let second = self.page(Vec3::new(low.x, high.y, high.z)) + Vec2::new(0.0, -8.0);
+        let third = self.page(Vec3::new(high.x, low.y, middle.z)) + Vec2::new(38.0, 14.0);
+        [first, second, third]
     }
 }
 
@@ -151,7 +166,7 @@ mod tests {
         assert_eq!(camera.strays, 1);
         assert!(points.iter().all(|&p| inside(camera.spot(p))));
         let width = points[..999].iter().map(|&p| camera.spot(p).at.x).fold(0.0, f32::max);
-        assert!(width > 350.0, "{width}");
+        assert!(width > 300.0, "{width}");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use glam::Vec3;
 use nearfield::format::{AtomicFile, Matrix, read_matrix};
-use nearfield::{Device, KMeans, MatrixView, Metric, NO_ID, RowsView};
+use nearfield::{Device, KMeans, MatrixView, Metric, RowsView};
 
 use self::picture::{Label, Map};
 use crate::common::{DeviceArgs, file};
@@ -141,10 +141,15 @@ fn map(device: &Device, path: &Path, base: &Matrix, texts: Option<&[String]>, cl
     let order = by_size(&found, clusters);
     let near = device.nearest(centroids, sample, Metric::L2, NEAR.min(drawn))?;
     let label = |(place, &(cluster, size)): (usize, &(usize, usize))| {
-        let ids = near.query(cluster).map(|(id, _)| id).filter(|&id| id != NO_ID);
-        let near: Vec<&str> =
-            ids.filter_map(|id| Some(texts?.get(*picks.get(id as usize)?)?.trim())).filter(|t| !t.is_empty()).collect();
-        label(place, size, &near)
+        let ids = near.query(cluster).map(|(id, _)| id as usize);
+        let own = ids.filter(|&id| found.get(id).is_some_and(|&c| c as usize == cluster));
+        let text = |id: usize| Some(texts?.get(*picks.get(id)?)?.trim());
+        let near: Vec<&str> = own.filter_map(text).filter(|t| !t.is_empty()).take(SAID).collect();
+        let rows = match drawn == rows {
+            true => format!("{} row{}", ui::count(size as u64), if size == 1 { "" } else { "s" }),
+            false => format!("{} of the rows", picture::percent(size as f32 / drawn as f32)),
+        };
+        label(place, rows, &near)
     };
     let labels: Vec<Label> = order.iter().enumerate().map(label).collect();
     let mut rank = vec![0; clusters];
@@ -163,8 +168,9 @@ fn map(device: &Device, path: &Path, base: &Matrix, texts: Option<&[String]>, cl
     })
 }
 
-/// Texts of a cluster that are looked at for its label.
-const NEAR: usize = 3;
+/// Rows near to a centre that are looked at, and how many of them, of its cluster, say what the cluster is about.
+const NEAR: usize = 24;
+const SAID: usize = 3;
 
 /// Clusters and their rows, the largest first.
 fn by_size(found: &[u32], clusters: usize) -> Vec<(usize, usize)> {
@@ -175,14 +181,14 @@ fn by_size(found: &[u32], clusters: usize) -> Vec<(usize, usize)> {
 }
 
 /// What a cluster is about, from the texts nearest to its centre.
-fn label(place: usize, size: usize, near: &[&str]) -> Label {
-    let rows = format!("{} row{}", ui::count(size as u64), if size == 1 { "" } else { "s" });
+fn label(place: usize, rows: String, near: &[&str]) -> Label {
     // Of texts such as `word: what it means` the words say enough.
-    let heads: Option<Vec<&str>> = near.iter().map(|t| head(t)).collect();
+    let heads: Option<Vec<(&str, &str)>> = near.iter().map(|t| head(t)).collect();
     match (heads, near) {
-        (Some(mut heads), [first, ..]) => {
-            heads.dedup();
-            Label { head: heads.join(", "), line: format!("{rows} · {first}") }
+        (Some(heads), [_, ..]) => {
+            let mut words: Vec<&str> = heads.iter().map(|h| h.0).collect();
+            words.dedup();
+            Label { head: words.join(", "), line: format!("{rows} · {}", heads[0].1) }
         }
         (None, [first, second, ..]) => Label { head: (*first).to_owned(), line: format!("{rows} · {second}") },
         (_, [first]) => Label { head: (*first).to_owned(), line: rows },
@@ -190,10 +196,10 @@ fn label(place: usize, size: usize, near: &[&str]) -> Label {
     }
 }
 
-/// The short beginning of a text that goes on after a colon.
-fn head(text: &str) -> Option<&str> {
+/// The short beginning of a text that goes on after a colon, and how it goes on.
+fn head(text: &str) -> Option<(&str, &str)> {
     let (head, rest) = text.split_once(": ")?;
-    (!head.is_empty() && !rest.trim().is_empty() && head.chars().count() <= 30).then_some(head)
+    (!head.is_empty() && !rest.trim().is_empty() && head.chars().count() <= 30).then_some((head, rest))
 }
 
 #[cfg(test)]
@@ -203,14 +209,14 @@ mod tests {
     #[test]
     fn labels_say_what_clusters_are_about() {
         let said = |near: &[&str]| {
-            let label = label(2, 1234, near);
+            let label = label(2, "9 rows".to_owned(), near);
             (label.head, label.line)
         };
         let words = ["cedar: a wood", "juniper: a shrub", "pine: a tree"];
-        assert_eq!(said(&words), ("cedar, juniper, pine".into(), "1,234 rows · cedar: a wood".into()));
-        assert_eq!(said(&["a wood", "a shrub"]), ("a wood".into(), "1,234 rows · a shrub".into()));
-        assert_eq!(said(&["a wood"]), ("a wood".into(), "1,234 rows".into()));
-        assert_eq!(said(&[]), ("cluster 3".into(), "1,234 rows".into()));
+        assert_eq!(said(&words), ("cedar, juniper, pine".into(), "9 rows · a wood".into()));
+        assert_eq!(said(&["a wood", "a shrub"]), ("a wood".into(), "9 rows · a shrub".into()));
+        assert_eq!(said(&["a wood"]), ("a wood".into(), "9 rows".into()));
+        assert_eq!(said(&[]), ("cluster 3".into(), "9 rows".into()));
         assert_eq!(head("he said that it was late in the night: it was"), None);
         assert_eq!(by_size(&[0, 2, 2, 1], 4), [(2, 2), (0, 1), (1, 1), (3, 0)]);
     }

@@ -33,6 +33,9 @@ const BOTTOM: f32 = 792.0;
 const HEAD: f32 = 13.0;
 const SMALL: f32 = 11.5;
 
+/// How much wider bold letters are.
+const BOLD: f32 = 1.12;
+
 /// How much of the farthest points is lost in white.
 const FOG: f32 = 0.62;
 
@@ -82,11 +85,8 @@ fn frame(scene: &mut Scene, map: &Map, camera: &Camera) {
     for (from, to) in camera.edges() {
         scene.items.push(Item::Line { from, to, width: 1.0, colour: BOX });
     }
-    let middle = (FROM + TO) / 2.0;
     for (i, (at, share)) in camera.axes().into_iter().zip(&map.shares).enumerate() {
-        let away = (at - middle).normalize_or_zero() * Vec2::new(26.0, 14.0);
-        let at = at + away + Vec2::new(0.0, 4.0);
-        let text = format!("{}: {}", i + 1, percent(*share));
+        let text = format!("axis {}: {}", i + 1, percent(*share));
         scene.items.push(Item::Text { at, text, size: SMALL, bold: false, middle: true, colour: FAINT });
     }
 }
@@ -132,21 +132,17 @@ fn labels(scene: &mut Scene, map: &Map, camera: &Camera, font: &Font) -> usize {
             let x = if left { EDGE } else { WIDTH - EDGE - ROOM };
             let (colour, shape) = look(cluster);
             let label = &map.labels[cluster];
-            let start = Vec2::new(if left { EDGE + ROOM + 8.0 } else { x - 14.0 }, y - 4.0);
-            scene.items.push(Item::Line { from: start, to: target, width: 0.8, colour: LINE });
-            ends.push(Item::Dot {
-                at: target,
-                radius: 5.0,
-                shape,
-                fill: colour,
-                rim: true,
-                title: Some(label.head.clone()),
-            });
-            let at = Vec2::new(x + 5.0, y - 4.5);
-            scene.items.push(Item::Dot { at, radius: 5.0, shape, fill: colour, rim: false, title: None });
             let room = ROOM - 18.0;
             // Bold letters are wider.
-            scene.text(Vec2::new(x + 18.0, y), font.fit(&label.head, HEAD * 1.1, room), HEAD, true, INK);
+            let head = font.fit(&label.head, HEAD * BOLD, room);
+            let end = x + 18.0 + font.width(&head, HEAD * BOLD);
+            let start = Vec2::new(if left { end + 8.0 } else { x - 8.0 }, y - 4.0);
+            scene.items.push(Item::Line { from: start, to: target, width: 0.8, colour: LINE });
+            let title = Some(label.head.clone());
+            ends.push(Item::Dot { at: target, radius: 5.0, shape, fill: colour, rim: true, title });
+            let at = Vec2::new(x + 5.0, y - 4.5);
+            scene.items.push(Item::Dot { at, radius: 5.0, shape, fill: colour, rim: false, title: None });
+            scene.text(Vec2::new(x + 18.0, y), head, HEAD, true, INK);
             if lines == 2 {
                 scene.text(Vec2::new(x + 18.0, y + 16.0), font.fit(&label.line, SMALL, room), SMALL, false, FAINT);
             }
@@ -219,7 +215,7 @@ fn captions(scene: &mut Scene, map: &Map, camera: &Camera, unnamed: usize) {
     scene.text(Vec2::new(EDGE, HEIGHT - 20.0), more.join(" "), 12.0, false, FAINT);
 }
 
-fn percent(share: f32) -> String {
+pub fn percent(share: f32) -> String {
     let p = 100.0 * share;
     if p < 10.0 { format!("{p:.1} %") } else { format!("{p:.0} %") }
 }
