@@ -129,7 +129,7 @@ impl Camera {
     pub fn axes(&self) -> [Vec2; 3] {
         let (low, high, middle) = (self.low, self.high, (self.low + self.high) / 2.0);
         let first = self.page(Vec3::new(middle.x, low.y, high.z)) + Vec2::new(-14.0, 20.0);
-        let second = self.page(Vec3::new(low.x, high.y, high.z)) + Vec2::new(0.0, -8.0);
+        let second = self.page(Vec3::new(low.x, high.y, high.z)) + Vec2::new(0.0, -12.0);
         let third = self.page(Vec3::new(high.x, low.y, middle.z)) + Vec2::new(38.0, 14.0);
         [first, second, third]
     }

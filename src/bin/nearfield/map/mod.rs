@@ -186,13 +186,13 @@ fn label(place: usize, rows: String, near: &[&str]) -> Label {
     let heads: Option<Vec<(&str, &str)>> = near.iter().map(|t| head(t)).collect();
     match (heads, near) {
         (Some(heads), [_, ..]) => {
-            let mut words: Vec<&str> = heads.iter().map(|h| h.0).collect();
+            let mut words: Vec<String> = heads.iter().map(|h| h.0.to_owned()).collect();
             words.dedup();
-            Label { head: words.join(", "), line: format!("{rows} · {}", heads[0].1) }
+            Label { heads: words, line: format!("{rows} · {}", heads[0].1) }
         }
-        (None, [first, second, ..]) => Label { head: (*first).to_owned(), line: format!("{rows} · {second}") },
-        (_, [first]) => Label { head: (*first).to_owned(), line: rows },
-        (_, []) => Label { head: format!("cluster {}", place + 1), line: rows },
+        (None, [first, second, ..]) => Label { heads: vec![(*first).to_owned()], line: format!("{rows} · {second}") },
+        (_, [first]) => Label { heads: vec![(*first).to_owned()], line: rows },
+        (_, []) => Label { heads: vec![format!("cluster {}", place + 1)], line: rows },
     }
 }
 
@@ -210,7 +210,7 @@ mod tests {
     fn labels_say_what_clusters_are_about() {
         let said = |near: &[&str]| {
             let label = label(2, "9 rows".to_owned(), near);
-            (label.head, label.line)
+            (label.heads.join(", "), label.line)
         };
         let words = ["cedar: a wood", "juniper: a shrub", "pine: a tree"];
         assert_eq!(said(&words), ("cedar, juniper, pine".into(), "9 rows · a wood".into()));

@@ -61,7 +61,8 @@ pub struct Map {
 
 /// What is said of a cluster.
 pub struct Label {
-    pub head: String,
+    /// Words, or a text: as many as there is room for are shown.
+    pub heads: Vec<String>,
     pub line: String,
 }
 
@@ -73,21 +74,22 @@ fn look(cluster: usize) -> (Colour, Shape) {
 pub fn draw(map: &Map, font: &Font) -> Scene {
     let camera = Camera::new(&map.points, FROM, TO);
     let mut scene = Scene::default();
-    frame(&mut scene, map, &camera);
+    for (from, to) in camera.edges() {
+        scene.items.push(Item::Line { from, to, width: 1.0, colour: BOX });
+    }
     points(&mut scene, map, &camera);
     let unnamed = labels(&mut scene, map, &camera, font);
+    axes(&mut scene, map, &camera);
     captions(&mut scene, map, &camera, unnamed);
     scene
 }
 
-/// The box about the points, and the names of its edges.
-fn frame(scene: &mut Scene, map: &Map, camera: &Camera) {
-    for (from, to) in camera.edges() {
-        scene.items.push(Item::Line { from, to, width: 1.0, colour: BOX });
-    }
+/// What the edges of the box are.
+fn axes(scene: &mut Scene, map: &Map, camera: &Camera) {
     for (i, (at, share)) in camera.axes().into_iter().zip(&map.shares).enumerate() {
         let text = format!("axis {}: {}", i + 1, percent(*share));
-        scene.items.push(Item::Text { at, text, size: SMALL, bold: false, middle: true, colour: FAINT });
+        let (size, colour) = (SMALL, FAINT);
+        scene.items.push(Item::Text { at, text, size, bold: false, middle: true, halo: true, colour });
     }
 }
 
@@ -134,11 +136,11 @@ fn labels(scene: &mut Scene, map: &Map, camera: &Camera, font: &Font) -> usize {
             let label = &map.labels[cluster];
             let room = ROOM - 18.0;
             // Bold letters are wider.
-            let head = font.fit(&label.head, HEAD * BOLD, room);
+            let head = fitting(&label.heads, font, room);
             let end = x + 18.0 + font.width(&head, HEAD * BOLD);
             let start = Vec2::new(if left { end + 8.0 } else { x - 8.0 }, y - 4.0);
             scene.items.push(Item::Line { from: start, to: target, width: 0.8, colour: LINE });
-            let title = Some(label.head.clone());
+            let title = Some(label.heads.join(", "));
             ends.push(Item::Dot { at: target, radius: 5.0, shape, fill: colour, rim: true, title });
             let at = Vec2::new(x + 5.0, y - 4.5);
             scene.items.push(Item::Dot { at, radius: 5.0, shape, fill: colour, rim: false, title: None });
@@ -150,6 +152,13 @@ fn labels(scene: &mut Scene, map: &Map, camera: &Camera, font: &Font) -> usize {
     }
     scene.items.extend(ends);
     map.labels.len().saturating_sub(most)
+}
+
+/// As many of the words as there is room for, at least the first.
+fn fitting(words: &[String], font: &Font, room: f32) -> String {
+    let some = (1..=words.len()).rev().map(|count| words[..count].join(", "));
+    let fits = |text: &String| font.width(text, HEAD * BOLD) <= room;
+    some.clone().find(fits).or_else(|| some.last().map(|w| font.fit(&w, HEAD * BOLD, room))).unwrap_or_default()
 }
 
 /// The middle of a cluster on the page.

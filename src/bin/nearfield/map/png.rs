@@ -35,9 +35,12 @@ fn draw(canvas: &mut Pixmap, item: &Item, font: &Font) {
             path.line_to(to.x, to.y);
             stroke(canvas, path.finish(), *width, *colour);
         }
-        Item::Text { at, text, size, bold, middle, colour } => {
+        Item::Text { at, text, size, bold, middle, halo, colour } => {
             let start = if *middle { at.x - font.width(text, *size) / 2.0 } else { at.x };
             let letters = letters(font, text, *size, Vec2::new(start, at.y));
+            if *halo {
+                stroke(canvas, letters.clone(), 4.0, [255; 3]);
+            }
             if *bold {
                 stroke(canvas, letters.clone(), size * 0.045, *colour);
             }

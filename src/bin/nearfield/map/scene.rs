@@ -60,6 +60,8 @@ pub enum Item {
         size: f32,
         bold: bool,
         middle: bool,
+        /// With white about the letters, to be read on lines.
+        halo: bool,
         colour: Colour,
     },
 }
@@ -74,6 +76,6 @@ pub struct Scene {
 impl Scene {
     /// Text that begins at a place.
     pub fn text(&mut self, at: Vec2, text: impl Into<String>, size: f32, bold: bool, colour: Colour) {
-        self.items.push(Item::Text { at, text: text.into(), size, bold, middle: false, colour });
+        self.items.push(Item::Text { at, text: text.into(), size, bold, middle: false, halo: false, colour });
     }
 }

@@ -49,13 +49,14 @@ fn draw(out: &mut String, item: &Item) {
             to.y,
             hex(*colour)
         ),
-        Item::Text { at, text, size, bold, middle, colour } => writeln!(
+        Item::Text { at, text, size, bold, middle, halo, colour } => writeln!(
             out,
-            "<text x=\"{:.1}\" y=\"{:.1}\" font-size=\"{size}\"{}{} fill=\"{}\">{}</text>",
+            "<text x=\"{:.1}\" y=\"{:.1}\" font-size=\"{size}\"{}{}{} fill=\"{}\">{}</text>",
             at.x,
             at.y,
             if *bold { " font-weight=\"bold\"" } else { "" },
             if *middle { " text-anchor=\"middle\"" } else { "" },
+            if *halo { " paint-order=\"stroke\" stroke=\"#ffffff\" stroke-width=\"4\"" } else { "" },
             hex(*colour),
             escape(text)
         ),
