@@ -1,5 +1,6 @@
 //! The verbs alone, on the caller's own rows: people come for one kernel and stay for the index.
 
+use crate::cluster::{self, Lengthy};
 use crate::engine::{Base, Device, EngineError, Input, Output, Task, room};
 use crate::error::SearchError;
 use crate::index::{Queries, lengths};
@@ -82,9 +83,11 @@ impl Device {
         if work.is_empty() {
             return Ok((vec![u32::MAX; n], vec![f32::NAN; n]));
         }
-        let Output::Candidates(found) = work.run(self, vec![Step::Assign], Input::None)? else {
+        let (RowsView::F32(points), RowsView::F32(centroids)) = (work.queries.view(), work.rows) else {
             return Err(mismatch());
         };
+        let points = Lengthy { rows: points, norms: &work.queries.norms };
+        let found = cluster::assign(self, metric, points, Lengthy { rows: centroids, norms: &work.norms })?;
         Ok((found.positions, found.keys.into_iter().map(|key| metric.external(key)).collect()))
     }
 

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use nearfield::kernels::lists::Form;
 use nearfield::plan::{Norm, Screen, Step};
 
 /// The layers from the facade down. A module may import only from the layers after its own; the facade, from all.
@@ -254,7 +255,7 @@ fn wgpu_is_in_its_rooms() {
 }
 
 /// A step of each kind. A new one does not compile until it is in this match, and should then be in the list.
-fn steps() -> [Step; 7] {
+fn steps() -> [Step; 8] {
     let screen = Screen::None;
     let steps = [
         Step::Normalize { norm: Norm::L2 },
@@ -263,12 +264,13 @@ fn steps() -> [Step; 7] {
         Step::Assign,
         Step::Refine,
         Step::SelectK { k: 1 },
+        Step::Scan { form: Form::Bits, probes: 1, lists: 1, keep: 1 },
         Step::Range { key: 0.0 },
     ];
     for step in steps {
         match step {
             Step::Normalize { .. } | Step::Distance | Step::Search { .. } | Step::Assign => {}
-            Step::Refine | Step::SelectK { .. } | Step::Range { .. } => {}
+            Step::Refine | Step::SelectK { .. } | Step::Scan { .. } | Step::Range { .. } => {}
         }
     }
     steps
@@ -303,7 +305,7 @@ fn every_file_of_a_verb_has_a_verb() {
     };
     for (folder, other) in [
         ("shaders", &[][..]),
-        ("src/kernels", &["mod", "codes", "metric", "source", "tile", "tuning"][..]),
+        ("src/kernels", &["mod", "codes", "lists", "metric", "source", "tile", "tuning"][..]),
         ("tests/verbs", &[][..]),
         ("benches/verbs", &["main"][..]),
     ] {

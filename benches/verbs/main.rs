@@ -6,6 +6,7 @@ mod distance;
 mod normalize;
 mod range;
 mod refine;
+mod scan;
 mod search;
 mod select_k;
 
@@ -63,6 +64,7 @@ criterion_group!(
     search::bench,
     select_k::bench,
     refine::bench,
-    range::bench
+    range::bench,
+    scan::bench
 );
 criterion_main!(verbs);

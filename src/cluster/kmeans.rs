@@ -2,14 +2,15 @@
 
 use std::ops::ControlFlow;
 
-use super::points::{Points, length, unit};
+use super::order::{in_blocks, ordered, restored};
+use super::points::{Points, unit};
+use super::rounds::{Round, Rounds};
 use super::start::{Random, random_rows};
-use super::update::{Sums, split_largest};
+use super::update::{Sums, split_full, split_largest};
 use super::{ClusterError, Clustering, KMeans, Progress};
-use crate::engine::{Base, Candidates, Device, EngineError, Input, Output, Tag, Task};
-use crate::plan::{Plan, Problem, Step};
-use crate::stats::SearchStats;
-use crate::types::{DType, MatrixView, Metric, RowsView};
+use crate::codec::int8::Coder;
+use crate::engine::Device;
+use crate::types::RowsView;
 
 impl KMeans {
     /// Clusters the rows `[n, dim]` of any element type but packed bits.
@@ -42,31 +43,13 @@ impl KMeans {
         let picks = (rows.rows() > most).then(|| random.choose(rows.rows(), most));
         let points = Points::new(rows, picks, self.spherical)?;
         let dim = points.dim();
-        let mut centroids = match &self.start {
+        let coder = points.coder(device, k)?;
+        let lloyd = Lloyd { kmeans: self, device, coder: coder.as_ref() };
+        let start = match &self.start {
             Some(start) => checked(start, k, dim)?.to_vec(),
-            None => random_rows(&points, k, &mut random),
+            None => lloyd.start(&points, &mut random)?,
         };
-        let mut labels = vec![u32::MAX; points.len()];
-        let mut sums = Sums::new(k, dim);
-        let mut made = Clustering { dim, trained: points.len(), ..Clustering::default() };
-        for iteration in 1..=self.iterations {
-            self.scale(&mut centroids, dim);
-            let round = round(device, &points, &centroids, &mut labels, &mut sums)?;
-            sums.means(&mut centroids);
-            let empty = split_largest(&mut centroids, &mut sums.counts.clone(), dim);
-            (made.inertia, made.iterations) = (round.inertia, iteration);
-            let Round { inertia, changed } = round;
-            let told = Progress { iteration, iterations: self.iterations, inertia, changed };
-            if progress(told).is_break() {
-                return Err(ClusterError::Cancelled);
-            }
-            if changed == 0 && empty == 0 {
-                break;
-            }
-        }
-        self.scale(&mut centroids, dim);
-        made.centroids = centroids;
-        Ok(made)
+        lloyd.run(&points, start, self.iterations, progress)
     }
 
     /// Scales centroids to length 1 where only directions count.
@@ -77,6 +60,68 @@ impl KMeans {
     }
 }
 
+/// What all rounds share.
+struct Lloyd<'a> {
+    kmeans: &'a KMeans,
+    device: &'a Device,
+    coder: Option<&'a Coder>,
+}
+
+/// Rows a cluster, and rounds, from which the first centroids are made: of many more rows, the first rounds move all
+/// centroids far, which as few rows show as well.
+const FEW_ROWS: usize = 16;
+const FEW_ROUNDS: usize = 5;
+
+impl Lloyd<'_> {
+    /// Rows chosen at random, and where there are many, what a few rounds over a few of them make of those.
+    fn start(&self, points: &Points<'_>, random: &mut Random) -> Result<Vec<f32>, ClusterError> {
+        let k = self.kmeans.clusters;
+        if points.len() / 4 < FEW_ROWS * k {
+            return Ok(random_rows(points, k, random));
+        }
+        let few = points.subset(&random.choose(points.len(), FEW_ROWS * k));
+        let start = random_rows(&few, k, random);
+        Ok(self.run(&few, start, FEW_ROUNDS, &mut |_| ControlFlow::Continue(()))?.centroids)
+    }
+
+    /// Rounds from these centroids on.
+    fn run(
+        &self,
+        points: &Points<'_>,
+        mut start: Vec<f32>,
+        most: usize,
+        progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<Clustering, ClusterError> {
+        let (k, dim) = (self.kmeans.clusters, points.dim());
+        self.kmeans.scale(&mut start, dim);
+        let order = in_blocks(&start, dim);
+        let mut centroids = ordered(&start, dim, &order);
+        let mut rounds = Rounds::new(self.device, points, k, self.coder)?;
+        let mut sums = Sums::new(k, dim);
+        let mut made = Clustering { dim, trained: points.len(), ..Clustering::default() };
+        // Of a balanced clustering twice as many, if it takes that long until no cluster is too large.
+        let last = if self.kmeans.balanced { 2 * most } else { most };
+        for iteration in 1..=last {
+            let Round { inertia, changed } = rounds.assign(&centroids, &mut sums)?;
+            sums.means(&mut centroids);
+            let mut moved = split_largest(&mut centroids, &mut sums.counts.clone(), dim);
+            if self.kmeans.balanced && moved == 0 && iteration < last {
+                moved = split_full(&mut centroids, &sums.counts, dim);
+            }
+            self.kmeans.scale(&mut centroids, dim);
+            (made.inertia, made.iterations) = (inertia, iteration);
+            if progress(Progress { iteration, iterations: most, inertia, changed }).is_break() {
+                return Err(ClusterError::Cancelled);
+            }
+            if moved == 0 && (changed == 0 || iteration >= most) {
+                break;
+            }
+        }
+        made.centroids = restored(&centroids, dim, &order);
+        Ok(made)
+    }
+}
+
 /// Centroids that the caller began with.
 fn checked(start: &[f32], clusters: usize, dim: usize) -> Result<&[f32], ClusterError> {
     let finite = start.iter().position(|x| !x.is_finite()).unwrap_or(start.len());
@@ -84,61 +129,4 @@ fn checked(start: &[f32], clusters: usize, dim: usize) -> Result<&[f32], Cluster
         return Err(ClusterError::Start { found: finite, clusters, dim });
     }
     Ok(start)
-}
-
-/// What a round found.
-struct Round {
-    inertia: f64,
-    changed: usize,
-}
-
-/// Assigns all points to the centroids and moves their rows to the sums of their new clusters.
-fn round(
-    device: &Device,
-    points: &Points<'_>,
-    centroids: &[f32],
-    labels: &mut [u32],
-    sums: &mut Sums,
-) -> Result<Round, ClusterError> {
-    let tag = Tag::new();
-    let (dim, chunk) = (points.dim(), points.chunk());
-    let mut round = Round { inertia: 0.0, changed: 0 };
-    let norms: Vec<f32> = centroids.chunks_exact(dim).map(length).collect();
-    for (start, labels) in (0..points.len()).step_by(chunk).zip(labels.chunks_mut(chunk)) {
-        let end = start + labels.len();
-        let rows = points.floats(start, end);
-        let found = assign(device, &rows, &points.norms[start..end], centroids, &norms, dim, &tag)?;
-        sums.change(&rows, labels, &found.positions);
-        round.changed += labels.iter().zip(&found.positions).filter(|(old, new)| old != new).count();
-        round.inertia += found.keys.iter().map(|&key| f64::from(key)).sum::<f64>();
-        labels.copy_from_slice(&found.positions);
-    }
-    Ok(round)
-}
-
-fn assign(
-    device: &Device,
-    rows: &[f32],
-    lengths: &[f32],
-    centroids: &[f32],
-    norms: &[f32],
-    dim: usize,
-    tag: &Tag,
-) -> Result<Candidates, EngineError> {
-    let shape = |e: crate::types::ShapeError| EngineError::Mismatch(e.to_string());
-    let queries: RowsView<'_> = MatrixView::new(rows, dim).map_err(shape)?.into();
-    let base: RowsView<'_> = MatrixView::new(centroids, dim).map_err(shape)?.into();
-    let problem = Problem { metric: Metric::L2, dtype: DType::F32, dim, rows: base.rows(), queries: queries.rows() };
-    let task = Task {
-        plan: &Plan::one(problem, Step::Assign),
-        base: Base { rows: base, norms: Some(norms), tag: Some(tag), codes: None },
-        queries,
-        query_norms: lengths,
-        mask: None,
-        input: Input::None,
-    };
-    match device.engine.run(&task, &mut SearchStats::default())? {
-        Output::Candidates(found) if found.positions.iter().all(|&p| (p as usize) < norms.len()) => Ok(found),
-        _ => Err(EngineError::Mismatch("points were not assigned".to_owned())),
-    }
 }

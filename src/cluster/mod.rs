@@ -4,9 +4,14 @@
 //! first centroids, `update` moves them.
 
 mod kmeans;
+mod nearest;
+mod order;
 mod points;
+mod rounds;
 mod start;
 mod update;
+
+pub(crate) use nearest::{Lengthy, assign};
 
 use crate::engine::EngineError;
 use crate::types::DType;

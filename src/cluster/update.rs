@@ -54,6 +54,30 @@ impl Sums {
 /// How far the two halves of a split centroid are moved apart, relative to its components.
 const APART: f32 = 1.0 / 1024.0;
 
+/// How many times the mean a cluster of a balanced clustering may be, and up to which it is left as it is.
+const FULL: f64 = 2.5;
+
+/// Puts the smallest clusters beside those that have far more rows than the mean. Gives how many there were.
+pub(super) fn split_full(centroids: &mut [f32], counts: &[usize], dim: usize) -> usize {
+    let most = (FULL * counts.iter().sum::<usize>() as f64 / counts.len().max(1) as f64).ceil() as usize;
+    let mut by_size: Vec<usize> = (0..counts.len()).collect();
+    by_size.sort_by_key(|&c| (std::cmp::Reverse(counts[c]), c));
+    // Never a cluster that is itself among the larger half.
+    let pairs = by_size.iter().zip(by_size.iter().rev()).take(counts.len() / 2);
+    let full = pairs.take_while(|(full, _)| counts[**full] > most);
+    full.map(|(&full, &small)| split(centroids, dim, full, small)).count()
+}
+
+/// Puts cluster `other` beside a cluster, whose rows are then shared.
+fn split(centroids: &mut [f32], dim: usize, cluster: usize, other: usize) {
+    for d in 0..dim {
+        let x = centroids[cluster * dim + d];
+        let step = if d % 2 == 0 { APART } else { -APART };
+        centroids[other * dim + d] = x * (1.0 + step);
+        centroids[cluster * dim + d] = x * (1.0 - step);
+    }
+}
+
 /// Puts each empty cluster beside the largest one, whose rows are then shared (as in Faiss). Gives how many there were.
 pub(super) fn split_largest(centroids: &mut [f32], counts: &mut [usize], dim: usize) -> usize {
     let empty: Vec<usize> = (0..counts.len()).filter(|&c| counts[c] == 0).collect();
@@ -62,12 +86,7 @@ pub(super) fn split_largest(centroids: &mut [f32], counts: &mut [usize], dim: us
         if counts[largest] < 2 {
             break;
         }
-        for d in 0..dim {
-            let x = centroids[largest * dim + d];
-            let step = if d % 2 == 0 { APART } else { -APART };
-            centroids[c * dim + d] = x * (1.0 + step);
-            centroids[largest * dim + d] = x * (1.0 - step);
-        }
+        split(centroids, dim, largest, c);
         counts[c] = counts[largest] / 2;
         counts[largest] -= counts[c];
     }

@@ -6,7 +6,14 @@
 mod bytes;
 mod error;
 pub(crate) mod int8;
+mod linear;
+mod lloyd;
+mod matrix;
+mod opq;
+mod product;
 mod query;
+mod rabitq;
+mod rotation;
 mod rows;
 mod scalar;
 pub(crate) mod spec;
@@ -20,12 +27,13 @@ use std::fmt::Debug;
 use bytes::Reader;
 pub use error::CodecError;
 use error::codec_token;
+pub(crate) use product::Product;
+use rabitq::RaBitQ;
 use rows::{Bits, Rows};
 pub(crate) use scalar::Scalar;
 use spec::CodecSpec;
 
-use crate::engine::Device;
-use crate::kernels::lists::{Encoded, Form, Prepared};
+use crate::kernels::lists::{Encoded, Form, MOST_BITS, Prepared};
 use crate::types::{DType, MatrixView, Metric};
 
 /// A trained code of the vectors of lists.
@@ -65,6 +73,8 @@ pub(crate) trait Codec: Debug + Send + Sync {
 const KIND_ROWS: u8 = 1;
 const KIND_BITS: u8 = 2;
 const KIND_SCALAR: u8 = 3;
+const KIND_PRODUCT: u8 = 4;
+const KIND_RABITQ: u8 = 5;
 
 /// Learns a codec from a sample `[n, dim]` of residuals (of vectors, for forms that are exact). What the caller should
 /// be told of a sample that is small is appended to `warnings`.
@@ -75,9 +85,8 @@ pub(crate) fn train(
     spec: CodecSpec,
     metric: Metric,
     sample: MatrixView<'_, f32>,
-    _device: &Device,
-    _seed: u64,
-    _warnings: &mut Vec<String>,
+    seed: u64,
+    warnings: &mut Vec<String>,
 ) -> Result<Box<dyn Codec>, CodecError> {
     let dim = sample.dim();
     let token = || codec_token(spec);
@@ -92,9 +101,11 @@ pub(crate) fn train(
             Box::new(Scalar::train(bits, sample))
         }
         CodecSpec::Scalar { bits } => return Err(CodecError::Bits { token: token(), bits, fits: "4, 6 and 8" }),
-        CodecSpec::Product { .. } | CodecSpec::RaBitQ { .. } => {
-            return Err(CodecError::Bits { token: token(), bits: 0, fits: "none yet" });
+        CodecSpec::Product { parts, bits, .. } => {
+            Box::new(Product::train(spec, (parts, bits), sample, seed, warnings)?)
         }
+        CodecSpec::RaBitQ { bits: bits @ 1..=MOST_BITS } => Box::new(RaBitQ::new(dim, bits)),
+        CodecSpec::RaBitQ { bits } => return Err(CodecError::Bits { token: token(), bits, fits: "1 to 8" }),
     })
 }
 
@@ -117,6 +128,8 @@ pub(crate) fn read(spec: CodecSpec, dim: usize, bytes: &[u8]) -> Result<Box<dyn 
         KIND_ROWS => Box::new(Rows::read(dim, &mut reader)?),
         KIND_BITS => Box::new(Bits::new(dim)),
         KIND_SCALAR => Box::new(Scalar::read(dim, &mut reader)?),
+        KIND_PRODUCT => Box::new(Product::read(dim, &mut reader)?),
+        KIND_RABITQ => Box::new(RaBitQ::read(dim, &mut reader)?),
         other => return Err(format!("a codec of the unknown kind {other}")),
     };
     reader.end()?;
@@ -126,7 +139,7 @@ pub(crate) fn read(spec: CodecSpec, dim: usize, bytes: &[u8]) -> Result<Box<dyn 
         (CodecSpec::Bf16, form) => form == Form::Rows(DType::Bf16),
         (CodecSpec::Scalar { bits }, form) => kind == KIND_SCALAR && form == Form::Integers(bits),
         (CodecSpec::Product { parts, bits, .. }, form) => form == Form::Parts(bits) && codec.parts() == parts,
-        (CodecSpec::RaBitQ { bits }, form) => kind != KIND_SCALAR && form == Form::Integers(bits),
+        (CodecSpec::RaBitQ { bits }, form) => kind == KIND_RABITQ && form == Form::Integers(bits),
     };
     let wanted = codec_token(spec);
     if fits { Ok(codec) } else { Err(format!("codes of {} where `{wanted}` was wanted", codec.form())) }

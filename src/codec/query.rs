@@ -77,7 +77,7 @@ pub(super) trait RowEncoder: Sync {
 
     /// The code of the residual `r` about `centroid`, which is empty where there is none, and those numbers. It may
     /// change `r`. Must be `#[inline(always)]`.
-    fn row(&self, metric: Metric, r: &mut [f32], centroid: &[f32], code: &mut [u8]) -> [f32; 3];
+    fn row<S: Simd>(&self, s: S, metric: Metric, r: &mut [f32], centroid: &[f32], code: &mut [u8]) -> [f32; 3];
 }
 
 /// The codes of rows, of `bytes` bytes each.
@@ -120,11 +120,11 @@ impl<E: RowEncoder> Kernel for Chunk<'_, E> {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self, _: S) {
+    fn run<S: Simd>(self, s: S) {
         for (i, (code, numbers)) in self.codes.chunks_exact_mut(self.bytes).zip(self.numbers).enumerate() {
             let centroid = centroid(self.centroids, self.lists, self.first + i, self.rows.dim());
             residual(self.rows.row(self.first + i), centroid, self.r);
-            *numbers = self.encoder.row(self.metric, self.r, centroid, code);
+            *numbers = self.encoder.row(s, self.metric, self.r, centroid, code);
         }
     }
 }
@@ -137,7 +137,7 @@ pub(super) fn integer_queries(
     metric: Metric,
     queries: MatrixView<'_, f32>,
     middle: f32,
-    weights: impl Fn(&[f32], &mut [f32]) -> f32 + Sync,
+    weights: impl Fn(&[f32], &mut [f32]) -> f64 + Sync,
 ) -> Prepared {
     let (n, dim) = (queries.rows(), queries.dim());
     let padded = form.padded(dim);
@@ -148,13 +148,11 @@ pub(super) fn integer_queries(
         |w, (q, (integers, terms))| {
             let added = weights(queries.row(q), w);
             let scale = round(w, &mut integers[..dim]);
-            let (sum, coded) =
-                w.iter().zip(&*integers).fold((0.0f32, 0i64), |(s, c), (w, &i)| (s + w, c + i64::from(i)));
+            // What rounding takes off the sum of all weights.
+            let lost: f64 =
+                w.iter().zip(&*integers).map(|(&w, &i)| f64::from(w) - f64::from(scale) * f64::from(i)).sum();
             let factor = factor(metric);
-            *terms = Terms {
-                scale: factor * scale,
-                shift: factor * (added + middle * (f64::from(sum) - f64::from(scale) * coded as f64) as f32),
-            };
+            *terms = Terms { scale: factor * scale, shift: factor * (added + f64::from(middle) * lost) as f32 };
         },
     );
     Prepared { queries: n, integers, terms, ..Prepared::default() }

@@ -6,6 +6,7 @@
 use super::bytes::{Reader, Writer};
 use super::query::{RowEncoder, add, encode_rows, factor, integer_queries};
 use super::{Codec, KIND_SCALAR};
+use crate::cpu::Simd;
 use crate::kernels::lists::{Encoded, Form, Prepared};
 use crate::types::{MatrixView, Metric};
 
@@ -76,7 +77,7 @@ impl RowEncoder for Scalar {
     }
 
     #[inline(always)]
-    fn row(&self, metric: Metric, r: &mut [f32], centroid: &[f32], code: &mut [u8]) -> [f32; 3] {
+    fn row<S: Simd>(&self, _: S, metric: Metric, r: &mut [f32], centroid: &[f32], code: &mut [u8]) -> [f32; 3] {
         let levels = levels(self.bits);
         let learnt = self.least.iter().zip(&self.per_unit);
         for ((x, code), (least, per_unit)) in r.iter().zip(&mut *code).zip(learnt) {
@@ -124,7 +125,7 @@ impl Codec for Scalar {
                 *w = q * step;
                 sum += f64::from(*q) * f64::from(*base);
             }
-            sum as f32
+            sum
         })
     }
 

@@ -10,6 +10,8 @@ use faer::{Mat, Side};
 pub(super) struct Principal {
     /// `[dim, dim]`, one direction a column.
     vectors: Mat<f64>,
+    /// The second moment along each direction.
+    values: Vec<f64>,
 }
 
 impl Principal {
@@ -23,8 +25,14 @@ impl Principal {
         let (vectors, last) = (eigen.U(), dim - 1);
         // Eigenvalues come in rising order.
         let vectors = Mat::from_fn(dim, dim, |i, j| vectors[(i, last - j)]);
+        let values: Vec<f64> = (0..dim).map(|j| eigen.S()[last - j].max(0.0)).collect();
         let finite = (0..dim).all(|j| vectors.col(j).norm_l2().is_finite());
-        finite.then_some(Principal { vectors })
+        finite.then_some(Principal { vectors, values })
+    }
+
+    /// The second moment along each direction, the largest first.
+    pub fn values(&self) -> &[f64] {
+        &self.values
     }
 
     /// All directions, row by row.
@@ -36,7 +44,7 @@ impl Principal {
     /// The first `kept` directions turned at random, row by row, zero rows behind them up to `padded`.
     pub fn turned(&self, kept: usize, padded: usize) -> Basis {
         let dim = self.vectors.nrows();
-        let turn = random_orthogonal(kept);
+        let turn = random_orthogonal(kept, 0);
         let turned = turn * self.vectors.subcols(0, kept).transpose();
         let rows = (0..padded * dim).map(|i| if i / dim < kept { turned[(i / dim, i % dim)] as f32 } else { 0.0 });
         Basis::new(rows.collect(), dim, kept)
@@ -65,24 +73,35 @@ impl Basis {
     }
 }
 
-/// An orthogonal matrix, the same at every call.
-fn random_orthogonal(n: usize) -> Mat<f64> {
-    let mut state = 0x9e37_79b9_7f4a_7c15u64;
-    // Sums of uniform numbers are near enough to normal ones.
-    let mut normal = || {
-        let mut sum = -6.0;
-        for _ in 0..12 {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            sum += (state >> 11) as f64 / (1u64 << 53) as f64;
-        }
-        sum
-    };
+/// Random numbers, the same for the same seed.
+pub(super) struct Uniform(u64);
+
+impl Uniform {
+    /// Seeds that differ in few bits give states that differ in many (splitmix64); xorshift64 has no state 0.
+    pub fn new(seed: u64) -> Uniform {
+        let mut state = seed ^ seed >> 30;
+        state = state.wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        state = (state ^ state >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        Uniform((state ^ state >> 31).max(1).wrapping_mul(0x9e37_79b9_7f4a_7c15))
+    }
+
+    /// From 0 to below 1.
+    pub fn next(&mut self) -> f64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) as f64 / (1u64 << 53) as f64
+    }
+}
+
+/// An orthogonal matrix, the same for the same seed.
+pub(super) fn random_orthogonal(n: usize, seed: u64) -> Mat<f64> {
+    let mut random = Uniform::new(seed);
     let mut matrix = Mat::zeros(n, n);
     for j in 0..n {
         for i in 0..n {
-            matrix[(i, j)] = normal();
+            // Sums of uniform numbers are near enough to normal ones.
+            matrix[(i, j)] = (0..12).map(|_| random.next()).fold(-6.0, |a, x| a + x);
         }
     }
     matrix.qr().compute_Q()

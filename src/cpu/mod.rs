@@ -7,6 +7,7 @@
 mod assign;
 mod ceilings;
 mod coded;
+mod dense;
 mod distance;
 mod normalize;
 mod range;
@@ -63,6 +64,8 @@ pub(crate) struct Scratch {
     positions: Vec<u32>,
     norms: Vec<f32>,
     panels: simd::panel::Panels,
+    /// Keys `[queries, rows]`.
+    dense: Vec<f32>,
     hits: Vec<Vec<u64>>,
     bytes: simd::bytes::Scratch,
     blocks: simd::lists::Scratch,
@@ -70,6 +73,7 @@ pub(crate) struct Scratch {
     decisions: Vec<coded::Decision>,
     looks: Vec<coded::Look>,
     refined: usize,
+    near: assign::Near,
 }
 
 impl Scratch {
@@ -238,7 +242,7 @@ fn mismatch<T>(what: String) -> Result<T, EngineError> {
 fn check(task: &Task<'_>) -> Result<(), EngineError> {
     let (p, rows, queries) = (&task.plan.problem, &task.base.rows, &task.queries);
     if let Input::Lists(listed) = task.input {
-        return scan::check(task, &listed);
+        return listed.check(&task.plan.problem, task.mask);
     }
     let (n, q) = (rows.rows(), queries.rows());
     if (p.rows, p.queries, p.dtype) != (n, q, rows.dtype()) {

@@ -7,10 +7,10 @@
 use std::ops::Range;
 
 use super::select_k::{TopK, merge};
-use super::simd::lists::{Asked, Sink, scan};
-use super::{CpuEngine, Scratch, mismatch};
+use super::simd::lists::{Asked, Sink, prefetch, scan};
+use super::{CpuEngine, Scratch};
 use crate::engine::{Candidates, EngineError, Listed, Mask, Task};
-use crate::kernels::lists::{Form, Probes};
+use crate::kernels::lists::Probes;
 use crate::stats::SearchStats;
 
 /// Queries from which on a batch is worth sorting by list.
@@ -72,7 +72,10 @@ impl CpuEngine {
         };
         let scratch = self.spread(self.workers(work), pairs.items(), prepare, |s, spans: &[Span]| {
             let Scratch { lists: best, thresholds, blocks, .. } = s;
-            for span in spans {
+            for (i, span) in spans.iter().enumerate() {
+                if let Some(next) = spans.get(i + 1) {
+                    prefetch(self.token, lists, next.list as usize);
+                }
                 let number = span.list as usize;
                 let positions = &lists.lists[number].positions;
                 let mut sink = Best { best, thresholds, mask: task.mask, positions, first: lists.starts[number] };
@@ -182,40 +185,12 @@ impl Pairs {
     }
 }
 
-/// Whether the parts of a scan fit together, so that no index can be out of bounds.
-pub(super) fn check(task: &Task<'_>, listed: &Listed<'_>) -> Result<(), EngineError> {
-    let (lists, probes, queries) = (listed.lists, &listed.probes, listed.queries);
-    let (q, padded) = (queries.queries, lists.form.padded(lists.dim));
-    let wanted = q * probes.width;
-    if probes.lists.len() != wanted || probes.offsets.len() != wanted || task.plan.problem.queries != q {
-        return mismatch(format!(
-            "{} probed lists for {} queries x {}",
-            probes.lists.len(),
-            task.plan.problem.queries,
-            probes.width
-        ));
-    }
-    if let Some(list) = probes.lists.iter().find(|&&l| l != u32::MAX && l as usize >= lists.lists.len()) {
-        return mismatch(format!("list {list} of {}", lists.lists.len()));
-    }
-    let (found, wanted) = match lists.form {
-        Form::Integers(_) => (queries.integers.len(), q * padded),
-        Form::Parts(_) => (queries.tables.len(), q * padded * lists.form.entries()),
-        Form::Rows(_) => (queries.floats.len(), q * lists.dim),
-        Form::Bits => (queries.bits.len(), q * lists.form.words(lists.dim)),
-    };
-    if found != wanted || (!lists.form.is_exact() && queries.terms.len() != q) {
-        return mismatch(format!("{found} numbers for {q} queries of {}, wanted {wanted}", lists.form));
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::cpu::{CpuOptions, Level};
     use crate::engine::{Engine, Input, Output, Tag};
-    use crate::kernels::lists::{Encoded, Lists, Prepared, Terms};
+    use crate::kernels::lists::{Encoded, Form, Lists, Prepared, Terms};
     use crate::kernels::scan::reference;
     use crate::plan::{Plan, Problem, Step};
     use crate::types::{DType, MatrixView, Metric, RowsView};

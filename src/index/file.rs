@@ -14,7 +14,7 @@ use crate::error::BuildError;
 use crate::format::{LoadError, Matrix, NfFile, NfWriter, SaveError};
 use crate::kernels::codes::{Codes, GROUP, MOST_DIM, PADDING};
 use crate::plan::Screen;
-use crate::types::{DType, Metric};
+use crate::types::{DType, Metric, RowsView};
 
 /// Rows written at a time.
 const RUN: usize = 4096;
@@ -101,7 +101,7 @@ impl FileInfo {
         lines.find(|(k, _)| *k == key).map(|(_, value)| value).ok_or_else(|| problem(format!("`{key}` is missing")))
     }
 
-    fn number(file: &NfFile, key: &str) -> Result<usize, OpenError> {
+    pub(super) fn number(file: &NfFile, key: &str) -> Result<usize, OpenError> {
         let value = FileInfo::value(file, key)?;
         let problem = format!("`{key}` is `{value}`, wanted a number");
         value.parse().map_err(|_| OpenError::Meta { path: file.path().to_owned(), problem })
@@ -134,13 +134,7 @@ impl Flat {
             meta += &format!("code_dim {}\ncode_kept {}\n", codes.dim, coder.kept());
         }
         file.section("meta", [meta])?;
-        let chunks = runs
-            .into_iter()
-            .flat_map(|(start, end)| (start..end).step_by(RUN).map(move |from| (from, (from + RUN).min(end))));
-        file.section(
-            "rows",
-            chunks.map(|(from, to)| (from..to).flat_map(|r| view.row_bytes(r)).copied().collect::<Vec<u8>>()),
-        )?;
+        saved_rows(&mut file, &view, &runs)?;
         if let Some(ids) = self.store.roster().live_ids() {
             file.section("ids", ids.chunks(RUN).map(|c| bytemuck::cast_slice::<u64, u8>(c).to_vec()))?;
         }
@@ -178,7 +172,17 @@ impl Flat {
     }
 }
 
-fn ids(file: &NfFile, rows: usize) -> Result<Vec<u64>, OpenError> {
+/// The section `rows`.
+pub(super) fn saved_rows(file: &mut NfWriter, view: &RowsView<'_>, runs: &[(usize, usize)]) -> Result<(), SaveError> {
+    let chunks =
+        runs.iter().flat_map(|&(start, end)| (start..end).step_by(RUN).map(move |from| (from, (from + RUN).min(end))));
+    file.section(
+        "rows",
+        chunks.map(|(from, to)| (from..to).flat_map(|r| view.row_bytes(r)).copied().collect::<Vec<u8>>()),
+    )
+}
+
+pub(super) fn ids(file: &NfFile, rows: usize) -> Result<Vec<u64>, OpenError> {
     let bytes = file.section("ids")?;
     if Some(bytes.len()) != rows.checked_mul(8) {
         let problem = format!("{rows} rows need {rows} ids of 8 bytes, `ids` has {} bytes", bytes.len());

@@ -100,6 +100,10 @@ impl Store {
         self.rows.view()
     }
 
+    pub fn norms(&self) -> &[f32] {
+        &self.norms
+    }
+
     pub fn norms_in_range(&self) -> bool {
         self.norms_in_range
     }

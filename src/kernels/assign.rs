@@ -11,6 +11,12 @@ use super::{Access, Binding, Cost, DeviceCaps, Kernel, Launch, Variant, distance
 use crate::plan::Problem;
 use crate::types::{DType, Metric, RowsView};
 
+/// Rows of a block that share one bound (`engine::Known`).
+pub const BLOCK: usize = 32;
+
+/// Queries whose bounds lie together, block by block.
+pub const POINTS: usize = 1024;
+
 crate::params! {
     /// What `shaders/assign.wgsl` reads.
     Params {
@@ -26,6 +32,12 @@ crate::params! {
         row_stride: u32,
         /// Units of 16 bytes from query to query.
         query_stride: u32,
+        /// 1 when the mask is to be read.
+        has_mask: u32,
+        /// Words of the mask from query to query; 0 when all share one.
+        mask_stride: u32,
+        /// The bit of the mask that stands for row 0 of the bound shard.
+        mask_row_base: u32,
         /// The position of row 0 of the bound shard.
         position_base: u32,
         /// 1: the answer so far is not looked at; 0: what is nearer there stays.
@@ -54,6 +66,10 @@ pub struct Args {
     pub q_end: u32,
     /// The position of row 0 of the bound shard.
     pub position_base: u32,
+    /// Words of the mask from query to query (0: one for all); no mask when absent.
+    pub mask: Option<u32>,
+    /// The bit of the mask that stands for row 0 of the bound shard.
+    pub mask_row_base: u32,
     /// Whether this is the first launch of its queries.
     pub first: bool,
 }
@@ -69,6 +85,7 @@ static ASSIGN: Kernel = Kernel {
         distance::QUERIES,
         distance::ROW_NORMS,
         distance::QUERY_NORMS,
+        distance::MASK,
         Binding { name: "out_keys", ty: "array<u32>", access: Access::ReadWrite },
         Binding { name: "out_positions", ty: "array<u32>", access: Access::ReadWrite },
     ],
@@ -89,8 +106,8 @@ pub fn assigns(metric: Metric, dtype: DType) -> bool {
 }
 
 /// One launch: the nearest of rows `row_begin..row_end` for queries `q_begin..q_end`, as the bits of the key and the
-/// position at place q of both results. Buffers: rows, queries, row norms and query norms (read by cosine only), keys,
-/// positions.
+/// position at place q of both results. Buffers: rows, queries, row norms and query norms (read by cosine only), mask
+/// (read when there is one), keys, positions.
 pub fn record(args: &Args, caps: &DeviceCaps) -> Launch {
     let queries = args.q_end - args.q_begin;
     let shape = Shape::of(queries);
@@ -101,6 +118,9 @@ pub fn record(args: &Args, caps: &DeviceCaps) -> Launch {
         q_end: args.q_end,
         row_stride: tile::row_stride(DType::F32, args.dim),
         query_stride: tile::query_stride(DType::F32, args.dim),
+        has_mask: args.mask.is_some().into(),
+        mask_stride: args.mask.unwrap_or(0),
+        mask_row_base: args.mask_row_base,
         position_base: args.position_base,
         first: args.first.into(),
         power: 0.0,

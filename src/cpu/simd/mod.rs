@@ -199,6 +199,20 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// # Safety
     /// `LANES` f32 are writable at `p`.
     unsafe fn store(self, p: *mut f32, a: Self::F);
+    /// The first `LANES` of a slice, which holds as many.
+    #[inline(always)]
+    fn get(self, x: &[f32]) -> Self::F {
+        let x = &x[..Self::LANES];
+        // SAFETY: as many are there.
+        unsafe { self.load(x.as_ptr()) }
+    }
+    /// Writes to the first `LANES` of a slice, which holds as many.
+    #[inline(always)]
+    fn put(self, x: &mut [f32], a: Self::F) {
+        let x = &mut x[..Self::LANES];
+        // SAFETY: as many are there.
+        unsafe { self.store(x.as_mut_ptr(), a) }
+    }
     /// # Safety
     /// `LANES` f16 are readable at `p`.
     unsafe fn load_f16(self, p: *const f16) -> Self::F;

@@ -52,13 +52,15 @@ fn nearest(job: &mut Job<'_>, block: &Block) -> Result<[Bind; 2], EngineError> {
                 q_begin: 0,
                 q_end: block.count,
                 position_base: shard.first as u32,
+                mask: block.mask.as_ref().map(|m| m.1),
+                mask_row_base: shard.first as u32,
                 first,
             };
             let pipeline = job.pipeline(&assign::record(&args, &caps))?;
             let fit = job.rec.fit(&pipeline, work, ROW_STEP)? / ROW_STEP * ROW_STEP;
             let rows = fit.min(shard.rows - row);
             args.row_end = (row + rows) as u32;
-            let mut binds = job.inputs(shard, block, false);
+            let mut binds = job.inputs(shard, block, true);
             binds.extend(out.iter().cloned());
             job.rec.launch("assign", &pipeline, assign::record(&args, &caps), binds, work * rows as f64);
             (row, first) = (row + rows, false);

@@ -146,28 +146,6 @@ impl Data {
         Ok(())
     }
 
-    /// As [`Data::check_nearest`] of one place, without a mask: sums are exact, so a tie must go to the smaller position.
-    pub(super) fn check_assigned(&self, c: &Candidates) -> Result<(), String> {
-        if c.width != 1 || c.positions.len() != self.queries {
-            return Err(format!("{} places of {} queries", c.positions.len(), self.queries));
-        }
-        for (q, (&key, &r)) in c.keys.iter().zip(&c.positions).enumerate() {
-            if r as usize >= ROWS {
-                return Err(format!("query {q}: row {r}"));
-            }
-            let r = r as usize;
-            self.check_key(q, r, f64::from(key))?;
-            let least = (0..ROWS).map(|r| self.key(q, r)).fold(f64::INFINITY, f64::min);
-            if self.key(q, r) - least > 2.0 * self.tolerance(q, r) {
-                return Err(format!("query {q}: row {r} with key {}, nearest {least}", self.key(q, r)));
-            }
-            if let Some(twin) = Data::twin(r) {
-                return Err(format!("query {q}: row {r} before its twin {twin}"));
-            }
-        }
-        Ok(())
-    }
-
     /// The filled places of a query: as many as there can be, each an allowed row, none twice.
     fn places(&self, c: &Candidates, q: usize, keep: usize) -> Result<Vec<(f64, usize)>, String> {
         let pairs = c.keys.iter().zip(&c.positions).skip(q * c.width).take(c.width);

@@ -5,6 +5,7 @@
 
 mod codes;
 mod data;
+mod scan;
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -17,6 +18,7 @@ use super::resident::Residents;
 use super::submit::Machine;
 use super::sync::lock;
 use crate::engine::{Base, EngineError, Input, Mask, Output, Tag, Task};
+use crate::kernels::lists::Form;
 use crate::kernels::search::screened::Unit;
 use crate::kernels::tuning::Tuning;
 use crate::kernels::{self, DeviceCaps, Launch};
@@ -63,6 +65,11 @@ pub(super) enum Case {
     Normalize {
         norm: Norm,
     },
+    /// Items of one query, or of several.
+    Scan {
+        form: Form,
+        single: bool,
+    },
 }
 
 impl Case {
@@ -76,6 +83,7 @@ impl Case {
             Case::Refine => "refine",
             Case::Select => "select_k",
             Case::Normalize { .. } => "normalize",
+            Case::Scan { .. } => "scan",
         }
     }
 
@@ -147,6 +155,8 @@ impl Case {
                     q_begin: 0,
                     q_end,
                     position_base: 0,
+                    mask: None,
+                    mask_row_base: 0,
                     first: true,
                 },
                 caps,
@@ -199,6 +209,7 @@ impl Case {
             Case::Normalize { norm } => {
                 kernels::normalize::record(&kernels::normalize::Args { norm, dtype, dim, row_begin: 0, row_end }, caps)
             }
+            Case::Scan { form, single } => scan::probe(metric, form, single, caps),
         }
     }
 }
@@ -282,6 +293,9 @@ fn test(machine: &Machine, metric: Metric, dtype: DType, case: Case) -> Result<R
     if let Case::Screened { unit: Unit::Codes, keep, .. } = case {
         return codes::test(&machine, queries, keep);
     }
+    if let Case::Scan { form, single } = case {
+        return scan::test(&machine, metric, form, single);
+    }
     let data = Data::new(metric, dtype, queries);
     let run = |step: Step, input: Input<'_>, mask: Option<Mask<'_>>, rows: usize| {
         let problem = Problem { metric, dtype, dim: data.rows().dim(), rows, queries: data.queries };
@@ -302,13 +316,14 @@ fn test(machine: &Machine, metric: Metric, dtype: DType, case: Case) -> Result<R
             run(Step::Search { screen: Screen::F16, keep: keep.min(ROWS) }, Input::None, Some(data.mask()), ROWS)
         }
         Case::Distance { .. } => run(Step::Distance, Input::None, None, ROWS),
-        Case::Assign { .. } => run(Step::Assign, Input::None, None, ROWS),
+        Case::Assign { .. } => run(Step::Assign, Input::None, Some(data.mask()), ROWS),
         Case::Range { .. } => run(Step::Range { key: data.radius() }, Input::None, Some(data.mask()), ROWS),
         Case::Refine => {
             run(Step::Refine, Input::Positions { positions: &data.candidates, width: CANDIDATES }, None, ROWS)
         }
         Case::Select => run(Step::SelectK { k: 9 }, Input::Matrix(&data.matrix), None, ROWS),
         Case::Normalize { norm } => run(Step::Normalize { norm }, Input::None, None, ROWS),
+        Case::Scan { .. } => return Ok(Err("it has a case of its own".to_owned())),
     };
     let output = match output {
         // A text that the driver does not compile is a kernel that does not work, not a device that does not.
@@ -319,7 +334,7 @@ fn test(machine: &Machine, metric: Metric, dtype: DType, case: Case) -> Result<R
         (Case::Search { screen: Screen::None, keep, .. }, Output::Candidates(c)) => data.check_nearest(&c, keep),
         (Case::Search { keep, .. }, Output::Candidates(c)) => data.check_screen(&c, keep),
         (Case::Screened { .. }, Output::Candidates(c)) => data.check_halves(&c),
-        (Case::Assign { .. }, Output::Candidates(c)) => data.check_assigned(&c),
+        (Case::Assign { .. }, Output::Candidates(c)) => data.check_nearest(&c, 1),
         (Case::Distance { .. }, Output::Matrix(keys)) => data.check_matrix(&keys),
         (Case::Range { .. }, Output::Range { offsets, keys, positions }) => {
             data.check_range(&offsets, &keys, &positions)

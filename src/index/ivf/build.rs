@@ -7,14 +7,14 @@ use super::super::rowbuf::{RowBuf, queries_f32};
 use super::super::store::{Store, lengths};
 use super::super::{CodecSpec, IndexSpec, RefineSpec, TransformSpec};
 use super::{Ivf, Kept, Settings, UNSORTED, inner};
-use crate::cluster::KMeans;
+use crate::cluster::{KMeans, Lengthy, assign};
 use crate::codec::transform::Transform;
 use crate::codec::{self, Codec};
-use crate::engine::{Base, Device, Engine, EngineError, Input, Tag, Task};
+use crate::engine::{Device, Engine, EngineError, Input, Tag, Task};
 use crate::error::BuildError;
 use crate::index::search::candidates;
 use crate::kernels::lists::{Encoded, Lists};
-use crate::plan::{Plan, Problem, Step};
+use crate::plan::{Plan, Problem};
 use crate::stats::SearchStats;
 use crate::types::{Bitmap, DType, MatrixView, Metric, RowsView};
 
@@ -86,12 +86,12 @@ impl Ivf {
             None => Kept::Ids(Roster::default()),
             Some(RefineSpec::Flat | RefineSpec::F16) => Kept::Rows(Box::new(Store::new(metric, stored, dim)?)),
             Some(RefineSpec::Scalar8) => {
-                let codec = sample.codec(device, metric, options.seed)?;
+                let codec = sample.codec(metric, options.seed)?;
                 let lists = Lists::new(codec.form(), codec.parts(), 1);
                 Kept::Codes(Roster::default(), lists, codec)
             }
         };
-        let Learnt { transform, coarse, codec } = learnt;
+        let Learnt { transform, coarse, codec, warnings } = learnt;
         let count = coarse.as_ref().map_or(0, Store::slots);
         Ok(Ivf {
             device: device.clone(),
@@ -104,6 +104,7 @@ impl Ivf {
             coarse,
             codec,
             kept,
+            warnings,
             settings: Settings { probes: (count / 32).clamp(1, 64), refine: None },
         })
     }
@@ -235,15 +236,14 @@ impl Ivf {
     }
 
     fn encode_floats(&self, rows: &RowsView<'_>, first: usize) -> Result<(Encoded, Vec<u32>), BuildError> {
-        let engine = &*self.device.host;
-        let projected = self.transform.apply(engine, rows)?;
+        let projected = self.transform.apply(rows);
         let dim = self.codec.dim();
         let view = matrix(&projected.rows, dim)?;
         let inner = self.inner();
         let (mut encoded, lists) = match &self.coarse {
             Some(coarse) => {
-                let lists = assign(&*self.device.engine, coarse, view)?;
                 let centroids = queries_f32(&coarse.view());
+                let lists = nearest(&self.device, view, coarse)?;
                 (self.codec.encode(inner, view, &lists, &centroids), lists)
             }
             None => {
@@ -290,7 +290,7 @@ fn unsorted(first: usize, rows: usize) -> Vec<u32> {
 }
 
 /// Where the rows that were there lie after the holes are closed.
-fn moved(live: &Bitmap) -> Vec<Option<u32>> {
+pub(super) fn moved(live: &Bitmap) -> Vec<Option<u32>> {
     let mut next = 0;
     (0..live.len())
         .map(|p| {
@@ -326,15 +326,11 @@ fn prepared_rows(metric: Metric, rows: &RowsView<'_>) -> Vec<f32> {
 }
 
 /// The nearest centroid of each row.
-fn assign(engine: &dyn Engine, coarse: &Store, rows: MatrixView<'_, f32>) -> Result<Vec<u32>, EngineError> {
-    let (centroids, rows) = (coarse.view(), RowsView::F32(rows));
-    let metric = Metric::L2;
-    let problem = Problem { metric, dtype: DType::F32, dim: rows.dim(), rows: centroids.rows(), queries: rows.rows() };
-    let plan = Plan::one(problem, Step::Assign);
-    let norms = lengths(&rows).unwrap_or_default();
-    let base = Base { codes: None, ..coarse.base() };
-    let task = Task { plan: &plan, base, queries: rows, query_norms: &norms, mask: None, input: Input::None };
-    Ok(candidates(engine.run(&task, &mut SearchStats::default())?)?.positions)
+fn nearest(device: &Device, rows: MatrixView<'_, f32>, coarse: &Store) -> Result<Vec<u32>, BuildError> {
+    let norms = finite(&RowsView::F32(rows))?;
+    let RowsView::F32(centroids) = coarse.view() else { return Ok(Vec::new()) };
+    let centroids = Lengthy { rows: centroids, norms: coarse.norms() };
+    Ok(assign(device, Metric::L2, Lengthy { rows, norms: &norms }, centroids)?.positions)
 }
 
 fn nearest_bits(engine: &dyn Engine, coarse: &Store, rows: &RowsView<'_>) -> Result<Vec<u32>, EngineError> {
@@ -386,12 +382,12 @@ impl Sample {
     }
 
     /// The 8-bit codec of rows as they are given.
-    fn codec(&self, device: &Device, metric: Metric, seed: u64) -> Result<Box<dyn Codec>, BuildError> {
+    fn codec(&self, metric: Metric, seed: u64) -> Result<Box<dyn Codec>, BuildError> {
         let view = self.view();
         let some = view.slice(0, view.rows().min(CODEC_ROWS));
         let floats = prepared_rows(metric, &some);
         let spec = CodecSpec::Scalar { bits: 8 };
-        Ok(codec::train(spec, inner(metric), matrix(&floats, view.dim())?, device, seed, &mut Vec::new())?)
+        Ok(codec::train(spec, inner(metric), matrix(&floats, view.dim())?, seed, &mut Vec::new())?)
     }
 }
 
@@ -400,6 +396,8 @@ struct Learnt {
     transform: Transform,
     coarse: Option<Store>,
     codec: Box<dyn Codec>,
+    /// What the caller should be told.
+    warnings: Vec<String>,
 }
 
 impl Learnt {
@@ -410,7 +408,7 @@ impl Learnt {
         sample: &Sample,
         seed: u64,
     ) -> Result<Learnt, BuildError> {
-        let rows = sample.view();
+        let (rows, mut warnings) = (sample.view(), Vec::new());
         let mut stages = spec.transforms.clone();
         if metric == Metric::Cosine {
             stages.insert(0, TransformSpec::Normalize);
@@ -418,29 +416,30 @@ impl Learnt {
         if matches!(spec.codec, CodecSpec::RaBitQ { .. }) {
             stages.push(TransformSpec::Rotation { dim: None });
         }
-        let transform = Transform::train(&stages, inner(metric), &rows, &*device.host, seed)?;
-        let projected = transform.apply(&*device.host, &rows)?;
-        let mut warnings = Vec::new();
+        let learnt_from = queries_f32(&rows);
+        let learnt_from = matrix(&learnt_from, rows.dim())?;
+        let transform = Transform::train(&stages, inner(metric), learnt_from, seed, &mut warnings)?;
+        let projected = transform.apply(&rows);
         let dim = transform.output_dim();
         let view = matrix(&projected.rows, dim)?;
         let some = view.slice(0, view.rows().min(CODEC_ROWS));
         let Some(lists) = spec.lists else {
-            let codec = codec::train(spec.codec, inner(metric), some, device, seed, &mut warnings)?;
-            return Ok(Learnt { transform, coarse: None, codec });
+            let codec = codec::train(spec.codec, inner(metric), some, seed, &mut warnings)?;
+            return Ok(Learnt { transform, coarse: None, codec, warnings });
         };
         let mut kmeans = KMeans::new(lists);
         (kmeans.seed, kmeans.iterations, kmeans.sample) = (seed, 10, Some(ROWS_PER_LIST));
         let found = kmeans.train(device, RowsView::F32(view))?;
         let mut coarse = Store::new(inner(metric), DType::F32, dim)?;
         coarse.add(&RowsView::F32(matrix(&found.centroids, dim)?), None)?;
-        let nearest = assign(&*device.engine, &coarse, some)?;
+        let nearest = nearest(device, some, &coarse)?;
         let mut residuals = Vec::with_capacity(some.rows() * dim);
         for (r, &list) in nearest.iter().enumerate() {
             let centroid = &found.centroids[list as usize * dim..(list as usize + 1) * dim];
             residuals.extend(some.row(r).iter().zip(centroid).map(|(x, c)| x - c));
         }
-        let codec = codec::train(spec.codec, inner(metric), matrix(&residuals, dim)?, device, seed, &mut warnings)?;
-        Ok(Learnt { transform, coarse: Some(coarse), codec })
+        let codec = codec::train(spec.codec, inner(metric), matrix(&residuals, dim)?, seed, &mut warnings)?;
+        Ok(Learnt { transform, coarse: Some(coarse), codec, warnings })
     }
 
     /// Centroids of packed bits: those of the bits as -1 and 1, of which the signs are kept.
@@ -453,9 +452,11 @@ impl Learnt {
     ) -> Result<Learnt, BuildError> {
         let rows = sample.view();
         let dim = rows.dim();
-        let transform = Transform::none(dim);
+        let transform = Transform::train(&[], metric, matrix(&[], dim)?, seed, &mut Vec::new())?;
         let codec = codec::bits(dim);
-        let Some(lists) = spec.lists else { return Ok(Learnt { transform, coarse: None, codec }) };
+        let Some(lists) = spec.lists else {
+            return Ok(Learnt { transform, coarse: None, codec, warnings: Vec::new() });
+        };
         let mut signs = queries_f32(&rows);
         signs.iter_mut().for_each(|x| *x = 2.0 * *x - 1.0);
         let mut kmeans = KMeans::new(lists);
@@ -469,6 +470,6 @@ impl Learnt {
         let centroids = MatrixView::new(&packed, dim / 8)?;
         let mut coarse = Store::new(metric, DType::Bits, dim)?;
         coarse.add(&RowsView::Bits(centroids), None)?;
-        Ok(Learnt { transform, coarse: Some(coarse), codec })
+        Ok(Learnt { transform, coarse: Some(coarse), codec, warnings: Vec::new() })
     }
 }

@@ -54,6 +54,7 @@ pub struct Ivf {
     lists: Lists,
     tag: Tag,
     kept: Kept,
+    warnings: Vec<String>,
     settings: Settings,
 }
 
@@ -90,6 +91,11 @@ impl Ivf {
     /// What the index was built as.
     pub fn spec(&self) -> &IndexSpec {
         &self.spec
+    }
+
+    /// What was doubtful in training, e.g. few rows for a codec.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// The element type of the rows kept for ranking; f32 (or packed bits) when none are.

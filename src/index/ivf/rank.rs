@@ -16,6 +16,9 @@ use crate::plan::{Plan, Problem, Step};
 use crate::stats::SearchStats;
 use crate::types::{Metric, RowsView};
 
+/// Queries that one thread ranks at least: fewer are not worth waking another.
+const FEW: usize = 16;
+
 impl Ivf {
     /// The best `k` of the candidates of each query by the best that is kept of rows: positions, and keys of the metric.
     pub(super) fn rank(
@@ -26,7 +29,10 @@ impl Ivf {
         stats: &mut SearchStats,
     ) -> Result<Candidates, SearchError> {
         let began = Instant::now();
-        let positions: Vec<u32> = scanned.found.positions.par_iter().map(|&slot| self.lists.position(slot)).collect();
+        let positions: Vec<u32> = {
+            let slots = scanned.found.positions.par_iter().with_min_len(FEW * 64);
+            slots.map(|&slot| self.lists.position(slot)).collect()
+        };
         let mut keys = match &self.kept {
             Kept::Rows(store) => self.keys_of_rows(store, queries, &positions, scanned.found.width, stats)?,
             Kept::Codes(_, lists, codec) => self.keys_of_better(lists, &**codec, queries, &positions)?,
@@ -91,24 +97,28 @@ impl Ivf {
         let RowsView::F32(view) = queries.view() else { return Ok(Vec::new()) };
         let (dim, inner, width) = (self.dim, self.inner(), positions.len() / queries.len().max(1));
         let mut keys = vec![f32::INFINITY; positions.len()];
-        keys.par_chunks_mut(width.max(1)).zip(positions.par_chunks(width.max(1))).enumerate().for_each_init(
-            || (vec![0; lists.code_bytes()], vec![0.0; dim]),
-            |(code, query), (q, (keys, positions))| {
-                query.copy_from_slice(view.row(q));
-                if self.metric == Metric::Cosine && queries.norms[q] > 0.0 {
-                    query.iter_mut().for_each(|x| *x /= queries.norms[q]);
-                }
-                let offset = match inner {
-                    Metric::L2 => query.iter().map(|x| x * x).sum(),
-                    _ => 0.0,
-                };
-                for (key, &position) in keys.iter_mut().zip(positions).filter(|(_, p)| **p != u32::MAX) {
-                    // One list that holds all rows in order.
-                    lists.code(0, position as usize, code);
-                    *key = whole(lists, (0, position as usize), offset, codec.product(inner, query, code));
-                }
-            },
-        );
+        keys.par_chunks_mut(width.max(1))
+            .zip(positions.par_chunks(width.max(1)))
+            .enumerate()
+            .with_min_len(FEW)
+            .for_each_init(
+                || (vec![0; lists.code_bytes()], vec![0.0; dim]),
+                |(code, query), (q, (keys, positions))| {
+                    query.copy_from_slice(view.row(q));
+                    if self.metric == Metric::Cosine && queries.norms[q] > 0.0 {
+                        query.iter_mut().for_each(|x| *x /= queries.norms[q]);
+                    }
+                    let offset = match inner {
+                        Metric::L2 => query.iter().map(|x| x * x).sum(),
+                        _ => 0.0,
+                    };
+                    for (key, &position) in keys.iter_mut().zip(positions).filter(|(_, p)| **p != u32::MAX) {
+                        // One list that holds all rows in order.
+                        lists.code(0, position as usize, code);
+                        *key = whole(lists, (0, position as usize), offset, codec.product(inner, query, code));
+                    }
+                },
+            );
         Ok(keys)
     }
 
@@ -116,7 +126,7 @@ impl Ivf {
     fn keys_of_codes(&self, scanned: &Scanned) -> Result<Vec<f32>, SearchError> {
         let (width, dim, inner) = (scanned.found.width, self.codec.dim(), self.inner());
         let mut keys = vec![f32::INFINITY; scanned.found.keys.len()];
-        keys.par_chunks_mut(width).enumerate().for_each_init(
+        keys.par_chunks_mut(width).enumerate().with_min_len(FEW).for_each_init(
             || vec![0; self.lists.code_bytes()],
             |code, (q, keys)| {
                 let query = &scanned.queries[q * dim..(q + 1) * dim];
@@ -144,7 +154,7 @@ fn whole(lists: &Lists, (list, place): (usize, usize), offset: f32, product: f32
 /// The `k` smallest (key, position) of each query.
 fn best(keys: &[f32], positions: &[u32], width: usize, queries: usize, k: usize) -> Result<Candidates, EngineError> {
     let mut out = Candidates::places(queries, k)?;
-    let places = out.keys.par_chunks_mut(k).zip(out.positions.par_chunks_mut(k)).enumerate();
+    let places = out.keys.par_chunks_mut(k).zip(out.positions.par_chunks_mut(k)).enumerate().with_min_len(FEW);
     places.for_each_init(Vec::new, |pairs, (q, (out_keys, out_positions))| {
         let range = q * width..(q + 1) * width;
         let all = keys[range.clone()].iter().copied().zip(positions[range].iter().copied());

@@ -3,12 +3,13 @@
 use std::time::Instant;
 
 use super::super::search::{MaskBits, Queries, Search, candidates};
-use super::super::store::Store;
+use super::super::store::{Store, lengths};
 use super::super::{Index, SearchOptions};
 use super::{Ivf, Kept};
 use crate::engine::{Base, Candidates, Device, Input, Listed, Task};
 use crate::error::SearchError;
 use crate::kernels::lists::{Form, Prepared, Probes};
+use crate::kernels::search::norm_in_range;
 use crate::plan::{Plan, Problem, Screen, Step};
 use crate::stats::SearchStats;
 use crate::types::{DType, Filter, MatrixView, Metric, Neighbors, RangeHits, RowsView};
@@ -96,7 +97,7 @@ impl Ivf {
     ) -> Result<Scanned, SearchError> {
         let (q, began) = (queries.len(), Instant::now());
         let floats = match queries.view() {
-            RowsView::F32(_) => self.transform.apply(&*self.device.host, &queries.view())?.rows,
+            RowsView::F32(_) => self.transform.apply(&queries.view()).rows,
             _ => Vec::new(),
         };
         stats.add_stage("transform", began.elapsed(), false);
@@ -178,12 +179,29 @@ impl Ivf {
             RowsView::Bits(bits) => RowsView::Bits(bits),
             _ => RowsView::F32(self.projected(floats)?),
         };
-        let Device { engine, host } = &self.device;
-        let queries = Queries::new(coarse.metric(), coarse.dtype(), coarse.dim(), view)?;
-        let mut inner = SearchStats::default();
-        let search = Search { engine: &**engine, host: &**host, store: coarse, queries, mask: None };
-        coarse.ask(q);
-        let found = search.nearest(probes, None, &mut inner)?;
+        let norms = lengths(&view).unwrap_or_default();
+        let problem = Problem {
+            metric: coarse.metric(),
+            dtype: coarse.dtype(),
+            dim: coarse.dim(),
+            rows: coarse.slots(),
+            queries: q,
+        };
+        // Behind the f32 screen keys err by less than a code does.
+        let screened = Plan::one(problem, Step::Search { screen: Screen::F32, keep: probes });
+        let direct = Plan::one(problem, Step::Search { screen: Screen::None, keep: probes });
+        let provable = coarse.norms_in_range() && norms.iter().all(|&n| norm_in_range(n));
+        let engine = &self.device.engine;
+        let plan = if provable && engine.wants_screen(&screened) { screened } else { direct };
+        let task = Task {
+            plan: &plan,
+            base: coarse.base(),
+            queries: view,
+            query_norms: &norms,
+            mask: None,
+            input: Input::None,
+        };
+        let found = candidates(engine.run(&task, &mut SearchStats::default())?)?;
         stats.add_stage("search", began.elapsed(), false);
         Ok((found.positions, found.keys))
     }

@@ -5,6 +5,7 @@
 //! A panel stays in the first cache while all queries pass over it, and its products never leave the registers unless
 //! a bound in them is low enough. One query goes row by row, as memory allows.
 
+pub(crate) mod near;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod portable;
