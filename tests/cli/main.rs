@@ -6,6 +6,7 @@ mod answers;
 mod bad_input;
 mod bench;
 mod kmeans;
+mod map;
 mod sandbox;
 mod shaders;
 mod shows;

@@ -133,8 +133,8 @@ pub fn queries(path: &Path, source: &Source) -> Result<Matrix> {
     Ok(matrix)
 }
 
-/// All queries before the first is searched, so that no answer is thrown away.
-fn check_values(rows: &RowsView<'_>, metric: Metric) -> std::result::Result<(), String> {
+/// All values before the first is used, so that no work is thrown away.
+pub fn check_values(rows: &RowsView<'_>, metric: Metric) -> std::result::Result<(), String> {
     if rows.dtype() == DType::Bits {
         return Ok(());
     }

@@ -12,6 +12,7 @@ mod devices;
 mod explain;
 mod fail;
 mod info;
+mod map;
 mod outputs;
 mod range;
 mod report;
@@ -41,6 +42,7 @@ enum Command {
     Info(info::InfoArgs),
     Explain(explain::ExplainArgs),
     Tune(tune::TuneArgs),
+    Map(map::MapArgs),
     Bench(bench::BenchArgs),
 }
 
@@ -54,6 +56,7 @@ fn main() -> ExitCode {
         Command::Info(args) => info::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Tune(args) => tune::run(&args),
+        Command::Map(args) => map::run(&args),
         Command::Bench(args) => bench::run(&args),
     };
     match result {
