@@ -63,8 +63,8 @@ pub use error::{BuildError, DeviceError, SearchError};
 #[cfg(feature = "gpu")]
 pub use gpu::{AdapterReport, adapters};
 pub use index::{
-    AnyIndex, CodecSpec, Explanation, FileInfo, Flat, Index, IndexSpec, Ivf, OpenError, RefineSpec, SearchOptions,
-    SpecError, TrainOptions, TransformSpec, Trial, TuneError, Tuned, TunedPoint, Tuning,
+    AnyIndex, CodecSpec, Explanation, FileInfo, Flat, ImportError, Index, IndexSpec, Ivf, OpenError, RefineSpec,
+    SearchOptions, SpecError, TrainOptions, TransformSpec, Trial, TuneError, Tuned, TunedPoint, Tuning,
 };
 #[doc(hidden)]
 pub use index::{fastest, settings};

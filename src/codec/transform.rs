@@ -10,7 +10,7 @@ use super::bytes::{Reader, Writer};
 use super::error::{CodecError, finite, transform_token};
 use super::learn::Learner;
 use super::linear::{Linear, Step};
-use super::matrix::Matrix;
+use super::matrix::{Matrix, transposed};
 use super::rotation::Hadamard;
 use super::spec::TransformSpec;
 use crate::types::{MatrixView, Metric, RowsView};
@@ -22,7 +22,7 @@ const SAMPLE: usize = 16_384;
 const CHUNK: usize = 256 << 10;
 
 /// Most components of a vector in a file.
-pub(super) const MOST_DIM: usize = 1 << 16;
+pub(crate) const MOST_DIM: usize = 1 << 16;
 
 /// Most linear steps in a file; factory strings have few.
 const MOST_STEPS: usize = 256;
@@ -31,6 +31,8 @@ const MOST_STEPS: usize = 256;
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Stage {
     Linear(Linear),
+    /// A matrix `[input, output]` and what is added afterwards, which need keep no distances.
+    Affine(Matrix, Vec<f32>),
     /// To length 1; zero stays zero.
     Normalize(usize),
 }
@@ -39,9 +41,23 @@ impl Stage {
     fn output(&self) -> usize {
         match self {
             Stage::Linear(linear) => linear.output(),
+            Stage::Affine(matrix, _) => matrix.output,
             Stage::Normalize(dim) => *dim,
         }
     }
+}
+
+/// A transform that somebody else has learnt.
+#[derive(Clone, Debug)]
+pub(crate) enum Given {
+    /// `A x + b` with A `[to, from]`.
+    Affine { matrix: Vec<f32>, bias: Vec<f32> },
+    /// To length 1.
+    Normalize,
+    /// Less this vector.
+    Centre(Vec<f32>),
+    /// Cut off, or filled up with zeros, to so many components.
+    Resize(usize),
 }
 
 /// Trained transforms, one after the other.
@@ -92,6 +108,29 @@ impl Transform {
         }
         transform.fold();
         Ok(transform)
+    }
+
+    /// Transforms as they are given, of vectors of `input` components. Nothing is known of what they drop.
+    pub fn given(input: usize, given: Vec<Given>) -> Transform {
+        let mut transform = Transform { input, stages: Vec::new() };
+        for step in given {
+            let dim = transform.output_dim();
+            transform.stages.push(match step {
+                Given::Affine { matrix, bias } => {
+                    Stage::Affine(Matrix::new(dim, bias.len(), transposed(&matrix, dim)), bias)
+                }
+                Given::Normalize => Stage::Normalize(dim),
+                Given::Centre(mean) => Stage::Linear(Linear { input: dim, mean, steps: Vec::new() }),
+                Given::Resize(to) if to < dim => {
+                    let unit = |i: usize| if i / to == i % to { 1.0 } else { 0.0 };
+                    Stage::Affine(Matrix::new(dim, to, (0..dim * to).map(unit).collect()), vec![0.0; to])
+                }
+                Given::Resize(to) => {
+                    Stage::Linear(Linear { input: dim, mean: Vec::new(), steps: vec![Step::Resize(to)] })
+                }
+            });
+        }
+        transform
     }
 
     /// Appends a stage, as a part of the last one where both are one matrix.
@@ -167,6 +206,12 @@ impl Transform {
         for stage in &self.stages {
             match stage {
                 Stage::Normalize(_) => out.u8(0),
+                Stage::Affine(matrix, added) => {
+                    out.u8(3);
+                    out.u32(matrix.output);
+                    out.floats(&matrix.rows);
+                    out.floats(added);
+                }
                 Stage::Linear(linear) => {
                     out.u8(1 + u8::from(!linear.mean.is_empty()));
                     out.floats(&linear.mean);
@@ -201,6 +246,11 @@ impl Transform {
                         linear.steps.push(read_step(linear.output(), &mut reader)?);
                     }
                     Stage::Linear(linear)
+                }
+                3 => {
+                    let output = dimension(reader.u32()?)?;
+                    let matrix = Matrix::new(dim, output, reader.floats(dim * output)?);
+                    Stage::Affine(matrix, reader.floats(output)?)
                 }
                 other => return Err(format!("a stage of the unknown kind {other}")),
             };
@@ -252,6 +302,14 @@ fn apply(stages: &[Stage], mut vectors: Vec<f32>, lost: &mut [f32]) -> Vec<f32> 
     for stage in stages {
         match stage {
             Stage::Linear(linear) => vectors = linear.apply(vectors, if linear.drops() { &mut *lost } else { &mut [] }),
+            Stage::Affine(matrix, added) => {
+                let mut out = vec![0.0; vectors.len() / matrix.input * matrix.output];
+                matrix.times(&vectors, &mut out);
+                for row in out.chunks_exact_mut(matrix.output) {
+                    row.iter_mut().zip(added).for_each(|(x, a)| *x += a);
+                }
+                vectors = out;
+            }
             Stage::Normalize(dim) => {
                 vectors.chunks_exact_mut(*dim).for_each(normalize);
                 lost.fill(0.0);

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use nearfield::{AnyIndex, BuildError, Device, Index};
+use nearfield::{AnyIndex, BuildError, Device};
 
 use crate::common::{DeviceArgs, ScreenChoice, file, in_file, screen};
 use crate::data::{self, HowArgs};
@@ -54,14 +54,5 @@ pub fn run(args: &BuildArgs) -> Result<()> {
     };
     index.save(&args.out)?;
     let size = std::fs::metadata(&args.out).map_or(0, |m| m.len());
-    fail::print(&format!(
-        "{}: {}, {}, {} rows of {} {}, {}\n",
-        args.out.display(),
-        args.how.index,
-        index.metric(),
-        ui::count(index.len() as u64),
-        index.dim(),
-        index.dtype(),
-        ui::bytes(size)
-    ))
+    fail::print(&ui::built(&args.out, &index, size))
 }

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 
 use anyhow::Error;
 use nearfield::format::{LoadError, NotBytes, SaveError};
-use nearfield::{BuildError, ClusterError, DeviceError, OpenError, SearchError, ShapeError, TuneError};
+use nearfield::{BuildError, ClusterError, DeviceError, ImportError, OpenError, SearchError, ShapeError, TuneError};
 
 /// Something that the user gave is wrong.
 #[derive(Debug)]
@@ -42,6 +42,9 @@ fn blames_input(error: &(dyn std::error::Error + 'static)) -> bool {
     }
     if let Some(e) = error.downcast_ref::<BuildError>() {
         return build_blames_input(e);
+    }
+    if let Some(e) = error.downcast_ref::<ImportError>() {
+        return !matches!(e, ImportError::Build(e) if !build_blames_input(e));
     }
     if let Some(e) = error.downcast_ref::<TuneError>() {
         return match e {

@@ -11,6 +11,7 @@ mod demo;
 mod devices;
 mod explain;
 mod fail;
+mod import;
 mod info;
 mod map;
 mod outputs;
@@ -39,6 +40,7 @@ enum Command {
     Search(search::SearchArgs),
     Range(range::RangeArgs),
     Build(build_index::BuildArgs),
+    Import(import::ImportArgs),
     Info(info::InfoArgs),
     Explain(explain::ExplainArgs),
     Tune(tune::TuneArgs),
@@ -53,6 +55,7 @@ fn main() -> ExitCode {
         Command::Search(args) => search::run(&args),
         Command::Range(args) => range::run(&args),
         Command::Build(args) => build_index::run(&args),
+        Command::Import(args) => import::run(&args),
         Command::Info(args) => info::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Tune(args) => tune::run(&args),

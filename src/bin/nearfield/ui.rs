@@ -1,10 +1,12 @@
 //! How numbers and lines look on a terminal.
 
 use std::io::{IsTerminal, stdout};
+use std::path::Path;
 use std::time::Duration;
 
 use comfy_table::{CellAlignment, Table, presets};
 use indicatif::{ProgressBar, ProgressStyle};
+use nearfield::{AnyIndex, Index};
 
 /// Columns to write for on stdout.
 pub fn width() -> usize {
@@ -78,6 +80,13 @@ pub fn wrap_list(items: &[impl AsRef<str>], columns: usize, used: usize, indent:
     const HARD: &str = "\u{a0}";
     let items: Vec<String> = items.iter().map(|item| item.as_ref().replace(' ', HARD)).collect();
     wrap(&items.join(", "), columns, used, indent).replace(HARD, " ")
+}
+
+/// The line that says what an index file of so many bytes holds.
+pub fn built(path: &Path, index: &AnyIndex, size: u64) -> String {
+    let rows = count(index.len() as u64);
+    let (spec, metric, dim, dtype) = (index.spec(), index.metric(), index.dim(), index.dtype());
+    format!("{}: {spec}, {metric}, {rows} rows of {dim} {dtype}, {}\n", path.display(), bytes(size))
 }
 
 /// 1234567 as `1,234,567`.

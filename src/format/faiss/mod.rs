@@ -40,6 +40,8 @@ pub struct FaissIndex {
     pub lists: Vec<FaissList>,
     /// What a code consists of.
     pub codec: FaissCodec,
+    /// Lists that a search looks at; 1 where there is one list.
+    pub probes: usize,
     /// Whether codes are those of the difference to the centroid.
     pub by_residual: bool,
     /// The rows, untransformed, from which the best are ranked again.
@@ -212,6 +214,18 @@ impl FaissCodec {
                     }
                 }
             }
+        }
+    }
+}
+
+impl FaissCodec {
+    /// The numbers of a code, a byte each, as many as `numbers` has room for; of rows and bytes, the bytes as they are.
+    pub(crate) fn unpack(&self, code: &[u8], numbers: &mut [u8]) {
+        match self {
+            FaissCodec::Scalar { bits, .. } | FaissCodec::Product { bits, .. } => {
+                numbers.iter_mut().zip(Numbers::new(code, *bits)).for_each(|(to, c)| *to = c as u8);
+            }
+            _ => numbers.iter_mut().zip(code).for_each(|(to, from)| *to = *from),
         }
     }
 }

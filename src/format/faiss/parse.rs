@@ -199,6 +199,7 @@ fn whole(head: Header, codec: FaissCodec, codes: &[u8]) -> FaissIndex {
         centroids: None,
         lists: vec![FaissList { ids, codes: codes.to_vec() }],
         codec,
+        probes: 1,
         by_residual: false,
         refine: None,
     }
@@ -287,8 +288,8 @@ fn inverted(from: &mut Reader<'_>) -> Parsed<FaissIndex> {
     let tag = from.tag;
     let head = header(from)?;
     let lists = from.count("the number of lists", u32::MAX as usize)?;
-    from.take(8)?; // lists that Faiss looks at
-    let centroids = centroids(from, lists, head.dim)?;
+    let probes = u64::from_le_bytes(from.array()?);
+    let centroids = centroids(from, lists, &head)?;
     from.tag = tag;
     direct_map(from)?;
     let code_bytes = |from: &mut Reader<'_>, codec: &FaissCodec| {
@@ -311,6 +312,7 @@ fn inverted(from: &mut Reader<'_>) -> Parsed<FaissIndex> {
         }
         _ => (FaissCodec::F32, false),
     };
+    let many = lists;
     let lists = inverted_lists(from, lists, codec.code_bytes(head.dim))?;
     from.same("rows in lists", lists.iter().map(|l| l.ids.len()).sum(), head.rows)?;
     Ok(FaissIndex {
@@ -320,19 +322,24 @@ fn inverted(from: &mut Reader<'_>) -> Parsed<FaissIndex> {
         centroids: Some(centroids),
         lists,
         codec,
+        // More than there are is as good as all.
+        probes: usize::try_from(probes).unwrap_or(usize::MAX).clamp(1, many.max(1)),
         by_residual,
         refine: None,
     })
 }
 
 /// The centroids, an index of their own that must be flat.
-fn centroids(from: &mut Reader<'_>, lists: usize, dim: usize) -> Parsed<Vec<f32>> {
+fn centroids(from: &mut Reader<'_>, lists: usize, head: &Header) -> Parsed<Vec<f32>> {
     from.tag = from.array()?;
     if !matches!(&from.tag, b"IxF2" | b"IxFI" | b"IxFl") {
         return Err(from.foreign("centroids in such an index are not read here; those of IndexFlat are"));
     }
     let index = flat(from)?;
-    from.same("components of centroids", index.dim, dim)?;
+    if index.metric != head.metric {
+        return Err(from.wrong(format!("centroids by {} in an index by {}", index.metric, head.metric)));
+    }
+    from.same("components of centroids", index.dim, head.dim)?;
     from.same("centroids", index.rows(), lists)?;
     let codes = index.lists.iter().flat_map(|list| list.codes.as_chunks().0);
     Ok(codes.map(|b| f32::from_le_bytes(*b)).collect())

@@ -100,6 +100,7 @@ impl Ivf {
             dim,
             transform,
             lists: Lists::new(codec.form(), codec.parts(), count),
+            residual: true,
             tag: Tag::new(),
             coarse,
             codec,
@@ -242,9 +243,13 @@ impl Ivf {
         let inner = self.inner();
         let (mut encoded, lists) = match &self.coarse {
             Some(coarse) => {
-                let centroids = queries_f32(&coarse.view());
                 let lists = nearest(&self.device, view, coarse)?;
-                (self.codec.encode(inner, view, &lists, &centroids), lists)
+                let encoded = if self.residual {
+                    self.codec.encode(inner, view, &lists, &queries_f32(&coarse.view()))
+                } else {
+                    self.codec.encode(inner, view, &vec![0; view.rows()], &vec![0.0; dim])
+                };
+                (encoded, lists)
             }
             None => {
                 let encoded = self.codec.encode(inner, view, &vec![0; view.rows()], &vec![0.0; dim]);
@@ -285,7 +290,7 @@ struct Coded {
 }
 
 /// The lists of rows from a position on, where rows are not sorted.
-fn unsorted(first: usize, rows: usize) -> Vec<u32> {
+pub(super) fn unsorted(first: usize, rows: usize) -> Vec<u32> {
     (first..first + rows).map(|p| (p / UNSORTED) as u32).collect()
 }
 
@@ -307,7 +312,7 @@ fn finite(rows: &RowsView<'_>) -> Result<Vec<f32>, BuildError> {
     lengths(rows).map_err(|(row, component, value)| BuildError::NotFinite { row, component, value, dtype: DType::F32 })
 }
 
-fn matrix(data: &[f32], dim: usize) -> Result<MatrixView<'_, f32>, BuildError> {
+pub(super) fn matrix(data: &[f32], dim: usize) -> Result<MatrixView<'_, f32>, BuildError> {
     Ok(MatrixView::new(data, dim)?)
 }
 

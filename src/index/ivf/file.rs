@@ -40,6 +40,9 @@ impl Ivf {
         if let Some(refine) = self.settings.refine {
             meta += &format!("refine {refine}\n");
         }
+        if !self.residual {
+            meta += "residual no\n";
+        }
         file.section("meta", [meta])?;
         file.section("transform", [self.transform.write()])?;
         file.section("codec", [self.codec.write()])?;
@@ -141,6 +144,7 @@ impl Ivf {
             coarse,
             codec,
             lists,
+            residual: !FileInfo::value(&file, "residual").is_ok_and(|value| value == "no"),
             tag: Tag::new(),
             kept,
             warnings: Vec::new(),

@@ -7,6 +7,7 @@
 mod build;
 mod explain;
 mod file;
+mod import;
 mod rank;
 mod search;
 
@@ -52,6 +53,8 @@ pub struct Ivf {
     coarse: Option<Store>,
     codec: Box<dyn Codec>,
     lists: Lists,
+    /// Whether codes are of the difference to the centroid: always, but in some indexes of Faiss.
+    residual: bool,
     tag: Tag,
     kept: Kept,
     warnings: Vec<String>,

@@ -164,15 +164,7 @@ impl Ivf {
         let q = queries.len();
         let Some(coarse) = &self.coarse else {
             let lists = (0..q).flat_map(|_| 0..probes as u32).collect();
-            let dim = self.codec.dim();
-            let square = |row: &[f32]| row.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>() as f32;
-            let offsets = match self.inner() {
-                Metric::L2 => {
-                    floats.chunks_exact(dim).flat_map(|row| std::iter::repeat_n(square(row), probes)).collect()
-                }
-                _ => vec![0.0; q * probes],
-            };
-            return Ok((lists, offsets));
+            return Ok((lists, self.offsets_about_zero(q, floats, probes)));
         };
         let began = Instant::now();
         let view = match queries.view() {
@@ -203,7 +195,20 @@ impl Ivf {
         };
         let found = candidates(engine.run(&task, &mut SearchStats::default())?)?;
         stats.add_stage("search", began.elapsed(), false);
-        Ok((found.positions, found.keys))
+        let offsets = if self.residual { found.keys } else { self.offsets_about_zero(q, floats, probes) };
+        Ok((found.positions, offsets))
+    }
+
+    /// What lists add to keys whose codes are about no centroid.
+    fn offsets_about_zero(&self, queries: usize, floats: &[f32], probes: usize) -> Vec<f32> {
+        let square = |row: &[f32]| row.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>() as f32;
+        match self.inner() {
+            Metric::L2 => {
+                let rows = floats.chunks_exact(self.codec.dim());
+                rows.flat_map(|row| std::iter::repeat_n(square(row), probes)).collect()
+            }
+            _ => vec![0.0; queries * probes],
+        }
     }
 
     /// Whether the rows themselves are looked through faster than the lists: many lists are asked for, or a filter leaves

@@ -1,0 +1,52 @@
+//! `nearfield import`: an index file of Faiss as one of ours.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+use nearfield::format::FaissIndex;
+use nearfield::{AnyIndex, Device, Index};
+use serde_json::json;
+
+use crate::common::{file, in_file};
+use crate::outputs::{self, Outputs};
+use crate::{fail, ui};
+
+/// Take over an index file of Faiss: Flat, SQ, PQ and IVF of these, with transforms, Refine and ids
+#[derive(Args, Debug)]
+pub struct ImportArgs {
+    /// The file that `faiss.write_index` wrote
+    #[arg(value_name = "X.index")]
+    faiss: PathBuf,
+    /// Where the index goes; replaced at once or not at all
+    #[arg(long, value_name = "X.nf")]
+    out: PathBuf,
+    /// Write what was taken over as JSON
+    #[arg(long, value_name = "OUT.json")]
+    json: Option<PathBuf>,
+}
+
+pub fn run(args: &ImportArgs) -> Result<()> {
+    outputs::check(&[file(&args.out), args.json.as_ref()], &[file(&args.faiss)])?;
+    let index = in_file(AnyIndex::from_faiss(&Device::cpu(), FaissIndex::read(&args.faiss)?), &args.faiss)?;
+    let notes = match &index {
+        AnyIndex::Ivf(ivf) => ivf.warnings(),
+        _ => &[],
+    };
+    notes.iter().for_each(|note| fail::tell("note", note));
+    index.save(&args.out)?;
+    let size = std::fs::metadata(&args.out).map_or(0, |m| m.len());
+    let mut outputs = Outputs::default();
+    let value = json!({
+        "index": index.spec().to_string(),
+        "metric": index.metric().to_string(),
+        "dtype": index.dtype().to_string(),
+        "dim": index.dim(),
+        "rows": index.len(),
+        "bytes": size,
+        "notes": notes,
+    });
+    outputs.json(args.json.as_ref(), &value)?;
+    outputs.commit()?;
+    fail::print(&ui::built(&args.out, &index, size))
+}
