@@ -125,7 +125,7 @@ const MOST: f32 = (1u64 << 60) as f32;
 pub(super) fn finite(sample: MatrixView<'_, f32>, token: impl Fn() -> String) -> Result<(), CodecError> {
     for row in 0..sample.rows() {
         let x = sample.row(row);
-        if let Some(component) = x.iter().position(|x| !(x.abs() < MOST)) {
+        if let Some(component) = x.iter().position(|x| x.is_nan() || x.abs() >= MOST) {
             return Err(CodecError::NotFinite { token: token(), row, component, value: x[component] });
         }
     }

@@ -390,10 +390,10 @@ mod tests {
             for change in [1, 0x7f, 0xff] {
                 let mut other = bytes.clone();
                 other[i] ^= change;
-                if let Ok(other) = Transform::read(&other) {
-                    if other.input_dim() == dim {
-                        let _ = other.apply(&RowsView::F32(view(&[1.0; 20], dim)));
-                    }
+                if let Ok(other) = Transform::read(&other)
+                    && other.input_dim() == dim
+                {
+                    let _ = other.apply(&RowsView::F32(view(&[1.0; 20], dim)));
                 }
             }
         }
