@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use crate::kernels::Mask;
 use crate::kernels::codes::{Codes, QueryCodes};
-use crate::kernels::lists::{Lists, Prepared, Probes};
+use crate::kernels::lists::{BLOCK, Form, Lists, MOST_BITS, Prepared, Probes};
+use crate::kernels::scan;
 use crate::plan::{Plan, Problem};
 use crate::stats::{Ceilings, SearchStats};
-use crate::types::RowsView;
+use crate::types::{DType, RowsView};
 
 /// Names the rows of a base, so that an engine may keep a copy of them in device memory.
 ///
@@ -107,6 +108,8 @@ pub enum Input<'a> {
     Matrix(&'a [f32]),
     /// What `Scan` works on, instead of base and queries, which are empty then.
     Lists(Listed<'a>),
+    /// What is known before an `Assign`.
+    Known(Known<'a>),
 }
 
 /// Lists, and what is asked of them.
@@ -120,6 +123,91 @@ pub struct Listed<'a> {
     pub queries: &'a Prepared,
     /// Where to look.
     pub probes: Probes<'a>,
+}
+
+impl Listed<'_> {
+    /// Whether everything fits together, so that nothing is read past an end; `rising` positions are believed.
+    ///
+    /// # Errors
+    /// [`EngineError::Mismatch`] says what was found and wanted.
+    pub fn check(&self, problem: &Problem, mask: Option<Mask<'_>>) -> Result<(), EngineError> {
+        let wrong = |what: &str, found: usize, wanted: usize| {
+            Err(EngineError::Mismatch(format!("{what}: found {found}, wanted {wanted}")))
+        };
+        let (lists, probes, queries) = (self.lists, &self.probes, self.queries);
+        let (q, form) = (problem.queries, lists.form);
+        let (words, padded) = (form.words(lists.dim), form.padded(lists.dim));
+        let known = match form {
+            Form::Integers(bits) => (1..=MOST_BITS).contains(&bits) && padded <= scan::MOST_PARTS,
+            Form::Parts(bits) => (bits == 4 || bits == 8) && padded <= scan::MOST_PARTS,
+            Form::Rows(DType::F32 | DType::F16 | DType::Bf16) => problem.metric.supports(DType::F32),
+            Form::Rows(_) => false,
+            Form::Bits => true,
+        };
+        if !known || lists.dim == 0 {
+            return Err(EngineError::Mismatch(format!(
+                "no scan of {form} of {} parts by {}",
+                lists.dim, problem.metric
+            )));
+        }
+        if lists.starts.len() != lists.lists.len() + 1 {
+            return wrong("starts of lists", lists.starts.len(), lists.lists.len() + 1);
+        }
+        let numbers = match form {
+            Form::Integers(_) => ("integers of queries", queries.integers.len(), q * padded),
+            Form::Parts(_) => ("entries of tables", queries.tables.len(), q * padded * form.entries()),
+            Form::Rows(_) => ("components of queries", queries.floats.len(), q * lists.dim),
+            Form::Bits => ("words of queries", queries.bits.len(), q * words),
+        };
+        let terms = if form.is_exact() { 0 } else { q };
+        let probed = q * probes.width;
+        for (what, found, wanted) in [
+            ("queries of a scan", queries.queries, q),
+            ("probed lists", probes.lists.len(), probed),
+            ("offsets of probed lists", probes.offsets.len(), probed),
+            numbers,
+            ("terms of queries", queries.terms.len().min(terms), terms),
+        ] {
+            if found != wanted {
+                return wrong(what, found, wanted);
+            }
+        }
+        let mut end = 0;
+        for &number in probes.lists.iter().filter(|&&l| l != u32::MAX) {
+            let Some(list) = lists.lists.get(number as usize) else {
+                return wrong("a list's number, below", number as usize, lists.lists.len());
+            };
+            let slots = list.len().next_multiple_of(BLOCK);
+            let at = number as usize;
+            if lists.starts[at + 1].checked_sub(lists.starts[at]) != Some(slots as u32) {
+                return wrong("slots of a list", lists.starts[at + 1].wrapping_sub(lists.starts[at]) as usize, slots);
+            }
+            if list.words.len() != slots * words {
+                return wrong("words of a list", list.words.len(), slots * words);
+            }
+            end = end.max(list.positions.last().map_or(0, |&p| p as usize + 1));
+        }
+        match mask {
+            Some(mask) if q > 0 => {
+                let wanted = end.div_ceil(32) + (q - 1) * mask.stride;
+                let short = mask.words.len() < wanted || (mask.stride > 0 && mask.stride < end.div_ceil(32));
+                if short { wrong("words of a mask, at least", mask.words.len(), wanted) } else { Ok(()) }
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What is known of the nearest row of each query; an engine may use it, and no answer depends on it.
+#[derive(Clone, Copy, Debug)]
+pub struct Known<'a> {
+    /// A row that may well be the nearest of each query, `u32::MAX` where there is none.
+    pub positions: &'a [u32],
+    /// What the direct keys of each [block](crate::kernels::assign::BLOCK) of rows are at least, as far as that is known; -inf
+    /// where it isn't: for each [`POINTS`](crate::kernels::assign::POINTS) queries (fewer at the end) `[blocks, queries]`.
+    /// Empty when the answer's own bounds are not wanted either. An engine that keeps bounds gives as many in
+    /// [`Candidates::bound`].
+    pub bounds: &'a [f32],
 }
 
 /// The best rows of each query: `[queries, width]`, smallest (key, position) first. Places that are not

@@ -1,5 +1,8 @@
 //! How each operation can fail. Small errors, one enum an operation; messages say what was found and what was wanted.
 
+use crate::cluster::ClusterError;
+use crate::codec::CodecError;
+use crate::codec::spec::SpecError;
 use crate::engine::EngineError;
 use crate::types::{DType, Metric, ShapeError};
 
@@ -106,6 +109,28 @@ pub enum BuildError {
     /// The slice given is no matrix.
     #[error(transparent)]
     Shape(#[from] ShapeError),
+    /// A spec that does not fit the rows.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    /// A codec or a transform could not be trained.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+    /// The centroids could not be found.
+    #[error("no centroids: {0}")]
+    Cluster(#[from] ClusterError),
+    /// The device failed.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
+impl SearchError {
+    /// The same of a query that was counted from the query `first`.
+    pub(crate) fn shifted(mut self, first: usize) -> SearchError {
+        if let SearchError::NotFinite { query, .. } | SearchError::Negative { query, .. } = &mut self {
+            *query += first;
+        }
+        self
+    }
 }
 
 fn hint(metric: Metric, dtype: DType) -> &'static str {

@@ -25,6 +25,7 @@
 
 #[doc(hidden)]
 pub mod cache;
+mod cluster;
 mod codec;
 #[doc(hidden)]
 pub mod cpu;
@@ -41,6 +42,7 @@ mod index;
 pub mod kernels;
 #[doc(hidden)]
 pub mod plan;
+mod principal;
 #[doc(hidden)]
 pub mod roofline;
 #[cfg(feature = "gpu")]
@@ -53,17 +55,22 @@ pub mod tune;
 pub mod types;
 mod verbs;
 
+pub use cluster::{ClusterError, Clustering, KMeans, Progress};
+pub use codec::CodecError;
 pub use device::{DEVICE_VARIABLE, DeviceOptions};
 pub use engine::{Device, EngineError};
 pub use error::{BuildError, DeviceError, SearchError};
 #[cfg(feature = "gpu")]
 pub use gpu::{AdapterReport, adapters};
 pub use index::{
-    CodecSpec, Explanation, FileInfo, Flat, Index, IndexSpec, OpenError, RefineSpec, SearchOptions, TransformSpec,
-    Trial, UnknownSpec,
+    AnyIndex, CodecSpec, Explanation, FileInfo, Flat, Index, IndexSpec, Ivf, OpenError, RefineSpec, SearchOptions,
+    SpecError, TrainOptions, TransformSpec, Trial, TuneError, Tuned, TunedPoint, Tuning,
 };
+#[doc(hidden)]
+pub use index::{fastest, settings};
 pub use kernels::Cost;
 pub use plan::{Norm, Plan, Problem, Screen, Step, UnknownScreen};
+pub use principal::PrincipalComponents;
 pub use stats::{Ceilings, Peak, Roofs, SearchStats, Stage, Unit};
 pub use types::*;
 pub use verbs::Order;

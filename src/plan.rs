@@ -130,6 +130,9 @@ pub enum Step {
         /// Candidates kept a query, at least 1.
         keep: usize,
     },
+    /// The nearest row of each query for [`Metric::L2`], inner product or cosine, as `Search` without a screen and with one
+    /// place: gives candidates of width 1. Made for many queries (points) and few rows (centroids, f32).
+    Assign,
     /// Every row whose key is at most `key`: gives compressed sparse rows.
     Range {
         /// The radius as an internal key (similarities negated).
@@ -144,6 +147,7 @@ impl Step {
             Step::Normalize { .. } => "normalize",
             Step::Distance => "distance",
             Step::Search { .. } => "search",
+            Step::Assign => "assign",
             Step::Refine => "refine",
             Step::SelectK { .. } => "select_k",
             Step::Scan { .. } => "scan",
@@ -158,6 +162,7 @@ impl fmt::Display for Step {
             Step::Normalize { norm } => write!(f, "normalize({norm})"),
             Step::Distance => write!(f, "distance"),
             Step::Search { screen, keep } => write!(f, "search(screen {screen}, keep {keep})"),
+            Step::Assign => write!(f, "assign"),
             Step::Refine => write!(f, "refine"),
             Step::SelectK { k } => write!(f, "select_k({k})"),
             Step::Scan { form, probes, lists, keep } => {
@@ -219,6 +224,7 @@ impl Plan {
                 let cost = kernels::cost(&self.problem, step, width);
                 match *step {
                     Step::Search { keep, .. } | Step::Scan { keep, .. } => width = keep,
+                    Step::Assign => width = 1,
                     Step::SelectK { k } => width = k,
                     _ => {}
                 }

@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use crate::engine::{Engine, EngineError, Input, Output, Task};
+use crate::engine::{Engine, EngineError, Input, Output, Tag, Task};
 use crate::gpu::{GpuEngine, GpuOptions};
 use crate::plan::{Plan, Problem, Screen, Step};
 use crate::stats::{Ceilings, SearchStats};
@@ -104,8 +104,11 @@ impl Router {
         if let Input::Matrix(keys) = task.input {
             return Residency { missing: keys.len() as u64 * 4, lost: 0.0 };
         }
-        let (missing, stays) = self.engine().residency(&task.base);
-        let lost = match task.base.tag {
+        let (missing, stays) = match task.input {
+            Input::Lists(listed) => self.engine().list_residency(&listed),
+            _ => self.engine().residency(&task.base),
+        };
+        let lost = match tag_of(task) {
             Some(tag) if stays && missing > 0 => {
                 let all = lock(&self.lost);
                 all.iter().find(|(id, _)| std::ptr::eq(id.as_ptr(), Arc::as_ptr(tag.id()))).map_or(0.0, |(_, s)| *s)
@@ -117,7 +120,7 @@ impl Router {
 
     /// Notes what an answer of the CPU lost against a GPU that had the rows.
     fn note_loss(&self, task: &Task<'_>, wanted: &Wanted) {
-        let (Some(tag), true) = (task.base.tag, wanted.upload > 0.0 && wanted.loss() > 0.0) else { return };
+        let (Some(tag), true) = (tag_of(task), wanted.upload > 0.0 && wanted.loss() > 0.0) else { return };
         let mut all = lock(&self.lost);
         all.retain(|(id, _)| id.strong_count() > 0);
         match all.iter_mut().find(|(id, _)| std::ptr::eq(id.as_ptr(), Arc::as_ptr(tag.id()))) {
@@ -131,6 +134,14 @@ impl Router {
         if let (true, Some(Some(speeds)), None) = (self.learns, self.speeds.get(), task.mask) {
             speeds[who].learn(task.plan, seconds);
         }
+    }
+}
+
+/// The name of what is searched.
+fn tag_of<'a>(task: &Task<'a>) -> Option<&'a Tag> {
+    match task.input {
+        Input::Lists(listed) => Some(listed.tag),
+        _ => task.base.tag,
     }
 }
 

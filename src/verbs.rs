@@ -1,8 +1,10 @@
 //! The verbs alone, on the caller's own rows: people come for one kernel and stay for the index.
 
+use crate::cluster::{self, Lengthy};
 use crate::engine::{Base, Device, EngineError, Input, Output, Task, room};
 use crate::error::SearchError;
 use crate::index::{Queries, lengths};
+use crate::kernels::assign::assigns;
 use crate::plan::{Norm, Plan, Problem, Screen, Step};
 use crate::stats::SearchStats;
 use crate::types::{DType, MatrixView, Metric, NO_ID, Neighbors, RangeHits, RowsView, ShapeError};
@@ -60,6 +62,33 @@ impl Device {
         let keep = k.min(work.rows.rows());
         let found = work.run(self, vec![Step::Search { screen: Screen::None, keep }], Input::None)?;
         neighbors(found, q, k, |key| metric.external(key))
+    }
+
+    /// The nearest of `centroids` (`[k, dim]` f32) for each of `points` (`[n, dim]`), exactly: their row numbers, the smaller
+    /// one of two at the same distance, and the distances (or similarities). Nothing of size `n k` is ever made.
+    ///
+    /// # Errors
+    /// As [`Device::distances`]; the metric is l2, inner product or cosine.
+    pub fn assign<'a>(
+        &self,
+        points: impl Into<RowsView<'a>>,
+        centroids: impl Into<RowsView<'a>>,
+        metric: Metric,
+    ) -> Result<(Vec<u32>, Vec<f32>), SearchError> {
+        let work = Work::new(points.into(), centroids.into(), metric)?;
+        if !assigns(metric, work.rows.dtype()) {
+            return Err(SearchError::Unsupported { metric, dtype: work.rows.dtype() });
+        }
+        let n = work.queries.len();
+        if work.is_empty() {
+            return Ok((vec![u32::MAX; n], vec![f32::NAN; n]));
+        }
+        let (RowsView::F32(points), RowsView::F32(centroids)) = (work.queries.view(), work.rows) else {
+            return Err(mismatch());
+        };
+        let points = Lengthy { rows: points, norms: &work.queries.norms };
+        let found = cluster::assign(self, metric, points, Lengthy { rows: centroids, norms: &work.norms })?;
+        Ok((found.positions, found.keys.into_iter().map(|key| metric.external(key)).collect()))
     }
 
     /// The `k` smallest or largest of each row of `values` (`[rows, width]`). Ids are places in the row; equal values

@@ -1,5 +1,6 @@
 //! The Flat index as its users see it: adding, removing, filtering, saving, and every refusal.
 
+mod ivf;
 mod screens;
 
 use nearfield::{
@@ -10,7 +11,7 @@ use nearfield::{
 const DIM: usize = 8;
 
 /// Deterministic values in -1 .. 1.
-fn values(n: usize, seed: u64) -> Vec<f32> {
+pub(crate) fn values(n: usize, seed: u64) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut next = || {
         state ^= state << 13;

@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use nearfield::kernels::lists::Form;
 use nearfield::plan::{Norm, Screen, Step};
 
 /// The layers from the facade down. A module may import only from the layers after its own; the facade, from all.
 const LAYERS: [&[&str]; 8] = [
-    &["lib", "device", "router", "verbs", "prelude", "roofline"],
+    &["lib", "device", "router", "verbs", "principal", "prelude", "roofline"],
     &["index"],
     &["error"],
     &["tune", "cluster", "codec", "format"],
@@ -20,10 +21,12 @@ const LAYERS: [&[&str]; 8] = [
 ];
 
 /// Pairs of one layer, or against the order, that are wanted: (who, whom).
-const ALLOWED: [(&str, &str); 2] = [
+const ALLOWED: [(&str, &str); 3] = [
     // A step's cost comes from its kernel, a kernel's shapes from the plan's problem.
     ("plan", "kernels"),
     ("kernels", "plan"),
+    // Codes screen the assignment of points to centroids.
+    ("cluster", "codec"),
 ];
 
 /// Modules that may use only these.
@@ -252,20 +255,22 @@ fn wgpu_is_in_its_rooms() {
 }
 
 /// A step of each kind. A new one does not compile until it is in this match, and should then be in the list.
-fn steps() -> [Step; 6] {
+fn steps() -> [Step; 8] {
     let screen = Screen::None;
     let steps = [
         Step::Normalize { norm: Norm::L2 },
         Step::Distance,
         Step::Search { screen, keep: 1 },
+        Step::Assign,
         Step::Refine,
         Step::SelectK { k: 1 },
+        Step::Scan { form: Form::Bits, probes: 1, lists: 1, keep: 1 },
         Step::Range { key: 0.0 },
     ];
     for step in steps {
         match step {
-            Step::Normalize { .. } | Step::Distance | Step::Search { .. } => {}
-            Step::Refine | Step::SelectK { .. } | Step::Range { .. } => {}
+            Step::Normalize { .. } | Step::Distance | Step::Search { .. } | Step::Assign => {}
+            Step::Refine | Step::SelectK { .. } | Step::Scan { .. } | Step::Range { .. } => {}
         }
     }
     steps
@@ -300,7 +305,7 @@ fn every_file_of_a_verb_has_a_verb() {
     };
     for (folder, other) in [
         ("shaders", &[][..]),
-        ("src/kernels", &["mod", "codes", "metric", "source", "tile", "tuning"][..]),
+        ("src/kernels", &["mod", "codes", "lists", "metric", "source", "tile", "tuning"][..]),
         ("tests/verbs", &[][..]),
         ("benches/verbs", &["main"][..]),
     ] {

@@ -12,7 +12,9 @@ use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, Module, ShaderStage, TypeInner};
 use nearfield::kernels::search::screened::{self, for_matrix_units};
 use nearfield::kernels::source::{ParamsIn, Target, compose};
-use nearfield::kernels::{Access, Kernel, Variant, distance, normalize, range, refine, registry, search, select_k};
+use nearfield::kernels::{
+    Access, Kernel, Variant, assign, distance, normalize, range, refine, registry, scan, search, select_k,
+};
 
 const PARAMS_IN: [ParamsIn; 2] = [ParamsIn::Immediate, ParamsIn::Uniform];
 /// What every WebGPU device has.
@@ -215,11 +217,18 @@ fn params_lie_where_the_host_writes_them() {
             mask_stride mask_row_base out_stride out_offset power power_low),
         "search" => members!(search::Params: row_begin row_end q_begin q_end row_stride query_stride has_mask
             mask_stride mask_row_base position_base keep part_base parts_total slack power power_low),
+        "assign" => {
+            members!(assign::Params: row_begin row_end q_begin q_end row_stride query_stride has_mask mask_stride
+            mask_row_base position_base first
+            power power_low)
+        }
         "refine" => members!(refine::Params: q_begin q_end width row_stride query_stride position_base row_count
             first power power_low),
         "range" => members!(range::Params: row_begin row_end q_begin q_end row_stride query_stride has_mask
             mask_stride mask_row_base position_base limit out_base power power_low),
         "normalize" => members!(normalize::Params: row_begin row_end row_stride dim),
+        "scan" => members!(scan::Params: item_begin item_end code_words row_words add_at scale_at units parts
+            query_stride keep places has_mask mask_stride power power_low),
         "select_k" => members!(select_k::Params: segments width in_stride out_stride k part_width parts
             has_positions position_base nan_is_missing),
         other => panic!("no list of the members of {other}"),

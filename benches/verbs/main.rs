@@ -1,10 +1,12 @@
 //! The verbs on the workloads of `nearfield bench shaders`: `cargo bench --bench verbs`, and with `NEARFIELD_DEVICE`
 //! naming an adapter on that GPU too. One module a verb; a wrong answer stops the run.
 
+mod assign;
 mod distance;
 mod normalize;
 mod range;
 mod refine;
+mod scan;
 mod search;
 mod select_k;
 
@@ -54,5 +56,15 @@ fn subjects() -> Vec<Subject> {
     subjects
 }
 
-criterion_group!(verbs, distance::bench, normalize::bench, search::bench, select_k::bench, refine::bench, range::bench);
+criterion_group!(
+    verbs,
+    assign::bench,
+    distance::bench,
+    normalize::bench,
+    search::bench,
+    select_k::bench,
+    refine::bench,
+    range::bench,
+    scan::bench
+);
 criterion_main!(verbs);

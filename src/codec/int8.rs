@@ -66,6 +66,32 @@ impl Coder {
         rows: &RowsView<'_>,
         norms: &[f32],
     ) -> Result<Coder, EngineError> {
+        Coder::learn(engine, metric, rows, norms, best_dim)
+    }
+
+    /// Learns a code that compares the rows with means of theirs: by the fewest principal directions that hold most of the
+    /// variance, since a mean has little outside of them.
+    ///
+    /// # Errors
+    /// As [`Coder::train`].
+    pub fn for_means(
+        engine: &dyn Engine,
+        metric: Metric,
+        rows: &RowsView<'_>,
+        norms: &[f32],
+    ) -> Result<Coder, EngineError> {
+        Coder::learn(engine, metric, rows, norms, |turned, dim, _| dim_with_most(turned, dim))
+    }
+
+    /// Learns a code with as many principal components as `choose` makes of a sample in their order, its dim, and the
+    /// number of rows.
+    fn learn(
+        engine: &dyn Engine,
+        metric: Metric,
+        rows: &RowsView<'_>,
+        norms: &[f32],
+        choose: impl FnOnce(&[f32], usize, usize) -> usize,
+    ) -> Result<Coder, EngineError> {
         let (n, dim) = (rows.rows(), rows.dim());
         let count = n.min(SAMPLE).min(SAMPLE_BYTES / (4 * dim)).max(1).min(n);
         let places: Vec<usize> = (0..count).map(|i| (i as u64 * n as u64 / count as u64) as usize).collect();
@@ -86,7 +112,7 @@ impl Coder {
         let moments = products(engine, &columns, &columns, count)?;
         let Some(principal) = Principal::new(&moments, dim) else { return Ok(plain(mean)) };
         let turned = products(engine, &principal.rows(), &sample, dim)?;
-        let kept = best_dim(&turned, dim, n);
+        let kept = choose(&turned, dim, n);
         let basis = principal.turned(kept, kept.next_multiple_of(16));
         Ok(Coder::new(metric, mean, Some(basis), kept.next_multiple_of(16)))
     }
@@ -432,6 +458,24 @@ fn best_dim(sample: &[f32], dim: usize, n: usize) -> usize {
     let best = (0..choices).min_by(|&a, &b| cost(a).total_cmp(&cost(b))).unwrap_or(choices - 1);
     // Nearly all of them: then all, and nothing lies outside.
     let kept = (best + 1) * step;
+    if kept * 10 >= dim * 9 { dim } else { kept }
+}
+
+/// Share of the variance that [`Coder::for_means`] keeps.
+const MOST: f64 = 0.85;
+
+/// The fewest principal components, of a sample `[rows, dim]` in their order, that hold [`MOST`] of the variance.
+fn dim_with_most(sample: &[f32], dim: usize) -> usize {
+    let mut variance = vec![0.0f64; dim];
+    for row in sample.chunks_exact(dim) {
+        variance.iter_mut().zip(row).for_each(|(v, &x)| *v += f64::from(x) * f64::from(x));
+    }
+    let (whole, mut held) = (variance.iter().sum::<f64>(), 0.0);
+    let short = variance.iter().take_while(|&&v| {
+        held += v;
+        held < MOST * whole
+    });
+    let kept = (short.count() + 1).next_multiple_of(16);
     if kept * 10 >= dim * 9 { dim } else { kept }
 }
 

@@ -112,6 +112,11 @@ pub(crate) fn train(
     })
 }
 
+/// The codec of packed bits.
+pub(crate) fn bits(dim: usize) -> Box<dyn Codec> {
+    Box::new(Bits::new(dim))
+}
+
 /// Reads what [`Codec::write`] wrote for this spec and vectors of `dim` components. Never trusts its bytes.
 ///
 /// # Errors

@@ -114,6 +114,19 @@ impl<'a> Direct<'a> {
         self.divide(q, picks, keys);
     }
 
+    /// Computes the keys of pairs of a query and a row, both f32.
+    pub fn keys_of_pairs(&self, pairs: &[[u32; 2]], keys: &mut [f32]) {
+        let (RowsView::F32(queries), RowsView::F32(rows)) = (self.queries, self.rows) else {
+            return keys.fill(f32::NAN);
+        };
+        direct::pairs(self.token, self.metric, queries, rows, pairs, keys);
+        if self.metric == Metric::Cosine {
+            for (&[q, row], key) in pairs.iter().zip(keys) {
+                self.divide(q as usize, Picks::List(&[row]), std::slice::from_mut(key));
+            }
+        }
+    }
+
     fn single(&self, q: usize, rows: RowsView<'_>, picks: Picks<'_>, keys: &mut [f32]) {
         match (self.queries, rows) {
             (RowsView::Bits(queries), RowsView::Bits(rows)) => {

@@ -4,8 +4,10 @@
 //! take one after another; each worker has scratch memory that lives on from call to call. Results never depend on the
 //! number of threads: keys are computed pair by pair, and ties are broken by position.
 
+mod assign;
 mod ceilings;
 mod coded;
+mod dense;
 mod distance;
 mod normalize;
 mod range;
@@ -62,12 +64,16 @@ pub(crate) struct Scratch {
     positions: Vec<u32>,
     norms: Vec<f32>,
     panels: simd::panel::Panels,
+    /// Keys `[queries, rows]`.
+    dense: Vec<f32>,
     hits: Vec<Vec<u64>>,
     bytes: simd::bytes::Scratch,
+    blocks: simd::lists::Scratch,
     lower: Vec<(usize, f32)>,
     decisions: Vec<coded::Decision>,
     looks: Vec<coded::Look>,
     refined: usize,
+    near: assign::Near,
 }
 
 impl Scratch {
@@ -187,6 +193,7 @@ impl CpuEngine {
             (Step::Scan { keep, .. }, Flow::Start(Input::Lists(listed))) => {
                 Flow::Candidates(self.scan(task, &listed, keep, stats)?)
             }
+            (Step::Assign, Flow::Start(_)) => Flow::Candidates(self.assign(task, stats)?),
             (Step::Range { key }, Flow::Start(_)) => Flow::Done(self.range(task, key, stats)?),
             (Step::Refine, Flow::Start(Input::Positions { positions, width })) => {
                 if positions.len() != task.queries.rows() * width {
@@ -216,6 +223,7 @@ impl CpuEngine {
                 Step::Normalize { .. }
                 | Step::Distance
                 | Step::Search { .. }
+                | Step::Assign
                 | Step::Refine
                 | Step::SelectK { .. }
                 | Step::Scan { .. }
@@ -234,7 +242,7 @@ fn mismatch<T>(what: String) -> Result<T, EngineError> {
 fn check(task: &Task<'_>) -> Result<(), EngineError> {
     let (p, rows, queries) = (&task.plan.problem, &task.base.rows, &task.queries);
     if let Input::Lists(listed) = task.input {
-        return scan::check(task, &listed);
+        return listed.check(&task.plan.problem, task.mask);
     }
     let (n, q) = (rows.rows(), queries.rows());
     if (p.rows, p.queries, p.dtype) != (n, q, rows.dtype()) {

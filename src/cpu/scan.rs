@@ -1,9 +1,23 @@
 //! `scan`: the rows of the probed lists with the smallest keys.
+//!
+//! A batch goes through the lists, not through the queries: a list is read once and multiplied with all queries that
+//! probe it. What a query's nearest lists give is a threshold for the rest, so that few rows of those get a key outside
+//! of the registers. Few queries go through their lists nearest first.
 
-use super::{CpuEngine, mismatch};
-use crate::engine::{Candidates, EngineError, Listed, Task};
-use crate::kernels::scan;
+use std::ops::Range;
+
+use super::select_k::{TopK, merge};
+use super::simd::lists::{Asked, Sink, prefetch, scan};
+use super::{CpuEngine, Scratch};
+use crate::engine::{Candidates, EngineError, Listed, Mask, Task};
+use crate::kernels::lists::Probes;
 use crate::stats::SearchStats;
+
+/// Queries from which on a batch is worth sorting by list.
+const BATCH: usize = 8;
+
+/// Pairs of query and list of an item of work.
+const ITEM: usize = 64;
 
 impl CpuEngine {
     /// The `keep` smallest keys of each query in the lists probed for it, and their slots.
@@ -12,46 +26,298 @@ impl CpuEngine {
         task: &Task<'_>,
         listed: &Listed<'_>,
         keep: usize,
-        _stats: &mut SearchStats,
+        stats: &mut SearchStats,
     ) -> Result<Candidates, EngineError> {
-        let metric = task.plan.problem.metric;
-        let found = scan::reference(metric, listed.lists, listed.queries, &listed.probes, task.mask, keep);
-        let mut candidates = Candidates::places(found.len(), keep)?;
-        for (q, found) in found.iter().enumerate() {
-            for (i, &(key, slot)) in found.iter().enumerate() {
-                candidates.keys[q * keep + i] = key;
-                candidates.positions[q * keep + i] = slot;
+        let (q, width) = (listed.queries.queries, listed.probes.width);
+        let mut out = Candidates::places(q, keep)?;
+        if q == 0 || keep == 0 || width == 0 {
+            return Ok(out);
+        }
+        if q < BATCH {
+            self.scan_pairs(task, listed, &Pairs::by_rank(&listed.probes, q), &mut out);
+        } else {
+            let first = self.first_probes(listed, keep);
+            let lists = listed.lists.lists.len();
+            self.scan_pairs(task, listed, &Pairs::by_list(&listed.probes, q, lists, 0..first), &mut out);
+            if first < width {
+                self.scan_pairs(task, listed, &Pairs::by_list(&listed.probes, q, lists, first..width), &mut out);
             }
         }
-        Ok(candidates)
+        let probed = listed.probes.lists.iter().filter(|&&l| l != u32::MAX);
+        let rows: u64 = probed.map(|&l| listed.lists.lists[l as usize].len() as u64).sum();
+        stats.scanned += rows;
+        stats.bytes_read += rows * 4 * listed.lists.form.words(listed.lists.dim) as u64;
+        Ok(out)
+    }
+
+    /// How many lists of each query are scanned before the rest: as many as fill its places, on average.
+    fn first_probes(&self, listed: &Listed<'_>, keep: usize) -> usize {
+        let mean = listed.lists.rows().div_ceil(listed.lists.lists.len().max(1)).max(1);
+        (2 * keep).div_ceil(mean).clamp(1, listed.probes.width)
+    }
+
+    /// Scans for these pairs and merges what they give with what is in `out`.
+    fn scan_pairs(&self, task: &Task<'_>, listed: &Listed<'_>, pairs: &Pairs, out: &mut Candidates) {
+        let (q, keep, lists) = (listed.queries.queries, out.width, listed.lists);
+        let parts = lists.form.padded(lists.dim);
+        let work: usize =
+            pairs.spans.iter().map(|s| lists.lists[s.list as usize].len() * s.asked.len() * parts / 8).sum();
+        let prepare = |s: &mut Scratch| {
+            s.reset_lists(q, keep);
+            for (list, (threshold, keys)) in s.lists.iter_mut().zip(s.thresholds.iter_mut().zip(out.keys.chunks(keep)))
+            {
+                *threshold = keys[keep - 1];
+                list.only_below(*threshold);
+            }
+        };
+        let scratch = self.spread(self.workers(work), pairs.items(), prepare, |s, spans: &[Span]| {
+            let Scratch { lists: best, thresholds, blocks, .. } = s;
+            for (i, span) in spans.iter().enumerate() {
+                if let Some(next) = spans.get(i + 1) {
+                    prefetch(self.token, lists, next.list as usize);
+                }
+                let number = span.list as usize;
+                let positions = &lists.lists[number].positions;
+                let mut sink = Best { best, thresholds, mask: task.mask, positions, first: lists.starts[number] };
+                let asked = &pairs.asked[span.asked.clone()];
+                let metric = task.plan.problem.metric;
+                scan(self.token, metric, (lists, number), listed.queries, asked, blocks, &mut sink);
+            }
+        });
+        merge(self, &scratch, 0, q, out);
+        self.keep(scratch);
     }
 }
 
-/// Whether the parts of a scan fit together, so that no index can be out of bounds.
-pub(super) fn check(task: &Task<'_>, listed: &Listed<'_>) -> Result<(), EngineError> {
-    let (lists, probes, queries) = (listed.lists, &listed.probes, listed.queries);
-    let (q, padded) = (queries.queries, lists.form.padded(lists.dim));
-    let wanted = q * probes.width;
-    if probes.lists.len() != wanted || probes.offsets.len() != wanted || task.plan.problem.queries != q {
-        return mismatch(format!(
-            "{} probed lists for {} queries x {}",
-            probes.lists.len(),
-            task.plan.problem.queries,
-            probes.width
-        ));
+/// The best of each query so far.
+struct Best<'a> {
+    best: &'a mut [TopK],
+    thresholds: &'a mut [f32],
+    mask: Option<Mask<'a>>,
+    positions: &'a [u32],
+    /// The slot of the list's first row.
+    first: u32,
+}
+
+impl Sink for Best<'_> {
+    #[inline(always)]
+    fn threshold(&self, query: u32) -> f32 {
+        self.thresholds[query as usize]
     }
-    if let Some(list) = probes.lists.iter().find(|&&l| l != u32::MAX && l as usize >= lists.lists.len()) {
-        return mismatch(format!("list {list} of {}", lists.lists.len()));
+
+    #[inline(always)]
+    fn take(&mut self, query: u32, place: usize, key: f32) {
+        let query = query as usize;
+        if self.mask.is_some_and(|m| !m.allows(query, self.positions[place] as usize)) {
+            return;
+        }
+        if self.best[query].push(key, self.first + place as u32) {
+            self.thresholds[query] = self.best[query].threshold();
+        }
     }
-    use crate::kernels::lists::Form;
-    let (found, wanted) = match lists.form {
-        Form::Integers(_) => (queries.integers.len(), q * padded),
-        Form::Parts(_) => (queries.tables.len(), q * padded * lists.form.entries()),
-        Form::Rows(_) => (queries.floats.len(), q * lists.dim),
-        Form::Bits => (queries.bits.len(), q * lists.form.words(lists.dim)),
-    };
-    if found != wanted || (!lists.form.is_exact() && queries.terms.len() != q) {
-        return mismatch(format!("{found} numbers for {q} queries of {}, wanted {wanted}", lists.form));
+}
+
+/// A list and the queries it is scanned for.
+struct Span {
+    list: u32,
+    asked: Range<usize>,
+}
+
+/// Pairs of query and list.
+struct Pairs {
+    asked: Vec<Asked>,
+    spans: Vec<Span>,
+}
+
+impl Pairs {
+    /// The nearest list of each query, then the second, and so on.
+    fn by_rank(probes: &Probes<'_>, queries: usize) -> Pairs {
+        let mut pairs = Pairs { asked: Vec::new(), spans: Vec::new() };
+        for rank in 0..probes.width {
+            for query in 0..queries {
+                let at = query * probes.width + rank;
+                if probes.lists[at] != u32::MAX {
+                    let asked = pairs.asked.len();
+                    pairs.asked.push(Asked { query: query as u32, offset: probes.offsets[at] });
+                    pairs.spans.push(Span { list: probes.lists[at], asked: asked..asked + 1 });
+                }
+            }
+        }
+        pairs
     }
-    Ok(())
+
+    /// The lists of these ranks, each with all queries that probe it.
+    fn by_list(probes: &Probes<'_>, queries: usize, lists: usize, ranks: Range<usize>) -> Pairs {
+        let mut ends = vec![0usize; lists + 1];
+        let at = |query: usize| query * probes.width + ranks.start..query * probes.width + ranks.end;
+        for query in 0..queries {
+            for &list in probes.lists[at(query)].iter().filter(|&&l| l != u32::MAX) {
+                ends[list as usize + 1] += 1;
+            }
+        }
+        for list in 0..lists {
+            ends[list + 1] += ends[list];
+        }
+        let mut asked = vec![Asked { query: 0, offset: 0.0 }; ends[lists]];
+        let starts = ends.clone();
+        for query in 0..queries {
+            for i in at(query).filter(|&i| probes.lists[i] != u32::MAX) {
+                let end = &mut ends[probes.lists[i] as usize];
+                asked[*end] = Asked { query: query as u32, offset: probes.offsets[i] };
+                *end += 1;
+            }
+        }
+        let span = |list: usize| Span { list: list as u32, asked: starts[list]..ends[list] };
+        Pairs { asked, spans: (0..lists).map(span).filter(|s| !s.asked.is_empty()).collect() }
+    }
+
+    /// Spans in runs of about [`ITEM`] pairs; of so few that there is something for every thread where there are few.
+    fn items(&self) -> impl Iterator<Item = &[Span]> + Send {
+        let item = (self.asked.len() / 16).clamp(1, ITEM);
+        let mut rest = &self.spans[..];
+        std::iter::from_fn(move || {
+            let first = rest.first()?;
+            let end = rest.iter().take_while(|s| s.asked.start < first.asked.start + item).count().max(1);
+            let (run, left) = rest.split_at(end);
+            rest = left;
+            Some(run)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::{CpuOptions, Level};
+    use crate::engine::{Engine, Input, Output, Tag};
+    use crate::kernels::lists::{Encoded, Form, Lists, Prepared, Terms};
+    use crate::kernels::scan::reference;
+    use crate::plan::{Plan, Problem, Step};
+    use crate::types::{DType, MatrixView, Metric, RowsView};
+
+    struct Random(u64);
+
+    impl Random {
+        fn next(&mut self) -> u32 {
+            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (self.0 >> 33) as u32
+        }
+        fn float(&mut self) -> f32 {
+            (self.next() % 2001) as f32 / 1000.0 - 1.0
+        }
+    }
+
+    fn lists_of(form: Form, dim: usize, lengths: &[usize], scaled: bool, random: &mut Random) -> Lists {
+        let mut lists = Lists::new(form, dim, lengths.len());
+        let rows = lengths.iter().sum();
+        let bits = if let Form::Integers(b) | Form::Parts(b) = form { b } else { 8 };
+        let mut codes: Vec<u8> =
+            (0..rows * lists.code_bytes()).map(|_| (random.next() >> 8) as u8 >> (8 - bits)).collect();
+        if let Form::Rows(dtype) = form {
+            let size = dtype.row_bytes(1);
+            for number in codes.chunks_mut(size) {
+                let x = random.float();
+                match dtype {
+                    DType::F32 => number.copy_from_slice(&x.to_le_bytes()),
+                    DType::F16 => number.copy_from_slice(&half::f16::from_f32(x).to_le_bytes()),
+                    _ => number.copy_from_slice(&half::bf16::from_f32(x).to_le_bytes()),
+                }
+            }
+        }
+        if form == Form::Bits && dim % 8 != 0 {
+            let bytes = lists.code_bytes();
+            codes.chunks_mut(bytes).for_each(|c| c[bytes - 1] &= (1 << (dim % 8)) - 1);
+        }
+        let add = if form.is_exact() { Vec::new() } else { (0..rows).map(|_| random.float()).collect() };
+        let scale = if scaled { (0..rows).map(|_| random.float()).collect() } else { Vec::new() };
+        let to: Vec<u32> = lengths.iter().enumerate().flat_map(|(l, &n)| vec![l as u32; n]).collect();
+        lists.append(&Encoded { codes, add, scale, error: Vec::new() }, &to, 0);
+        lists
+    }
+
+    fn prepared(lists: &Lists, queries: usize, random: &mut Random) -> Prepared {
+        let (form, dim) = (lists.form, lists.dim);
+        let padded = form.padded(dim);
+        let mut p = Prepared { queries, ..Prepared::default() };
+        for _ in 0..queries {
+            match form {
+                Form::Integers(_) => {
+                    p.integers.extend((0..padded).map(|i| if i < dim { (random.next() % 255) as i8 } else { 0 }))
+                }
+                Form::Parts(_) => p.tables.extend(
+                    (0..padded * form.entries())
+                        .map(|i| if i < dim * form.entries() { (random.next() >> 7) as u8 } else { 0 }),
+                ),
+                Form::Rows(_) => p.floats.extend((0..dim).map(|_| random.float())),
+                Form::Bits => p.bits.extend((0..form.words(dim)).map(|w| {
+                    let left = dim - 32 * w;
+                    if left >= 32 { random.next() } else { random.next() & ((1 << left) - 1) }
+                })),
+            }
+            if !form.is_exact() {
+                p.terms.push(Terms { scale: 1e-3 * random.float(), shift: random.float() });
+            }
+        }
+        p
+    }
+
+    #[test]
+    fn every_form_and_level_finds_what_the_reference_finds() {
+        let mut random = Random(7);
+        let lengths = [0, 1, 15, 16, 17, 130, 64, 33];
+        let forms = (1..=8).map(Form::Integers).chain([Form::Parts(4), Form::Parts(8), Form::Bits]);
+        let rows = [DType::F32, DType::F16, DType::Bf16].map(Form::Rows);
+        for (form, scaled) in forms.chain(rows).flat_map(|f| [(f, false), (f, true)]) {
+            for (dim, queries) in [(1, 1), (37, 3), (64, 40)] {
+                let lists = lists_of(form, dim, &lengths, scaled && !form.is_exact(), &mut random);
+                let prepared = prepared(&lists, queries, &mut random);
+                let width = 7;
+                // Each list once a query; one place is empty.
+                let probed: Vec<u32> = (0..queries * width)
+                    .map(|i| if i % width == 3 { u32::MAX } else { ((i / width + i % width) % lengths.len()) as u32 })
+                    .collect();
+                let offsets: Vec<f32> = probed.iter().map(|_| random.float()).collect();
+                let probes = Probes { width, lists: &probed, offsets: &offsets };
+                let words = lists.rows().div_ceil(32);
+                let allowed: Vec<u32> = (0..words).map(|_| random.next() | random.next() << 8).collect();
+                let mask = (dim == 37).then_some(Mask { words: &allowed, stride: 0 });
+                for keep in [1, 9, 300] {
+                    let wanted = reference(Metric::L2, &lists, &prepared, &probes, mask, keep);
+                    for level in Level::available() {
+                        let engine = CpuEngine::new(CpuOptions { threads: Some(2), level: Some(level) });
+                        let nothing = RowsView::F32(MatrixView::new(&[], dim).unwrap());
+                        let step = Step::Scan { form, probes: width, lists: lengths.len(), keep };
+                        let problem =
+                            Problem { metric: Metric::L2, dtype: DType::F32, dim, rows: lists.rows(), queries };
+                        let (plan, tag) = (Plan::one(problem, step), Tag::new());
+                        let listed = Listed { lists: &lists, tag: &tag, queries: &prepared, probes };
+                        let base = crate::engine::Base { rows: nothing, norms: None, tag: None, codes: None };
+                        let input = Input::Lists(listed);
+                        let task = Task { plan: &plan, base, queries: nothing, query_norms: &[], mask, input };
+                        let Output::Candidates(found) = engine.run(&task, &mut SearchStats::default()).unwrap() else {
+                            panic!()
+                        };
+                        for (q, wanted) in wanted.iter().enumerate() {
+                            let what = format!("{form} scaled {scaled} dim {dim} query {q} keep {keep} {level:?}");
+                            let keys = &found.keys[q * keep..(q + 1) * keep];
+                            let slots = &found.positions[q * keep..(q + 1) * keep];
+                            assert_eq!(slots.iter().filter(|&&s| s != u32::MAX).count(), wanted.len(), "{what}");
+                            for (i, &(key, _)) in wanted.iter().enumerate() {
+                                assert!(
+                                    (keys[i] - key).abs() <= 1e-4 * (1.0 + key.abs()),
+                                    "{what}: {i} {} {key}",
+                                    keys[i]
+                                );
+                            }
+                            let mut distinct: Vec<u32> = slots.to_vec();
+                            distinct.retain(|&s| s != u32::MAX);
+                            distinct.sort_unstable();
+                            distinct.dedup();
+                            assert_eq!(distinct.len(), wanted.len(), "{what}");
+                        }
+                    }
+                }
+            }
+        }
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::dense;
 use super::distance::{Direct, allowed_rows, allows, picks, shared};
 use super::select_k::{each_bit, merge};
 use super::simd::direct::Picks;
@@ -40,7 +41,14 @@ impl CpuEngine {
             }
             _ => None,
         };
-        if n > 0 && q > 0 && keep > 0 {
+        if let Some((norms, queries)) = screened
+            && task.mask.is_none()
+            && dense::suits(n, q, keep)
+        {
+            self.search_dense(task, norms, queries, &mut out);
+            stats.bytes_read += (n * task.base.rows.dtype().row_bytes(dim)) as u64;
+            stats.scanned += (n * q) as u64;
+        } else if n > 0 && q > 0 && keep > 0 {
             let mask = shared(task.mask, q);
             let batch = (LISTS / (16 * keep.min(n) * self.threads)).clamp(1, MOST);
             for first in (0..q).step_by(batch) {
@@ -103,7 +111,7 @@ impl DirectPass<'_> {
 }
 
 /// The screen of a batch.
-struct ScreenPass<'a> {
+pub(super) struct ScreenPass<'a> {
     task: &'a Task<'a>,
     mask: Option<Mask<'a>>,
     bound: Bound,
@@ -114,7 +122,7 @@ struct ScreenPass<'a> {
 }
 
 impl<'a> ScreenPass<'a> {
-    fn new(
+    pub(super) fn new(
         engine: &CpuEngine,
         task: &'a Task<'a>,
         mask: Option<Mask<'a>>,
@@ -137,6 +145,32 @@ impl<'a> ScreenPass<'a> {
             self.block(engine, s, picks.part(start, picks.len().min(start + block)));
         }
         s.positions = allowed;
+    }
+
+    /// Gives the lower bounds of all rows: (query of the pass, first row, bounds).
+    pub(super) fn bounds(
+        &self,
+        engine: &CpuEngine,
+        s: &mut Scratch,
+        rows: usize,
+        mut each: impl FnMut(usize, usize, &[f32]),
+    ) {
+        let t = &self.tiling;
+        let query_norms = &self.task.query_norms[self.queries.clone()];
+        let (block, unlimited) = (t.panel * t.panels, [f32::INFINITY; MAX_GROUP]);
+        for first in (0..rows).step_by(block) {
+            let picks = Picks::Run { start: first, len: block.min(rows - first) };
+            with_rows!(self.task.base.rows, m => s.panels.multiply(engine.token, &self.packed, m, picks, |panel, group, mut tile| {
+                let rows = panel * t.panel..picks.len().min((panel + 1) * t.panel);
+                let group = group * t.group..self.queries.len().min((group + 1) * t.group);
+                let norms = &self.norms[first + rows.start..first + rows.end];
+                let unlimited = &unlimited[..group.len()];
+                tile.screen(engine.token, self.bound, &query_norms[group.clone()], norms, unlimited);
+                for (i, q) in group.enumerate() {
+                    each(q, first + rows.start, &tile.query(i)[..rows.len()]);
+                }
+            }));
+        }
     }
 
     fn block(&self, engine: &CpuEngine, s: &mut Scratch, picks: Picks<'_>) {

@@ -42,6 +42,13 @@ impl TopK {
         self.limit = u64::MAX;
     }
 
+    /// Keeps only keys not above this from now on.
+    pub fn only_below(&mut self, threshold: f32) {
+        if threshold < f32::INFINITY {
+            self.limit = pack(threshold, u32::MAX);
+        }
+    }
+
     /// A key above which no pair is kept.
     pub fn threshold(&self) -> f32 {
         if self.limit == u64::MAX { f32::INFINITY } else { unpack(self.limit).0 }
@@ -123,7 +130,7 @@ pub(super) fn fill(pairs: &mut Vec<u64>, keys: &mut [f32], positions: &mut [u32]
     pairs.len()
 }
 
-/// Merges the workers' lists of every query into `out`, from query `first` on.
+/// Merges the workers' lists of every query with what is in `out` from query `first` on.
 pub(super) fn merge(engine: &CpuEngine, scratch: &[Scratch], first: usize, queries: usize, out: &mut Candidates) {
     let width = out.width.max(1);
     let held: usize = scratch.iter().flat_map(|s| &s.lists[..queries]).map(|list| list.pairs().len()).sum();
@@ -135,6 +142,8 @@ pub(super) fn merge(engine: &CpuEngine, scratch: &[Scratch], first: usize, queri
         |mine, (q, (keys, positions))| {
             let pairs = &mut mine.keys.pairs;
             pairs.clear();
+            let there = keys.iter().zip(&*positions).filter(|&(_, &p)| p != u32::MAX);
+            pairs.extend(there.map(|(&key, &position)| pack(key, position)));
             for s in scratch {
                 pairs.extend_from_slice(s.lists[q].pairs());
             }

@@ -194,6 +194,14 @@ pub enum LoadError {
         /// The section's length in bytes.
         found: u64,
     },
+    /// An index file of Faiss that is damaged, or of a kind that is not read here.
+    #[error("`{}` cannot be imported: {wrong}", path.display())]
+    Faiss {
+        /// The file.
+        path: PathBuf,
+        /// Where, and what.
+        wrong: super::NotFaiss,
+    },
 }
 
 impl LoadError {

@@ -9,6 +9,7 @@
 //! | `.ivecs` | f32 as a matrix, i64 as ids | memory |
 //! | `.fbin` `.i8bin` `.u8bin` | f32, i8, u8 | mapped |
 //! | `.nf` ([`NfFile`]) | named sections | mapped |
+//! | `.index` of Faiss ([`FaissIndex`]) | its parts | memory |
 //!
 //! Every reader checks the lengths that a header states against the file before it allocates, so a
 //! damaged header costs an error and no memory. What is written replaces its file at once or not at
@@ -20,6 +21,7 @@ compile_error!("nearfield maps little-endian files as they are and is not made f
 
 mod atomic;
 mod error;
+mod faiss;
 mod matrix;
 mod mmap;
 mod nf;
@@ -33,6 +35,7 @@ mod write;
 
 pub use atomic::{AtomicFile, check_writable};
 pub use error::{LoadError, SaveError};
+pub use faiss::{FaissCodec, FaissIndex, FaissList, FaissRows, FaissTransform, NotFaiss};
 pub use matrix::{Matrix, NotBytes};
 pub use mmap::Map;
 pub use nf::{NF_VERSION, NfFile, NfWriter, Section};

@@ -2,7 +2,7 @@
 //!
 //! From a step to the device: `lower` turns steps into launches (geometry and parameters come from
 //! [`kernels`](crate::kernels)), `pipelines` compiles what they need, `submit` cuts them into command buffers and reads
-//! results back, `resident` keeps rows and `copies` their codes in device memory within the budget of `memory`, `context` turns the driver's
+//! results back, `resident` keeps rows, `copies` their codes and `listed` inverted lists in device memory within the budget of `memory`, `context` turns the driver's
 //! errors into ours, `selftest` tries every kernel before it is trusted, `adapters` chooses the device.
 
 mod adapters;
@@ -12,6 +12,7 @@ mod context;
 mod copies;
 mod halves;
 mod known;
+mod listed;
 mod lower;
 mod memory;
 mod pipelines;
@@ -31,7 +32,7 @@ pub use context::Fault;
 use self::context::Context;
 use self::resident::Residents;
 use self::submit::Machine;
-use crate::engine::{Base, Engine, EngineError, Output, Task};
+use crate::engine::{Base, Engine, EngineError, Listed, Output, Task};
 use crate::kernels;
 use crate::kernels::search::MAX_KEEP;
 use crate::kernels::tuning::Tuning;
@@ -135,6 +136,12 @@ impl GpuEngine {
     pub fn residency(&self, base: &Base<'_>) -> (u64, bool) {
         let scratch = lower::scratch_bytes(self.budget());
         (self.residents.missing_bytes(base), base.tag.is_some() && resident::fits(self.budget(), base, scratch))
+    }
+
+    /// Bytes of these lists that are not on the device, and whether they will stay there once they are.
+    pub fn list_residency(&self, listed: &Listed<'_>) -> (u64, bool) {
+        let scratch = lower::scratch_bytes(self.budget());
+        (self.residents.missing_lists(listed), listed::fits(self.budget(), listed.lists, scratch))
     }
 
     /// Which shapes the kernels take.

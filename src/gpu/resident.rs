@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use super::copies::Copied;
+use super::listed::Held;
 use super::memory::{Buffer, Hold, ROWS};
 use super::rows;
 use super::submit::Machine;
@@ -98,10 +99,11 @@ impl Resident {
 pub(super) struct Store {
     bases: Vec<Resident>,
     pub(super) copies: Vec<Copied>,
+    pub(super) lists: Vec<Held>,
     clock: u64,
 }
 
-/// All bases in device memory, and the copies that screens read.
+/// All bases in device memory, the copies that screens read, and lists.
 #[derive(Default)]
 pub(super) struct Residents {
     pub(super) store: Mutex<Store>,
@@ -189,6 +191,7 @@ impl Residents {
         let mut store = lock(&self.store);
         store.bases.clear();
         store.copies.clear();
+        store.lists.clear();
     }
 }
 
@@ -197,19 +200,28 @@ impl Store {
     pub(super) fn tick(&mut self) -> u64 {
         self.bases.retain(|b| b.id.strong_count() > 0);
         self.copies.retain(Copied::alive);
+        self.lists.retain(Held::alive);
         self.clock += 1;
         self.clock
     }
 
-    /// Drops bases and copies, the longest unused first, until so many bytes are free or only the rows of `keep` are left.
+    /// Drops bases, copies and lists, the longest unused first, until so many bytes are free or only the rows of `keep` are
+    /// left.
     pub(super) fn make_room(&mut self, machine: &Machine, bytes: u64, keep: Option<&Tag>) {
+        /// When the longest unused was used, and its place.
+        fn oldest(used: impl Iterator<Item = (usize, u64)>) -> Option<(u64, usize)> {
+            used.map(|(i, used)| (used, i)).min()
+        }
         while machine.memory.free() < bytes {
             let others = self.bases.iter().enumerate().filter(|(_, b)| !keep.is_some_and(|tag| b.names(tag)));
-            let base = others.min_by_key(|(_, b)| b.last_used).map(|(i, b)| (b.last_used, i));
-            let copy = self.copies.iter().enumerate().min_by_key(|(_, c)| c.last_used).map(|(i, c)| (c.last_used, i));
-            match (base, copy) {
-                (Some((b, i)), c) if c.is_none_or(|(c, _)| b <= c) => drop(self.bases.remove(i)),
-                (_, Some((_, i))) => drop(self.copies.remove(i)),
+            let base = oldest(others.map(|(i, b)| (i, b.last_used)));
+            let copy = oldest(self.copies.iter().enumerate().map(|(i, c)| (i, c.last_used)));
+            let lists = oldest(self.lists.iter().enumerate().map(|(i, l)| (i, l.last_used)));
+            let first = [base, copy, lists].into_iter().flatten().map(|(used, _)| used).min();
+            match (base, copy, lists) {
+                (Some((used, i)), ..) if Some(used) == first => drop(self.bases.remove(i)),
+                (_, Some((used, i)), _) if Some(used) == first => drop(self.copies.remove(i)),
+                (_, _, Some((_, i))) => drop(self.lists.remove(i)),
                 _ => return,
             }
         }

@@ -7,14 +7,14 @@ use std::path::{Path, PathBuf};
 use super::coding::Coding;
 use super::rowbuf::Rows;
 use super::store::Store;
-use super::{Flat, Index};
+use super::{Flat, Index, IndexSpec};
 use crate::codec::int8::{Basis, Coder};
 use crate::engine::Device;
 use crate::error::BuildError;
 use crate::format::{LoadError, Matrix, NfFile, NfWriter, SaveError};
 use crate::kernels::codes::{Codes, GROUP, MOST_DIM, PADDING};
 use crate::plan::Screen;
-use crate::types::{DType, Metric};
+use crate::types::{DType, Metric, RowsView};
 
 /// Rows written at a time.
 const RUN: usize = 4096;
@@ -47,8 +47,8 @@ pub enum OpenError {
 /// What an `.nf` file says of the index in it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FileInfo {
-    /// The structure, e.g. `Flat`.
-    pub index: String,
+    /// What it was built as, e.g. `Flat`.
+    pub spec: IndexSpec,
     /// How far apart two rows are.
     pub metric: Metric,
     /// How rows are stored.
@@ -77,12 +77,8 @@ impl FileInfo {
         let get = |key: &str| FileInfo::value(file, key);
         let number = |key: &str| FileInfo::number(file, key);
         let dtype = get("dtype")?;
-        let index = get("index")?;
-        if index != "Flat" {
-            return Err(problem(format!("its index is `{index}`; this program reads Flat")));
-        }
         Ok(FileInfo {
-            index: index.to_owned(),
+            spec: get("index")?.parse().map_err(|e| problem(format!("{e}")))?,
             metric: get("metric")?.parse().map_err(|e| problem(format!("{e}")))?,
             dtype: DType::ALL
                 .into_iter()
@@ -105,7 +101,7 @@ impl FileInfo {
         lines.find(|(k, _)| *k == key).map(|(_, value)| value).ok_or_else(|| problem(format!("`{key}` is missing")))
     }
 
-    fn number(file: &NfFile, key: &str) -> Result<usize, OpenError> {
+    pub(super) fn number(file: &NfFile, key: &str) -> Result<usize, OpenError> {
         let value = FileInfo::value(file, key)?;
         let problem = format!("`{key}` is `{value}`, wanted a number");
         value.parse().map_err(|_| OpenError::Meta { path: file.path().to_owned(), problem })
@@ -120,7 +116,7 @@ impl Flat {
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), SaveError> {
         let view = self.store.view();
         let mut file = NfWriter::create(path)?;
-        let runs = self.store.live_runs();
+        let runs = self.store.roster().live_runs();
         let coding = self.store.fresh_codes().filter(|_| self.store.norms_in_range());
         let codes = coding.as_ref().and_then(|c| Some((&c.coder, c.codes.select(&runs)?)));
         let mut meta = format!(
@@ -129,7 +125,7 @@ impl Flat {
             self.dtype(),
             self.dim(),
             self.len(),
-            self.store.next_id()
+            self.store.roster().next_id()
         );
         if let Some(screen) = self.screen {
             meta += &format!("screen {screen}\n");
@@ -138,14 +134,8 @@ impl Flat {
             meta += &format!("code_dim {}\ncode_kept {}\n", codes.dim, coder.kept());
         }
         file.section("meta", [meta])?;
-        let chunks = runs
-            .into_iter()
-            .flat_map(|(start, end)| (start..end).step_by(RUN).map(move |from| (from, (from + RUN).min(end))));
-        file.section(
-            "rows",
-            chunks.map(|(from, to)| (from..to).flat_map(|r| view.row_bytes(r)).copied().collect::<Vec<u8>>()),
-        )?;
-        if let Some(ids) = self.store.live_ids() {
+        saved_rows(&mut file, &view, &runs)?;
+        if let Some(ids) = self.store.roster().live_ids() {
             file.section("ids", ids.chunks(RUN).map(|c| bytemuck::cast_slice::<u64, u8>(c).to_vec()))?;
         }
         if let Some((coder, codes)) = &codes {
@@ -165,6 +155,10 @@ impl Flat {
     pub fn load(device: &Device, path: impl AsRef<Path>) -> Result<Flat, OpenError> {
         let file = NfFile::open(path)?;
         let info = FileInfo::read(&file)?;
+        if !info.spec.is_flat() {
+            let problem = format!("its index is `{}`, which is no Flat", info.spec);
+            return Err(OpenError::Meta { path: file.path().to_owned(), problem });
+        }
         let rows: Matrix = file.matrix("rows", info.dtype, info.rows, info.dim)?;
         let ids = info.has_ids.then(|| ids(&file, info.rows)).transpose()?;
         let mut store = Store::over(info.metric, Rows::Mapped(rows), ids, info.next_id)
@@ -178,7 +172,17 @@ impl Flat {
     }
 }
 
-fn ids(file: &NfFile, rows: usize) -> Result<Vec<u64>, OpenError> {
+/// The section `rows`.
+pub(super) fn saved_rows(file: &mut NfWriter, view: &RowsView<'_>, runs: &[(usize, usize)]) -> Result<(), SaveError> {
+    let chunks =
+        runs.iter().flat_map(|&(start, end)| (start..end).step_by(RUN).map(move |from| (from, (from + RUN).min(end))));
+    file.section(
+        "rows",
+        chunks.map(|(from, to)| (from..to).flat_map(|r| view.row_bytes(r)).copied().collect::<Vec<u8>>()),
+    )
+}
+
+pub(super) fn ids(file: &NfFile, rows: usize) -> Result<Vec<u64>, OpenError> {
     let bytes = file.section("ids")?;
     if Some(bytes.len()) != rows.checked_mul(8) {
         let problem = format!("{rows} rows need {rows} ids of 8 bytes, `ids` has {} bytes", bytes.len());

@@ -11,7 +11,7 @@ use crate::kernels::codes::MOST_DIM;
 use crate::kernels::search::screens;
 use crate::plan::{Problem, Screen};
 use crate::stats::SearchStats;
-use crate::types::{DType, Metric, NO_ID, Neighbors, RangeHits, RowsView};
+use crate::types::{DType, Metric, Neighbors, RangeHits, RowsView};
 
 /// Exact search over all rows, by any metric, on any device.
 ///
@@ -99,7 +99,7 @@ impl Flat {
 
     /// Removes the rows with these ids; gives how many of them were there.
     pub fn remove(&mut self, ids: &[u64]) -> usize {
-        self.store.remove(ids)
+        self.store.remove(ids).0
     }
 
     /// The element type of the stored rows.
@@ -165,7 +165,7 @@ impl Flat {
 
     /// The row with this id as f32 (bits as 0 and 1), if it is there.
     pub fn row(&self, id: u64) -> Option<Vec<f32>> {
-        let position = self.store.position(id)?;
+        let position = self.store.roster().position(id)?;
         let mut row = vec![0.0; self.dim()];
         self.store.view().row_f32(position as usize, &mut row);
         Some(row)
@@ -211,7 +211,7 @@ impl Flat {
 
     fn checked<'a>(&'a self, queries: RowsView<'a>, options: &SearchOptions) -> Result<Search<'a>, SearchError> {
         let queries = Queries::new(self.metric(), self.dtype(), self.dim(), queries)?;
-        let mask = MaskBits::new(&self.store, options.filter.as_ref(), queries.len())?;
+        let mask = MaskBits::new(self.store.roster(), options.filter.as_ref(), queries.len())?;
         let Device { engine, host } = &self.device;
         Ok(Search { engine: &**engine, host: &**host, store: &self.store, queries, mask })
     }
@@ -219,7 +219,7 @@ impl Flat {
 
 impl Index for Flat {
     fn len(&self) -> usize {
-        self.store.len()
+        self.store.roster().len()
     }
 
     fn dim(&self) -> usize {
@@ -247,10 +247,7 @@ impl Index for Flat {
         let search = self.checked(queries, options)?;
         self.store.ask(search.queries.len());
         let found = search.nearest(k, options.screen.or(self.screen), &mut stats)?;
-        let ids: Vec<u64> = found.positions.iter().map(|&p| self.store.id(p)).collect();
-        let value = |(&key, &id): (&f32, &u64)| if id == NO_ID { f32::NAN } else { self.metric().external(key) };
-        let distances = found.keys.iter().zip(&ids).map(value).collect();
-        Ok((Neighbors { queries: search.queries.len(), k, ids, distances }, stats))
+        Ok((self.store.roster().neighbors(self.metric(), search.queries.len(), &found), stats))
     }
 
     fn range_search_with(

@@ -1,21 +1,28 @@
 //! Indexes: structures that write plans over verbs. They name no engine and no WGSL.
 
+mod any;
 mod coding;
 mod explain;
 mod file;
 mod flat;
+mod ivf;
+mod roster;
 mod rowbuf;
 mod search;
 mod spec;
 mod store;
+mod tuning;
 mod warm;
 
+pub use any::AnyIndex;
 pub use explain::{Explanation, Trial};
 pub use file::{FileInfo, OpenError};
 pub use flat::Flat;
+pub use ivf::{Ivf, TrainOptions};
 pub(crate) use search::Queries;
-pub use spec::{CodecSpec, IndexSpec, RefineSpec, TransformSpec, UnknownSpec};
+pub use spec::{CodecSpec, IndexSpec, RefineSpec, SpecError, TransformSpec};
 pub(crate) use store::lengths;
+pub use tuning::{TuneError, Tuned, TunedPoint, Tuning, fastest, settings};
 
 use crate::error::SearchError;
 use crate::plan::Screen;
@@ -31,12 +38,29 @@ pub struct SearchOptions {
     /// The pass in front of the direct one; chosen by the device when absent. Never changes the answer, but for the order
     /// of rows whose distances lie within one f32 rounding bound of each other (`docs/numerics.md`).
     pub screen: Option<Screen>,
+    /// Inverted lists looked at; those that the index is set to when absent. Ignored by an index without lists.
+    pub probes: Option<usize>,
+    /// Rows ranked again a query, at least k; those that the index is set to when absent. Ignored where nothing better
+    /// than the codes is kept.
+    pub refine: Option<usize>,
 }
 
 impl SearchOptions {
     /// Only these rows.
     pub fn filter(filter: Filter) -> SearchOptions {
         SearchOptions { filter: Some(filter), ..SearchOptions::default() }
+    }
+
+    /// Looks at so many inverted lists.
+    pub fn probes(mut self, probes: usize) -> SearchOptions {
+        self.probes = Some(probes);
+        self
+    }
+
+    /// Ranks so many rows again.
+    pub fn refine(mut self, rows: usize) -> SearchOptions {
+        self.refine = Some(rows);
+        self
     }
 }
 

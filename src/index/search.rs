@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::coding::Coding;
+use super::roster::Roster;
 use super::rowbuf::queries_f32;
 use super::store::{Store, lengths, negative};
 use crate::engine::{Base, Candidates, Coded, Engine, EngineError, Input, Mask, Output, Task};
@@ -111,21 +112,21 @@ pub(crate) struct MaskBits {
 
 impl MaskBits {
     /// Absent when every row may be returned to every query.
-    pub fn new(store: &Store, filter: Option<&Filter>, queries: usize) -> Result<Option<MaskBits>, SearchError> {
+    pub fn new(roster: &Roster, filter: Option<&Filter>, queries: usize) -> Result<Option<MaskBits>, SearchError> {
         let with_live = |mut bits: Bitmap| {
-            if let Some(live) = store.live() {
+            if let Some(live) = roster.live() {
                 bits.and(live);
             }
             bits
         };
         let spread = |bits: &Bitmap| -> Result<Bitmap, SearchError> {
-            if bits.len() != store.len() {
-                return Err(SearchError::FilterLength { wanted: store.len(), found: bits.len() });
+            if bits.len() != roster.len() {
+                return Err(SearchError::FilterLength { wanted: roster.len(), found: bits.len() });
             }
-            let Some(live) = store.live() else { return Ok(bits.clone()) };
+            let Some(live) = roster.live() else { return Ok(bits.clone()) };
             // The filter counts rows that are there; holes lie between them.
             let mut next = 0;
-            Ok(Bitmap::from_fn(store.slots(), |p| {
+            Ok(Bitmap::from_fn(roster.slots(), |p| {
                 live.get(p) && {
                     next += 1;
                     bits.get(next - 1)
@@ -133,7 +134,7 @@ impl MaskBits {
             }))
         };
         let bitmaps = match filter {
-            None => match store.live() {
+            None => match roster.live() {
                 None => return Ok(None),
                 Some(live) => vec![live.clone()],
             },
@@ -143,16 +144,25 @@ impl MaskBits {
             }
             Some(Filter::RowsPerQuery(all)) => all.iter().map(spread).collect::<Result<_, _>>()?,
             Some(Filter::Ids(ids)) => {
-                let mut bits = Bitmap::new(store.slots(), false);
-                for position in ids.iter().filter_map(|&id| store.position(id)) {
+                let mut bits = Bitmap::new(roster.slots(), false);
+                for position in ids.iter().filter_map(|&id| roster.position(id)) {
                     bits.set(position as usize, true);
                 }
                 vec![with_live(bits)]
             }
         };
         let per_query = matches!(filter, Some(Filter::RowsPerQuery(_)));
-        let stride = if per_query { store.slots().div_ceil(32) } else { 0 };
+        let stride = if per_query { roster.slots().div_ceil(32) } else { 0 };
         Ok(Some(MaskBits { words: bitmaps.iter().flat_map(|b| b.words()).copied().collect(), stride }))
+    }
+
+    /// Rows allowed for each query; one number where all share the bits.
+    pub fn allowed(&self, queries: usize) -> Vec<usize> {
+        let count = |words: &[u32]| words.iter().map(|w| w.count_ones() as usize).sum();
+        match self.stride {
+            0 => vec![count(&self.words)],
+            stride => self.words.chunks(stride).take(queries).map(count).collect(),
+        }
     }
 
     pub fn mask(&self) -> Mask<'_> {
@@ -372,7 +382,7 @@ impl Search<'_> {
         match self.run(&Plan::range(self.problem(), metric.external(radius)), None, stats)? {
             Output::Range { offsets, keys, positions } => Ok(RangeHits {
                 offsets,
-                ids: positions.into_iter().map(|p| self.store.id(p)).collect(),
+                ids: positions.into_iter().map(|p| self.store.roster().id(p)).collect(),
                 distances: keys.into_iter().map(|k| metric.external(k)).collect(),
             }),
             _ => Err(mismatch("a range plan gave no hits").into()),

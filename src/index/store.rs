@@ -3,21 +3,18 @@
 //! Rows keep the order in which they came, so that equal distances are decided by age: removed rows stay as
 //! holes, and when a fifth of all rows are holes they are closed.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 
 use super::coding::{Coding, Keeper};
+use super::roster::Roster;
 use super::rowbuf::{RowBuf, Rows};
 use crate::engine::{Base, Engine, EngineError, Tag};
 use crate::error::BuildError;
 use crate::kernels::search::norm_in_range;
-use crate::types::{Bitmap, DType, Metric, NO_ID, RowsView};
-
-/// Most rows: positions are u32 and the largest marks a missing one.
-const MAX_ROWS: usize = u32::MAX as usize - 1;
+use crate::types::{Bitmap, DType, Metric, RowsView};
 
 /// Queries that cost about as much as coding all rows: each row is multiplied with some hundreds of directions.
 const WORTH_CODING: usize = 128;
@@ -32,22 +29,11 @@ pub(crate) struct Store {
     /// Euclidean length of each row.
     norms: Vec<f32>,
     norms_in_range: bool,
-    /// The caller's ids; absent while every id is its row's position.
-    ids: Option<Ids>,
-    next_id: u64,
-    /// Bits of the rows that are still there; absent while all are.
-    live: Option<Bitmap>,
-    holes: usize,
+    roster: Roster,
     tag: Tag,
     codes: Keeper,
     /// Queries so far.
     asked: AtomicUsize,
-}
-
-#[derive(Debug, Default)]
-struct Ids {
-    by_position: Vec<u64>,
-    positions: HashMap<u64, u32>,
 }
 
 impl Store {
@@ -67,10 +53,7 @@ impl Store {
             rows,
             norms: Vec::new(),
             norms_in_range: true,
-            ids: None,
-            next_id: 0,
-            live: None,
-            holes: 0,
+            roster: Roster::default(),
             tag: Tag::new(),
             codes: Keeper::default(),
             asked: AtomicUsize::new(0),
@@ -84,22 +67,10 @@ impl Store {
         if !metric.supports(view.dtype()) {
             return Err(BuildError::Unsupported { metric, dtype: view.dtype() });
         }
-        if view.rows() > MAX_ROWS {
-            return Err(BuildError::TooManyRows { rows: view.rows(), limit: MAX_ROWS });
-        }
         let norms = check(metric, view.dtype(), &view)?;
         let mut store = Store::empty(metric, rows);
-        let fresh = match ids {
-            None => (0..norms.len() as u64).collect(),
-            Some(ids) => {
-                store.check_ids(&ids, norms.len())?;
-                store.materialise_ids();
-                ids
-            }
-        };
-        store.append_ids(&fresh);
+        store.roster = Roster::of(norms.len(), ids.as_deref(), next_id)?;
         store.take_norms(norms);
-        store.next_id = store.next_id.max(next_id);
         Ok(store)
     }
 
@@ -115,27 +86,22 @@ impl Store {
         self.view().dtype()
     }
 
+    /// The ids of the rows, and which are gone.
+    pub fn roster(&self) -> &Roster {
+        &self.roster
+    }
+
     /// Rows, holes included.
     pub fn slots(&self) -> usize {
         self.norms.len()
     }
 
-    /// Rows, holes excluded.
-    pub fn len(&self) -> usize {
-        self.slots() - self.holes
-    }
-
-    /// The smallest number that no row has had as its id.
-    pub fn next_id(&self) -> u64 {
-        self.next_id
-    }
-
-    pub fn live(&self) -> Option<&Bitmap> {
-        self.live.as_ref()
-    }
-
     pub fn view(&self) -> RowsView<'_> {
         self.rows.view()
+    }
+
+    pub fn norms(&self) -> &[f32] {
+        &self.norms
     }
 
     pub fn norms_in_range(&self) -> bool {
@@ -143,9 +109,8 @@ impl Store {
     }
 
     pub fn memory_bytes(&self) -> usize {
-        let ids = self.ids.as_ref().map_or(0, |ids| ids.by_position.len() * (8 + 16));
         let codes = self.codes.present().map_or(0, |c| c.memory_bytes());
-        self.slots() * (self.dtype().row_bytes(self.dim()) + 4) + ids + codes
+        self.slots() * (self.dtype().row_bytes(self.dim()) + 4) + self.roster.memory_bytes() + codes
     }
 
     /// The codes of all rows as they are now, if they exist.
@@ -185,57 +150,14 @@ impl Store {
         Base { rows: self.view(), norms: Some(&self.norms), tag: Some(&self.tag), codes: None }
     }
 
-    /// The id of the row at a position; [`NO_ID`] for the position that marks a missing row.
-    pub fn id(&self, position: u32) -> u64 {
-        match &self.ids {
-            _ if position == u32::MAX => NO_ID,
-            None => u64::from(position),
-            Some(ids) => ids.by_position[position as usize],
-        }
-    }
-
-    /// Where the row with this id lies.
-    pub fn position(&self, id: u64) -> Option<u32> {
-        match &self.ids {
-            None => (id < self.slots() as u64).then_some(id as u32),
-            Some(ids) => ids.positions.get(&id).copied(),
-        }
-    }
-
-    /// The ids of all rows that are there, in order; absent while they are the row numbers.
-    pub fn live_ids(&self) -> Option<Vec<u64>> {
-        let ids = self.ids.as_ref()?;
-        let live = |p: &usize| self.live.as_ref().is_none_or(|l| l.get(*p));
-        Some((0..self.slots()).filter(live).map(|p| ids.by_position[p]).collect())
-    }
-
     /// Appends rows under the caller's ids, or under numbers never used before. Gives the ids.
     pub fn add(&mut self, rows: &RowsView<'_>, ids: Option<&[u64]>) -> Result<Vec<u64>, BuildError> {
         let converted = self.convert(rows)?;
         let stored = converted.as_ref().map_or(*rows, RowBuf::view);
         let norms = self.check_stored(&stored, rows)?;
-        let total = self.slots() + rows.rows();
-        if total > MAX_ROWS {
-            return Err(BuildError::TooManyRows { rows: total, limit: MAX_ROWS });
-        }
-        let fresh: Vec<u64> = match ids {
-            None => {
-                let end = self.next_id.checked_add(rows.rows() as u64).ok_or(BuildError::NoIdLeft)?;
-                (self.next_id..end).collect()
-            }
-            Some(ids) => {
-                self.check_ids(ids, rows.rows())?;
-                ids.to_vec()
-            }
-        };
-        if ids.is_some() {
-            self.materialise_ids();
-        }
+        let fresh = self.roster.fresh(rows.rows(), ids)?;
         self.rows.owned().extend(&stored);
-        if let Some(live) = &mut self.live {
-            live.grow(rows.rows(), true);
-        }
-        self.append_ids(&fresh);
+        self.roster.append(&fresh, ids.is_some());
         self.take_norms(norms);
         Ok(fresh)
     }
@@ -245,7 +167,7 @@ impl Store {
         let converted = self.convert(row)?;
         let stored = converted.as_ref().map_or(*row, RowBuf::view);
         let norms = self.check_stored(&stored, row)?;
-        let position = self.position(id).ok_or(BuildError::UnknownId { id })? as usize;
+        let position = self.roster.position(id).ok_or(BuildError::UnknownId { id })? as usize;
         let [norm] = norms[..] else {
             return Err(BuildError::IdCount { rows: norms.len(), ids: 1 });
         };
@@ -257,46 +179,15 @@ impl Store {
         Ok(())
     }
 
-    /// Removes the rows with these ids and gives how many were there.
-    pub fn remove(&mut self, ids: &[u64]) -> usize {
-        if ids.is_empty() {
-            return 0;
-        }
-        self.materialise_ids();
-        let Some(table) = &mut self.ids else { return 0 };
-        let slots = table.by_position.len();
-        let live = self.live.get_or_insert_with(|| Bitmap::new(slots, true));
-        let before = self.holes;
-        for id in ids {
-            if let Some(position) = table.positions.remove(id) {
-                live.set(position as usize, false);
-                self.holes += 1;
-            }
-        }
-        let removed = self.holes - before;
-        if self.holes * 5 >= slots {
-            self.close_holes();
-        }
-        removed
+    /// Removes the rows with these ids and gives how many were there; and, when holes were closed, which rows had stayed.
+    pub fn remove(&mut self, ids: &[u64]) -> (usize, Option<Bitmap>) {
+        let removed = self.roster.remove(ids);
+        (removed, self.close_holes())
     }
 
-    /// The rows that are there, in order, one run of neighbouring rows at a time.
-    pub fn live_runs(&self) -> Vec<(usize, usize)> {
-        let Some(live) = &self.live else { return vec![(0, self.slots())] };
-        let mut runs: Vec<(usize, usize)> = Vec::new();
-        for p in (0..self.slots()).filter(|&p| live.get(p)) {
-            match runs.last_mut() {
-                Some((_, end)) if *end == p => *end = p + 1,
-                _ => runs.push((p, p + 1)),
-            }
-        }
-        runs
-    }
-
-    fn close_holes(&mut self) {
-        let runs = self.live_runs();
-        let Some(live) = self.live.take() else { return };
-        self.holes = 0;
+    fn close_holes(&mut self) -> Option<Bitmap> {
+        let runs = self.roster.live_runs();
+        let live = self.roster.close_holes()?;
         self.codes.retained(&runs);
         let mut packed = RowBuf::new(self.dtype(), self.dim());
         for &(start, end) in &runs {
@@ -309,12 +200,8 @@ impl Store {
             live.get(position - 1)
         });
         self.norms_in_range = self.norms.iter().all(|&n| norm_in_range(n));
-        if let Some(ids) = self.ids.take() {
-            let kept: Vec<u64> = (0..live.len()).filter(|&p| live.get(p)).map(|p| ids.by_position[p]).collect();
-            let positions = kept.iter().enumerate().map(|(p, &id)| (id, p as u32)).collect();
-            self.ids = Some(Ids { by_position: kept, positions });
-        }
         self.tag = Tag::new();
+        Some(live)
     }
 
     /// The rows as they will be stored, when that is another element type; checks type and dimension.
@@ -336,41 +223,6 @@ impl Store {
     /// The length of each row; what counts is what is stored, what is reported is what was given.
     fn check_stored(&self, stored: &RowsView<'_>, given: &RowsView<'_>) -> Result<Vec<f32>, BuildError> {
         check(self.metric, stored.dtype(), stored).map_err(|e| with_original_value(e, given))
-    }
-
-    fn check_ids(&self, ids: &[u64], rows: usize) -> Result<(), BuildError> {
-        if ids.len() != rows {
-            return Err(BuildError::IdCount { rows, ids: ids.len() });
-        }
-        let mut seen = std::collections::HashSet::with_capacity(ids.len());
-        for (row, &id) in ids.iter().enumerate() {
-            if id == NO_ID {
-                return Err(BuildError::ReservedId { row });
-            }
-            if self.position(id).is_some() || !seen.insert(id) {
-                return Err(BuildError::DuplicateId { id, row });
-            }
-        }
-        Ok(())
-    }
-
-    fn materialise_ids(&mut self) {
-        if self.ids.is_none() {
-            let by_position: Vec<u64> = (0..self.slots() as u64).collect();
-            let positions = by_position.iter().map(|&id| (id, id as u32)).collect();
-            self.ids = Some(Ids { by_position, positions });
-        }
-    }
-
-    fn append_ids(&mut self, fresh: &[u64]) {
-        if let Some(ids) = &mut self.ids {
-            for &id in fresh {
-                ids.positions.insert(id, ids.by_position.len() as u32);
-                ids.by_position.push(id);
-            }
-        }
-        let past = fresh.iter().max().map_or(0, |&id| id.saturating_add(1));
-        self.next_id = self.next_id.max(past);
     }
 
     fn take_norms(&mut self, norms: Vec<f32>) {

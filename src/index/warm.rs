@@ -96,7 +96,7 @@ impl Flat {
                     host: &*self.device().host,
                     store: &self.store,
                     queries: Queries::new(self.metric(), self.dtype(), self.dim(), view)?,
-                    mask: MaskBits::new(&self.store, None, batch)?,
+                    mask: MaskBits::new(self.store.roster(), None, batch)?,
                 };
                 search.nearest(k, None, &mut stats)?;
                 // Codes would be made once enough has been asked.

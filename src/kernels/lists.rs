@@ -163,6 +163,14 @@ impl Lists {
         Lists { form, dim, lists: vec![List::default(); lists], starts: vec![0; lists + 1] }
     }
 
+    /// Appends empty lists until there are so many.
+    pub fn grow(&mut self, lists: usize) {
+        if lists > self.lists.len() {
+            self.lists.resize_with(lists, List::default);
+            self.number();
+        }
+    }
+
     /// Rows in all lists.
     pub fn rows(&self) -> usize {
         self.lists.iter().map(List::len).sum()

@@ -3,6 +3,7 @@
 //! The parts of a file have a fixed order: what it computes, shapes and numeric error (module doc), `Params`,
 //! `kernels()` and their variants, `record()`, `cost()`, `reference()`, tests. The WGSL lies in `shaders/<verb>.wgsl`.
 
+pub mod assign;
 pub mod codes;
 pub mod distance;
 pub mod lists;
@@ -48,6 +49,7 @@ pub fn cost(problem: &Problem, step: &Step, width: usize) -> Cost {
         Step::Normalize { .. } => normalize::cost(problem),
         Step::Distance => distance::cost(problem),
         Step::Search { screen, keep } => search::cost(problem, screen, keep),
+        Step::Assign => assign::cost(problem),
         Step::Refine => refine::cost(problem, width),
         Step::SelectK { k } => select_k::cost(problem, width, k),
         Step::Scan { form, probes, lists, keep } => {
@@ -185,6 +187,7 @@ macro_rules! params {
 /// Every kernel there is.
 pub fn registry() -> Vec<&'static Kernel> {
     [
+        assign::kernels(),
         distance::kernels(),
         normalize::kernels(),
         range::kernels(),

@@ -15,7 +15,12 @@ use crate::types::{DType, Metric};
 /// Pieces of `shaders/lib/`.
 pub(super) mod lib {
     /// Rows as stored, four components at a time.
-    pub const ROWS: &str = include_str!("../../shaders/lib/rows.wgsl");
+    pub const ROWS: &str =
+        concat!(include_str!("../../shaders/lib/halves.wgsl"), include_str!("../../shaders/lib/rows.wgsl"));
+    /// f16 as f32.
+    pub const HALVES: &str = include_str!("../../shaders/lib/halves.wgsl");
+    /// Items of a scan, and the selection from their keys.
+    pub const SCAN: &str = include_str!("../../shaders/scan.wgsl");
     /// Logarithm and power with a known error.
     pub const MATH: &str = include_str!("../../shaders/lib/math.wgsl");
     /// The metrics: terms, sums and keys.
@@ -147,6 +152,7 @@ fn constants(text: &mut String) {
     line("INFINITY", INFINITY);
     line("NO_POSITION", NO_POSITION);
     line("GROUP", super::codes::GROUP as u32);
+    line("SCAN_ROWS", super::scan::ITEM_ROWS);
 }
 
 fn declarations(text: &mut String, kernel: &Kernel, params: ParamsIn) {

@@ -3,6 +3,7 @@
 //! [`Subject`] is an engine whose own ceilings can be measured, [`work`] the workloads, [`model`] what the measured times
 //! mean. Nothing here is part of the stable API.
 
+mod lists;
 pub mod model;
 pub mod work;
 

@@ -1,16 +1,18 @@
 //! Workloads of every verb on a ladder of shapes, the same for the shader benchmark and for `cargo bench`.
 
+use super::lists::Packed;
 use crate::codec::int8::Coder;
 use crate::cpu::{CpuEngine, CpuOptions};
 use crate::engine::{Base, Coded, Engine, EngineError, Input, Output, Tag, Task};
 use crate::kernels::codes::{Codes, QueryCodes};
+use crate::kernels::lists::Form;
 use crate::kernels::{self, Cost, metric};
 use crate::plan::{Norm, Plan, Problem, Screen, Step};
 use crate::stats::{SearchStats, Unit};
 use crate::types::{DType, MatrixView, Metric, RowsView};
 
 /// The verbs that are measured, in the order in which they are shown.
-pub const FAMILIES: [&str; 6] = ["distance", "normalize", "search", "select_k", "range", "refine"];
+pub const FAMILIES: [&str; 8] = ["distance", "normalize", "search", "select_k", "range", "refine", "assign", "scan"];
 
 /// How large the shapes are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +35,7 @@ enum What {
         k: usize,
     },
     SelectK(usize),
+    Assign,
     /// Every row nearer than the one at this place of the first query's order.
     Range {
         place: usize,
@@ -40,6 +43,12 @@ enum What {
     /// So many scattered candidates of each query.
     Refine {
         width: usize,
+    },
+    /// The ten best of so many of all lists, in codes of this form.
+    Scan {
+        form: Form,
+        probes: usize,
+        lists: usize,
     },
 }
 
@@ -64,6 +73,8 @@ struct Data {
     tag: Tag,
     /// 8-bit codes for l2, once a case has needed them.
     codes: Option<(Codes, QueryCodes, Tag)>,
+    /// Lists of one form, once a case has needed them.
+    lists: Option<Packed>,
 }
 
 /// Makes cases ready to run; keeps the data of the last shape, since the next case often has the same.
@@ -106,6 +117,13 @@ pub fn family_cases(family: &str, scale: Scale) -> Vec<Case> {
             l2(What::Refine { width: 200 }, (64, 20_000, 384)),
             l2(What::Refine { width: 200 }, (1_000, 200_000, 384)),
         )],
+        "assign" => vec![by_scale(
+            scale,
+            l2(What::Assign, (2_000, 256, 64)),
+            l2(What::Assign, (20_000, 1_024, 128)),
+            l2(What::Assign, (200_000, 4_096, 128)),
+        )],
+        "scan" => scan(scale),
         _ => Vec::new(),
     }
 }
@@ -177,6 +195,14 @@ fn select_k(scale: Scale) -> Vec<Case> {
     ks.iter().map(|&k| l2(What::SelectK(k), shape)).collect()
 }
 
+fn scan(scale: Scale) -> Vec<Case> {
+    let (rows, lists) = by_scale(scale, (4_000, 20), (100_000, 200), (1_000_000, 1_000));
+    let shapes: &[(usize, usize)] = by_scale(scale, &[(16, 5)], &[(1, 32), (256, 32)], &[(1, 32), (1_000, 32)]);
+    let case = |&(queries, probes): &(usize, usize), form| l2(What::Scan { form, probes, lists }, (queries, rows, 128));
+    let forms = [Form::Integers(8), Form::Integers(1), Form::Parts(4)];
+    shapes.iter().flat_map(|shape| forms.map(|form| case(shape, form))).collect()
+}
+
 impl Case {
     /// The verb that it measures.
     pub fn family(&self) -> &'static str {
@@ -187,6 +213,8 @@ impl Case {
             What::SelectK(_) => "select_k",
             What::Range { .. } => "range",
             What::Refine { .. } => "refine",
+            What::Assign => "assign",
+            What::Scan { .. } => "scan",
         }
     }
 
@@ -200,6 +228,8 @@ impl Case {
             What::SelectK(k) => format!("select_k {k}"),
             What::Range { .. } => "range".to_owned(),
             What::Refine { width } => format!("refine {width}"),
+            What::Assign => "assign".to_owned(),
+            What::Scan { form, probes, lists } => format!("scan {form}, {probes} of {lists} lists"),
         }
     }
 
@@ -223,6 +253,7 @@ impl Case {
         match self.what {
             What::Search { screen: Screen::F16, .. } => Unit::F16,
             What::Search { screen: Screen::Int8, .. } => Unit::Int8,
+            What::Scan { form: Form::Integers(_), .. } => Unit::Int8,
             _ => Unit::F32,
         }
     }
@@ -244,6 +275,11 @@ impl Bench {
         if matches!(case.what, What::Search { screen: Screen::Int8, .. }) && data.codes.is_none() {
             data.codes = data.encode().ok();
         }
+        if let What::Scan { form, probes, lists } = case.what
+            && data.lists.as_ref().is_none_or(|packed| !packed.is_for(form, probes, lists))
+        {
+            data.lists = Some(Packed::new(form, case.shape, probes, lists));
+        }
         let data = &*data;
         let (problem, (queries, rows, dim)) = (case.problem(), case.shape);
         let plan = |step| Plan::one(problem, step);
@@ -257,6 +293,10 @@ impl Bench {
             }
             What::Search { screen, k } => {
                 work.plan = Plan::search(problem, k.min(rows), screen);
+                work.first = work.key_at(0);
+            }
+            What::Assign => {
+                work.plan = plan(Step::Assign);
                 work.first = work.key_at(0);
             }
             What::SelectK(k) => {
@@ -275,6 +315,10 @@ impl Bench {
                 let position = |i: u64| (i * 7_919 % rows as u64) as u32;
                 work.positions = (0..(queries * width) as u64).map(position).collect();
                 work.first = work.key(0);
+            }
+            What::Scan { form, probes, lists } => {
+                work.plan = plan(Step::Scan { form, probes, lists, keep: 10 });
+                work.first = data.lists.as_ref().map_or(f64::NAN, Packed::first_key);
             }
         }
         work
@@ -295,7 +339,7 @@ impl Data {
         let (rows, queries) = (random(rows * dim), random(queries * dim));
         let lengths = |x: &[f32]| x.chunks(dim).map(|row| length(Norm::L2, row) as f32).collect();
         let (row_norms, query_norms) = (lengths(&rows), lengths(&queries));
-        Data { shape, rows, queries, row_norms, query_norms, tag: Tag::new(), codes: None }
+        Data { shape, rows, queries, row_norms, query_norms, tag: Tag::new(), codes: None, lists: None }
     }
 
     fn view<'a>(&self, floats: &'a [f32]) -> Result<MatrixView<'a, f32>, EngineError> {
@@ -346,6 +390,11 @@ impl Workload<'_> {
             }
             _ => costs,
         };
+        let costs = match (self.lists(), costs.as_slice()) {
+            // A list that several queries probe is read once.
+            (Some(packed), &[cost]) => vec![Cost { bytes_read: packed.bytes() as f64, ..cost }],
+            _ => costs,
+        };
         costs.into_iter().fold(Cost::default(), |a, b| Cost {
             bytes_read: a.bytes_read + b.bytes_read,
             bytes_written: a.bytes_written + b.bytes_written,
@@ -358,6 +407,9 @@ impl Workload<'_> {
     pub fn bytes_touched(&self) -> u64 {
         if let Some(coded) = self.codes() {
             return coded.codes.memory_bytes() as u64;
+        }
+        if let Some(packed) = self.lists() {
+            return packed.bytes();
         }
         let floats = match self.plan.steps.first() {
             Some(Step::SelectK { .. }) => self.matrix.len(),
@@ -381,7 +433,7 @@ impl Workload<'_> {
                 Input::Positions { positions: &self.positions, width }
             }
             Some(Step::SelectK { .. }) => Input::Matrix(&self.matrix),
-            _ => Input::None,
+            _ => self.lists().map_or(Input::None, |packed| Input::Lists(packed.listed())),
         };
         let task = Task {
             plan: &self.plan,
@@ -405,6 +457,11 @@ impl Workload<'_> {
         let Some(Step::Search { screen: Screen::Int8, .. }) = self.plan.steps.first() else { return None };
         let (codes, queries, tag) = self.data.codes.as_ref()?;
         Some(Coded { codes, tag, queries })
+    }
+
+    /// The lists, if the case is about them.
+    fn lists(&self) -> Option<&Packed> {
+        matches!(self.plan.steps.first(), Some(Step::Scan { .. })).then_some(self.data.lists.as_ref()).flatten()
     }
 
     /// What is wrong with an answer, by its first key: a kernel that is fast and wrong is not fast.

@@ -11,6 +11,7 @@ use std::str::FromStr;
 use std::sync::{Mutex, PoisonError};
 
 use crate::kernels::Cost;
+use crate::kernels::lists::Form;
 use crate::plan::{Plan, Screen, Step};
 use crate::types::{DType, Metric};
 
@@ -137,8 +138,12 @@ impl Calibration {
                         plan.steps.iter().rev().find_map(|s| if let Step::SelectK { k } = s { Some(*k) } else { None });
                     self.pass(screen != Screen::None, p.queries, pairs, cost) * self.wider(k.unwrap_or(keep))
                 }
-                Step::Distance | Step::Range { .. } | Step::Scan { .. } => {
-                    self.pass(false, p.queries, pairs, cost) + back(cost)
+                Step::Assign => self.pass(true, p.queries, pairs, cost),
+                Step::Distance | Step::Range { .. } => self.pass(false, p.queries, pairs, cost) + back(cost),
+                Step::Scan { probes, lists, keep, .. } => {
+                    // Of the rows of the lists only a share is looked at.
+                    let pairs = pairs * probes.min(lists) as f64 / lists.max(1) as f64;
+                    self.pass(false, p.queries, pairs, cost) * self.wider(keep) + back(cost)
                 }
                 Step::Normalize { .. } => self.fixed() + small(cost) + back(cost),
                 Step::Refine | Step::SelectK { .. } if i == 0 => self.fixed() + small(cost) + back(cost),
@@ -250,8 +255,8 @@ impl FromStr for Calibration {
     }
 }
 
-/// What sort of search a correction is for.
-type Sort = (Screen, u32, DType, std::mem::Discriminant<Metric>);
+/// What sort of search a correction is for; scans of lists by what their codes consist of.
+type Sort = (Screen, u32, DType, std::mem::Discriminant<Metric>, Option<Form>);
 
 /// A calibration and what later searches taught.
 #[derive(Debug)]
@@ -285,7 +290,8 @@ impl Predictor {
             plan.steps.iter().find_map(|s| if let Step::Search { screen, .. } = s { Some(*screen) } else { None });
         // Few, some, many queries.
         let class = [4, 64].iter().filter(|&&most| p.queries > most).count() as u32;
-        (screen.unwrap_or_default(), class, p.dtype, std::mem::discriminant(&p.metric))
+        let form = plan.steps.iter().find_map(|s| if let Step::Scan { form, .. } = s { Some(*form) } else { None });
+        (screen.unwrap_or_default(), class, p.dtype, std::mem::discriminant(&p.metric), form)
     }
 
     /// How many times longer than predicted such searches took so far.
@@ -330,6 +336,22 @@ mod tests {
 
     fn plan(rows: usize, dim: usize, queries: usize, k: usize) -> Plan {
         Plan::search(Problem { metric: Metric::L2, dtype: DType::F32, dim, rows, queries }, k, Screen::None)
+    }
+
+    #[test]
+    fn scans_cost_what_they_look_at_and_teach_nothing_of_searches() {
+        let predictor = Predictor::new(Calibration::simple(1e-5, 1e11, 3e10, None), None);
+        let scan = |probes| {
+            let step = Step::Scan { form: Form::Integers(8), probes, lists: 1000, keep: 10 };
+            Plan::one(Problem { metric: Metric::L2, dtype: DType::F32, dim: 128, rows: 1_000_000, queries: 50 }, step)
+        };
+        let (few, many) = (predictor.seconds(&scan(10), 0), predictor.seconds(&scan(100), 0));
+        assert!((5.0..=10.5).contains(&(many / few)), "{few} {many}");
+        for _ in 0..5 {
+            predictor.learn(&scan(10), 4.0 * few);
+        }
+        assert!(predictor.correction(&scan(100)) > 1.5);
+        assert_eq!(predictor.correction(&plan(1_000_000, 128, 50, 10)), 1.0);
     }
 
     #[test]

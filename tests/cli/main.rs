@@ -5,6 +5,8 @@
 mod answers;
 mod bad_input;
 mod bench;
+mod kmeans;
+mod map;
 mod sandbox;
 mod shaders;
 mod shows;

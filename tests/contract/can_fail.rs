@@ -10,7 +10,7 @@ use nearfield::plan::{Plan, Step};
 use nearfield::stats::{Ceilings, SearchStats};
 
 use crate::naive::Naive;
-use crate::{Subject, distance, normalize, range, refine, search, select_k, whole};
+use crate::{Subject, distance, normalize, range, refine, scan, search, select_k, whole};
 
 /// One way to be wrong.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -228,7 +228,8 @@ fn a_wrong_key_is_rejected() {
             whole: row_b4_b5_b13_any_shape;
             select_k: row_b3_every_k row_b3_special_keys row_b3_equal_keys row_b3_after_distance;
             refine: row_b13_every_metric row_b13_holes_and_repeats;
-            range: row_b5_every_metric row_b5_inclusive_radius
+            range: row_b5_every_metric row_b5_inclusive_radius;
+            scan: row_c3_every_form row_c3_dims_at_word_edges row_c3_list_lengths row_c3_ties
         ],
     );
 }
@@ -242,6 +243,7 @@ fn a_wrong_order_of_ties_is_rejected() {
             search: row_b4_every_k row_b4_tile_edges row_e7_ties row_e7_duplicates row_e7_orthogonal_rows_tie;
             select_k: row_b3_equal_keys row_b3_after_distance;
             range: row_b5_inclusive_radius;
+            scan: row_c3_list_lengths row_c3_ties;
             whole: row_a1_same_ids_as_the_cpu
         ],
     );
@@ -255,6 +257,7 @@ fn a_forbidden_row_is_rejected() {
         tests![
             search: row_b4_filters row_b4_screen_with_filters;
             range: row_b5_filters;
+            scan: row_c9_filters;
             whole: row_b4_b5_b13_any_shape
         ],
     );
@@ -281,12 +284,16 @@ fn wrong_padding_and_repeated_rows_are_rejected() {
     rejects(
         Fault::Padding,
         &ends,
-        tests![search: row_b4_every_k row_b4_tile_edges row_e7_empty; select_k: row_e7_empty],
+        tests![
+            search: row_b4_every_k row_b4_tile_edges row_e7_empty;
+            select_k: row_e7_empty;
+            scan: row_c3_every_keep row_e7_empty
+        ],
     );
     rejects(
         Fault::Repeated,
         &["order", "twice", "should be"],
-        tests![search: row_b4_every_k; select_k: row_b3_every_k],
+        tests![search: row_b4_every_k; select_k: row_b3_every_k; scan: row_c3_every_keep],
     );
 }
 
@@ -309,4 +316,5 @@ fn stale_restless_and_trusting_engines_are_rejected() {
     rejects(Fault::Stale, &["missing", "should be"], tests![whole: row_c1_appended_and_changed_rows_are_seen]);
     rejects(Fault::Restless, &["second time"], tests![whole: row_e6_same_bits_twice]);
     rejects(Fault::Trusting, &["another dim", "fewer"], tests![whole: wrong_shapes_are_errors]);
+    rejects(Fault::Trusting, &["a list", "fewer"], tests![scan: wrong_shapes_are_errors]);
 }

@@ -9,6 +9,8 @@ mod data;
 mod engines;
 mod naive;
 
+#[path = "../verbs/assign.rs"]
+mod assign;
 #[path = "../verbs/distance.rs"]
 mod distance;
 #[path = "../verbs/normalize.rs"]
@@ -17,6 +19,8 @@ mod normalize;
 mod range;
 #[path = "../verbs/refine.rs"]
 mod refine;
+#[path = "../verbs/scan.rs"]
+mod scan;
 #[path = "../verbs/search_screens.rs"]
 mod screens;
 #[path = "../verbs/search.rs"]
@@ -48,8 +52,13 @@ macro_rules! contract_tests {
             select_k: row_b3_every_k row_b3_long_segments row_b3_special_keys row_b3_equal_keys row_b3_many_segments
                 row_b3_after_distance row_e7_empty;
             refine: row_b13_every_metric row_b13_holes_and_repeats row_b13_many_queries row_e7_empty;
+            assign: row_b7_every_metric row_b7_tile_edges row_b7_near_ties row_b7_many_points
+                row_b7_behind_codes row_b7_ties_behind_codes row_e7_ties
+                row_e7_zero_rows row_e7_empty;
             range: row_b5_every_metric row_b5_inclusive_radius row_b5_all_and_none row_b5_filters row_b5_many_queries
                 row_e7_empty;
+            scan: row_c3_every_form row_c3_dims_at_word_edges row_c3_list_lengths row_c3_every_keep row_c3_ties
+                row_c3_many_queries row_c9_filters row_c8_changed_lists_are_seen row_e7_empty wrong_shapes_are_errors;
             whole: row_b4_b5_b13_any_shape row_a1_same_ids_as_the_cpu row_c1_appended_and_changed_rows_are_seen row_e4_concurrent_searches_agree
                 row_e6_same_bits_twice wrong_shapes_are_errors stats_tell_what_ran ceilings_are_measured;
         );

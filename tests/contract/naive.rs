@@ -2,7 +2,7 @@
 //! `can_fail.rs` spoils.
 
 use nearfield::engine::{Candidates, Coded, Engine, EngineError, Input, Output, Task};
-use nearfield::kernels::{codes, distance, normalize, refine, search, select_k};
+use nearfield::kernels::{codes, distance, normalize, refine, scan, search, select_k};
 use nearfield::plan::{Plan, Problem, Screen, Step};
 use nearfield::stats::{Ceilings, SearchStats};
 
@@ -121,6 +121,9 @@ fn mask_words(problem: Problem, stride: usize) -> usize {
 /// The shapes that have to fit.
 fn fits(task: &Task<'_>) -> Result<(), EngineError> {
     let Plan { problem, steps } = task.plan;
+    if let Input::Lists(listed) = task.input {
+        return listed.check(problem, task.mask);
+    }
     let (base, queries) = (&task.base.rows, &task.queries);
     let wrong = |what: &str| Err(EngineError::Mismatch(what.to_owned()));
     let per_query = steps.iter().any(|s| !matches!(s, Step::Normalize { .. }));
@@ -137,11 +140,13 @@ fn fits(task: &Task<'_>) -> Result<(), EngineError> {
 fn input(task: &Task<'_>) -> Output {
     let (q, n) = (task.plan.problem.queries, task.plan.problem.rows);
     match task.input {
-        Input::None => Output::Candidates(Candidates::empty(q, 0)),
+        Input::None | Input::Known(_) => Output::Candidates(Candidates::empty(q, 0)),
         Input::Positions { positions, width } => {
             Output::Candidates(Candidates { positions: positions.to_vec(), ..Candidates::empty(q, width) })
         }
         Input::Matrix(keys) => matrix(keys.to_vec(), q, n),
+        // What a scan or an assignment begins with.
+        Input::Lists(_) => Output::Candidates(Candidates::empty(q, 0)),
     }
 }
 
@@ -172,7 +177,18 @@ impl Engine for Naive {
                 }
                 (Step::Distance, _) => Output::Matrix(direct_keys(task)),
                 (Step::Search { screen, keep }, _) => Output::Candidates(search(task, screen, keep)),
+                (Step::Assign, _) => {
+                    Output::Candidates(Candidates { bound: Vec::new(), ..search(task, Screen::None, 1) })
+                }
                 (Step::Range { key }, _) => range(task, key),
+                (Step::Scan { keep, .. }, _) => {
+                    let Input::Lists(listed) = task.input else {
+                        return Err(EngineError::Mismatch("no lists".to_owned()));
+                    };
+                    let (lists, queries) = (listed.lists, listed.queries);
+                    let found = scan::reference(problem.metric, lists, queries, &listed.probes, task.mask, keep);
+                    Output::Candidates(places(found, keep))
+                }
                 (Step::Refine, Output::Candidates(from)) => Output::Candidates(refine(task, from)),
                 (Step::SelectK { k }, Output::Candidates(from)) => Output::Candidates(select(from, problem.queries, k)),
                 (Step::SelectK { k }, Output::Matrix(keys)) => match matrix(keys, problem.queries, problem.rows) {

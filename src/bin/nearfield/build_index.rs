@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use nearfield::{BuildError, Device, Flat, Index};
+use nearfield::{AnyIndex, BuildError, Device, Index};
 
-use crate::common::{ScreenChoice, file, in_file, screen};
+use crate::common::{DeviceArgs, ScreenChoice, file, in_file, screen};
 use crate::data::{self, HowArgs};
 use crate::{fail, outputs, ui};
 
@@ -28,31 +28,40 @@ pub struct BuildArgs {
     /// Where the index goes; replaced at once or not at all
     #[arg(long, value_name = "X.nf")]
     out: PathBuf,
+    #[command(flatten)]
+    device: DeviceArgs,
 }
 
 pub fn run(args: &BuildArgs) -> Result<()> {
     outputs::check(&[file(&args.out)], &[file(&args.base), args.ids.as_ref()])?;
-    let (metric, rows) = (args.how.metric()?, data::rows(&args.base, &args.how)?);
+    let (device, rows) = (args.device.open()?, data::rows(&args.base, &args.how)?);
     let ids = args.ids.as_ref().map(|path| data::row_ids(path, rows.rows(), &args.base)).transpose()?;
-    let mut flat = match Flat::from_matrix(&Device::cpu(), rows, metric, ids) {
+    let index = match AnyIndex::build(&device, &args.how.index, args.how.metric()?, rows, ids, &args.how.training()) {
         // What is wrong with ids is to be found in their file.
         Err(e @ (BuildError::DuplicateId { .. } | BuildError::ReservedId { .. })) => {
             return Err(e).with_context(|| format!("`{}`", args.ids.as_ref().unwrap_or(&args.base).display()));
         }
         other => in_file(other, &args.base)?,
     };
-    flat.set_screen(args.screen.0)?;
-    flat.prepare()?;
-    flat.save(&args.out)?;
+    let index = match index {
+        AnyIndex::Flat(mut flat) => {
+            flat.set_device(&Device::cpu());
+            flat.set_screen(args.screen.0)?;
+            flat.prepare()?;
+            AnyIndex::Flat(flat)
+        }
+        index => index,
+    };
+    index.save(&args.out)?;
     let size = std::fs::metadata(&args.out).map_or(0, |m| m.len());
     fail::print(&format!(
         "{}: {}, {}, {} rows of {} {}, {}\n",
         args.out.display(),
         args.how.index,
-        flat.metric(),
-        ui::count(flat.len() as u64),
-        flat.dim(),
-        flat.dtype(),
+        index.metric(),
+        ui::count(index.len() as u64),
+        index.dim(),
+        index.dtype(),
         ui::bytes(size)
     ))
 }

@@ -122,11 +122,17 @@ pub fn metric(text: &str) -> Result<Metric, String> {
 
 /// `--index`.
 pub fn spec(text: &str) -> Result<IndexSpec, String> {
-    text.parse().map_err(|e: nearfield::UnknownSpec| match nearest(text, ["Flat"]) {
-        Some(name) if !e.to_string().contains("capital") => format!("{e}; did you mean `{name}`?"),
-        _ => e.to_string(),
+    text.parse().map_err(|e: nearfield::SpecError| {
+        let said = e.to_string();
+        match nearest(&e.token, SPEC_WORDS) {
+            Some(word) if said.contains("unknown; there are") => format!("{said}; did you mean `{word}`?"),
+            _ => said,
+        }
     })
 }
+
+/// Parts of index specs, to find what a misspelt one was meant to be.
+const SPEC_WORDS: [&str; 8] = ["Flat", "IVF1024", "SQ8", "PQ16", "RaBitQ", "RFlat", "Refine(Flat)", "L2norm"];
 
 /// `--screen`; `auto` leaves the choice to the device.
 pub fn screen(text: &str) -> Result<ScreenChoice, String> {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use clap::Args;
 use nearfield::format::{FilterFile, Matrix, read_filter, read_ids, read_matrix};
-use nearfield::{Bitmap, DType, Device, Filter, Flat, Index, IndexSpec, Metric, RowsView};
+use nearfield::{AnyIndex, Bitmap, DType, Device, Filter, Index, IndexSpec, Metric, RowsView, TrainOptions};
 
 use crate::common::{in_file, metric, spec};
 use crate::fail;
@@ -32,6 +32,12 @@ pub struct HowArgs {
     /// The structure of the index
     #[arg(long, value_name = "SPEC", value_parser = spec, default_value = "Flat")]
     pub index: IndexSpec,
+    /// Rows that an index learns from, drawn at random [default: what suits the index]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub train_rows: Option<u32>,
+    /// What chance begins with when an index learns: the same seed, the same index
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    pub seed: u64,
     /// Take rows of u8 as packed bits (hamming always does; for jaccard)
     #[arg(long)]
     pub packed_bits: bool,
@@ -44,14 +50,28 @@ impl HowArgs {
             .ok_or_else(|| fail::input(format!("--metric <M> is missing; there are {}", Metric::NAMES.join(", "))))
     }
 
+    /// Flat by this metric.
+    pub fn of(metric: Metric) -> HowArgs {
+        HowArgs { metric: Some(metric), index: IndexSpec::FLAT, train_rows: None, seed: 0, packed_bits: false }
+    }
+
+    /// How the index learns.
+    pub fn training(&self) -> TrainOptions {
+        let options = TrainOptions::default().seed(self.seed);
+        match self.train_rows {
+            Some(rows) => options.rows(rows as usize),
+            None => options,
+        }
+    }
+
     fn bits(&self) -> bool {
-        self.packed_bits || self.metric == Some(Metric::Hamming)
+        self.packed_bits || self.index.binary || self.metric == Some(Metric::Hamming)
     }
 }
 
 /// An index over a file.
 pub struct Source {
-    pub flat: Flat,
+    pub index: AnyIndex,
     pub path: PathBuf,
 }
 
@@ -64,18 +84,18 @@ impl SourceArgs {
     /// The index over the rows. An index without rows is an error.
     pub fn open(&self, device: &Device) -> Result<Source> {
         let path = self.path()?.clone();
-        let flat = match &self.index_file {
-            Some(file) => Flat::load(device, file)?,
-            None => flat(device, rows(&path, &self.how)?, &path, self.how.metric()?)?,
+        let index = match &self.index_file {
+            Some(file) => AnyIndex::load(device, file)?,
+            None => build(device, rows(&path, &self.how)?, None, &path, &self.how)?,
         };
-        not_empty(flat.len(), &path)?;
-        Ok(Source { flat, path })
+        not_empty(index.len(), &path)?;
+        Ok(Source { index, path })
     }
 }
 
 /// The index over loaded rows.
-pub fn flat(device: &Device, rows: Matrix, path: &Path, metric: Metric) -> Result<Flat> {
-    in_file(Flat::from_matrix(device, rows, metric, None), path)
+pub fn build(device: &Device, rows: Matrix, ids: Option<Vec<u64>>, path: &Path, how: &HowArgs) -> Result<AnyIndex> {
+    in_file(AnyIndex::build(device, &how.index, how.metric()?, rows, ids, &how.training()), path)
 }
 
 /// The rows of a base.
@@ -97,24 +117,24 @@ fn not_empty(rows: usize, path: &Path) -> Result<()> {
 /// Queries that fit the index: the same dim, finite, not negative where the metric is undefined.
 pub fn queries(path: &Path, source: &Source) -> Result<Matrix> {
     let matrix = read_matrix(path)?;
-    let flat = &source.flat;
-    let matrix = if flat.dtype() == DType::Bits { in_file(matrix.into_bits(), path)? } else { matrix };
-    if matrix.dim() != flat.dim() {
-        let unit = if flat.dtype() == DType::Bits { "bits" } else { "components" };
+    let index = &source.index;
+    let matrix = if index.dtype() == DType::Bits { in_file(matrix.into_bits(), path)? } else { matrix };
+    if matrix.dim() != index.dim() {
+        let unit = if index.dtype() == DType::Bits { "bits" } else { "components" };
         return Err(fail::input(format!(
             "`{}` has queries of {} {unit}, but `{}` has rows of {}",
             path.display(),
             matrix.dim(),
             source.path.display(),
-            flat.dim()
+            index.dim()
         )));
     }
-    check_values(&matrix.view(), flat.metric()).map_err(|e| fail::input(format!("`{}`: {e}", path.display())))?;
+    check_values(&matrix.view(), index.metric()).map_err(|e| fail::input(format!("`{}`: {e}", path.display())))?;
     Ok(matrix)
 }
 
-/// All queries before the first is searched, so that no answer is thrown away.
-fn check_values(rows: &RowsView<'_>, metric: Metric) -> std::result::Result<(), String> {
+/// All values before the first is used, so that no work is thrown away.
+pub fn check_values(rows: &RowsView<'_>, metric: Metric) -> std::result::Result<(), String> {
     if rows.dtype() == DType::Bits {
         return Ok(());
     }
@@ -150,10 +170,10 @@ impl Allowed {
             FilterFile::Ids(ids) => {
                 Ok(Allowed::Shared(Some(Filter::Ids(ids.into_iter().filter_map(|id| id.try_into().ok()).collect()))))
             }
-            FilterFile::Mask { n, .. } if n != source.flat.len() => Err(wrong(format!(
+            FilterFile::Mask { n, .. } if n != source.index.len() => Err(wrong(format!(
                 "is a mask over {n} rows, but `{}` has {}",
                 source.path.display(),
-                source.flat.len()
+                source.index.len()
             ))),
             FilterFile::Mask { per_query: false, n, bits, .. } => {
                 Ok(Allowed::Shared(Some(Filter::Rows(Bitmap::from_fn(n, |i| bits[i])))))

@@ -22,6 +22,9 @@ pub struct DemoArgs {
     device: DeviceArgs,
 }
 
+/// Where the shipped files lie in the repository.
+const ASSETS: &str = "assets/demo";
+
 /// The shipped sentences, `word: definition`, and their embeddings.
 pub struct Sentences {
     pub texts: Vec<&'static str>,
@@ -126,6 +129,9 @@ pub fn run(args: &DemoArgs) -> Result<()> {
             Ok(())
         }
     };
+    let _ = writeln!(text, "\n{}", ui::dim("To draw them as a map, in the repository's folder:"));
+    let _ =
+        writeln!(text, "  nearfield map --base {ASSETS}/embeddings.npy --texts {ASSETS}/sentences.txt --out map.svg");
     fail::print(&text)?;
     agreed
 }

@@ -7,11 +7,12 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 use nearfield::format::Matrix;
-use nearfield::{DType, Device, Flat, Index, SearchOptions, Trial};
+use nearfield::{AnyIndex, DType, Device, Index, SearchOptions, Trial};
 
 use crate::common::{DeviceArgs, ScreenChoice, k, screen};
 use crate::data::{self, SourceArgs};
 use crate::fail;
+use crate::search::ListArgs;
 
 /// Print the plan of a search, and what each step takes: predicted and measured, on each engine
 #[derive(Args, Debug)]
@@ -29,6 +30,8 @@ pub struct ExplainArgs {
     /// Neighbours a query
     #[arg(short, value_name = "K", value_parser = k)]
     k: usize,
+    #[command(flatten)]
+    lists: ListArgs,
     /// The pass in front of the direct one: auto, none or f32
     #[arg(long, value_name = "S", value_parser = screen, default_value = "auto")]
     screen: ScreenChoice,
@@ -44,17 +47,18 @@ pub fn run(args: &ExplainArgs) -> Result<()> {
     let mut source = args.source.open(&device)?;
     let queries = match &args.queries {
         Some(path) => data::queries(path, &source)?,
-        None => stand_ins(&source.flat, args.batch.unwrap_or(1) as usize)?,
+        None => stand_ins(&source.index, args.batch.unwrap_or(1) as usize)?,
     };
     let mut options = SearchOptions::default();
     options.screen = args.screen.0;
-    let explanation = source.flat.explain(queries.view(), args.k, &options)?;
+    args.lists.apply(&mut options);
+    let explanation = source.index.explain(queries.view(), args.k, &options)?;
     let mut text = format!("{explanation}\n");
     if !args.no_run {
         let mut trials = Vec::new();
         for engine in engines(&device, &args.device)? {
-            source.flat.set_device(&engine);
-            trials.push((engine.name(), source.flat.trial(queries.view(), args.k, &options)?));
+            source.index.set_device(&engine);
+            trials.push((engine.name(), source.index.trial(queries.view(), args.k, &options)?));
         }
         for (_, trial) in &trials {
             let _ = write!(text, "\n{trial}\n");
@@ -104,11 +108,15 @@ fn software(_: &str) -> bool {
 }
 
 /// As many copies of the first row as there are to be queries: the plan looks at their number and length only.
-fn stand_ins(flat: &Flat, batch: usize) -> Result<Matrix> {
-    if flat.dtype() == DType::Bits {
-        return Ok(Matrix::from_vec(vec![0u8; flat.dim() / 8 * batch], flat.dim() / 8)?.into_bits()?);
+fn stand_ins(index: &AnyIndex, batch: usize) -> Result<Matrix> {
+    if index.dtype() == DType::Bits {
+        return Ok(Matrix::from_vec(vec![0u8; index.dim() / 8 * batch], index.dim() / 8)?.into_bits()?);
     }
     // A row of ones is as good where the caller's ids don't have 0.
-    let row = flat.row(0).unwrap_or_else(|| vec![1.0; flat.dim()]);
-    Ok(Matrix::from_vec(row.repeat(batch), flat.dim())?)
+    let row = match index {
+        AnyIndex::Flat(flat) => flat.row(0),
+        _ => None,
+    };
+    let row = row.unwrap_or_else(|| vec![1.0; index.dim()]);
+    Ok(Matrix::from_vec(row.repeat(batch), index.dim())?)
 }

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 
 use anyhow::Error;
 use nearfield::format::{LoadError, NotBytes, SaveError};
-use nearfield::{BuildError, DeviceError, OpenError, SearchError, ShapeError};
+use nearfield::{BuildError, ClusterError, DeviceError, OpenError, SearchError, ShapeError, TuneError};
 
 /// Something that the user gave is wrong.
 #[derive(Debug)]
@@ -40,10 +40,27 @@ fn blames_input(error: &(dyn std::error::Error + 'static)) -> bool {
     if let Some(e) = error.downcast_ref::<SearchError>() {
         return !matches!(e, SearchError::Engine(_));
     }
+    if let Some(e) = error.downcast_ref::<BuildError>() {
+        return build_blames_input(e);
+    }
+    if let Some(e) = error.downcast_ref::<TuneError>() {
+        return match e {
+            TuneError::Build(e) => build_blames_input(e),
+            TuneError::Search(e) => !matches!(e, SearchError::Engine(_)),
+            _ => true,
+        };
+    }
+    if let Some(e) = error.downcast_ref::<ClusterError>() {
+        return !matches!(e, ClusterError::Engine(_) | ClusterError::Cancelled);
+    }
     if let Some(e) = error.downcast_ref::<DeviceError>() {
         return matches!(e, DeviceError::Unknown { .. });
     }
-    error.is::<Input>() || error.is::<BuildError>() || error.is::<ShapeError>() || error.is::<NotBytes>()
+    error.is::<Input>() || error.is::<ShapeError>() || error.is::<NotBytes>()
+}
+
+fn build_blames_input(error: &BuildError) -> bool {
+    !matches!(error, BuildError::Engine(_) | BuildError::Cluster(ClusterError::Engine(_)))
 }
 
 /// A file that is missing or wrong is the input's fault, a disk that fails is not.

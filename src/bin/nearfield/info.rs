@@ -32,7 +32,7 @@ pub fn run(args: &InfoArgs) -> Result<()> {
     let mut text = format!(
         "{}\n  index     {}, {}\n  rows      {} of {} {}, {}\n  ids       {}\n",
         args.index_file.display(),
-        info.index,
+        info.spec,
         info.metric,
         ui::count(info.rows as u64),
         info.dim,
@@ -55,7 +55,7 @@ pub fn run(args: &InfoArgs) -> Result<()> {
         .map(|s| json!({"name": s.name, "offset": s.offset, "bytes": s.len, "crc32": format!("{:08x}", s.crc32)}))
         .collect();
     let value = json!({
-        "index": info.index,
+        "index": info.spec.to_string(),
         "metric": info.metric.to_string(),
         "dtype": info.dtype.to_string(),
         "dim": info.dim,

@@ -12,10 +12,12 @@ mod devices;
 mod explain;
 mod fail;
 mod info;
+mod map;
 mod outputs;
 mod range;
 mod report;
 mod search;
+mod tune;
 mod ui;
 
 use std::process::ExitCode;
@@ -39,6 +41,8 @@ enum Command {
     Build(build_index::BuildArgs),
     Info(info::InfoArgs),
     Explain(explain::ExplainArgs),
+    Tune(tune::TuneArgs),
+    Map(map::MapArgs),
     Bench(bench::BenchArgs),
 }
 
@@ -51,6 +55,8 @@ fn main() -> ExitCode {
         Command::Build(args) => build_index::run(&args),
         Command::Info(args) => info::run(&args),
         Command::Explain(args) => explain::run(&args),
+        Command::Tune(args) => tune::run(&args),
+        Command::Map(args) => map::run(&args),
         Command::Bench(args) => bench::run(&args),
     };
     match result {

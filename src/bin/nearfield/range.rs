@@ -9,7 +9,7 @@ use nearfield::Index;
 use crate::common::{DeviceArgs, ScreenChoice};
 use crate::data::SourceArgs;
 use crate::outputs::Outputs;
-use crate::search::AskArgs;
+use crate::search::{AskArgs, ListArgs};
 
 /// Find all rows within a radius of each query
 #[derive(Args, Debug)]
@@ -25,6 +25,8 @@ pub struct RangeArgs {
     /// Distances at most, similarities (ip, cosine) at least this; squared for l2
     #[arg(long, value_name = "R", allow_negative_numbers = true, value_parser = radius)]
     radius: f32,
+    #[command(flatten)]
+    lists: ListArgs,
     /// Write where the hits of each query begin: int64 [q + 1]; those of query i are offsets[i]..offsets[i + 1]
     #[arg(long, value_name = "OUT.npy", help_heading = "Output")]
     offsets: Option<PathBuf>,
@@ -49,8 +51,8 @@ pub fn run(args: &RangeArgs) -> Result<()> {
     let files = [args.offsets.as_ref(), args.ids.as_ref(), args.distances.as_ref()];
     let job = args.ask.prepare(&args.source, &args.device, &files)?;
     let (mut offsets, mut ids, mut distances) = (vec![0i64], Vec::<i64>::new(), Vec::<f32>::new());
-    let (stats, wall) = job.run(ScreenChoice(None), |queries, options| {
-        let (found, stats) = job.source.flat.range_search_with(queries, args.radius, options)?;
+    let (stats, wall) = job.run(ScreenChoice(None), args.lists, |queries, options| {
+        let (found, stats) = job.source.index.range_search_with(queries, args.radius, options)?;
         let before = ids.len() as i64;
         offsets.extend(found.offsets.iter().skip(1).map(|&o| before + o as i64));
         ids.extend(found.ids.iter().map(|&id| id as i64));

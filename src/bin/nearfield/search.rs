@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use clap::{ArgGroup, Args};
 use nearfield::format::Matrix;
-use nearfield::{Flat, Index, NO_ID, SearchOptions, SearchStats};
+use nearfield::{AnyIndex, Index, NO_ID, SearchOptions, SearchStats};
 
 use crate::common::{DeviceArgs, ScreenChoice, file, k, note_fallback, screen};
 use crate::compare::is_cpu;
@@ -27,6 +27,8 @@ pub struct SearchArgs {
     /// Neighbours a query
     #[arg(short, value_name = "K", value_parser = k)]
     k: usize,
+    #[command(flatten)]
+    lists: ListArgs,
     /// The pass in front of the direct one: auto, none or f32; never changes the answer
     #[arg(long, value_name = "S", value_parser = screen, default_value = "auto")]
     screen: ScreenChoice,
@@ -38,6 +40,37 @@ pub struct SearchArgs {
     distances: Option<PathBuf>,
     #[command(flatten)]
     device: DeviceArgs,
+}
+
+/// How far an index with lists or codes looks.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub struct ListArgs {
+    /// Inverted lists looked at a query [default: what the index is set to]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    nprobe: Option<u32>,
+    /// Rows ranked again a query: a number, or auto [default: what the index is set to]
+    #[arg(long, value_name = "R", value_parser = refine)]
+    refine: Option<Refine>,
+}
+
+/// What `--refine` says.
+#[derive(Clone, Copy, Debug)]
+pub struct Refine(Option<usize>);
+
+fn refine(text: &str) -> Result<Refine, String> {
+    match text.parse::<u32>() {
+        _ if text == "auto" => Ok(Refine(None)),
+        Ok(rows) if rows > 0 => Ok(Refine(Some(rows as usize))),
+        _ => Err("wanted a number of rows from 1, or auto".to_owned()),
+    }
+}
+
+impl ListArgs {
+    /// Puts what was asked for into the options.
+    pub fn apply(&self, options: &mut SearchOptions) {
+        options.probes = self.nprobe.map(|n| n as usize);
+        options.refine = self.refine.and_then(|r| r.0);
+    }
 }
 
 /// What is asked, the same for `search` and `range`.
@@ -93,10 +126,11 @@ impl Job {
     pub fn run(
         &self,
         screen: ScreenChoice,
+        lists: ListArgs,
         mut each: impl FnMut(nearfield::RowsView<'_>, &SearchOptions) -> Result<SearchStats>,
     ) -> Result<(SearchStats, Duration)> {
         let (started, total) = (Instant::now(), self.queries.rows());
-        let batch = batch_of(&self.source.flat);
+        let batch = batch_of(&self.source.index);
         let bar = ui::progress(total as u64, "searching");
         let mut stats = SearchStats::default();
         let mut start = 0;
@@ -106,6 +140,7 @@ impl Job {
             let mut options = SearchOptions::default();
             options.filter = self.allowed.of(start, end);
             options.screen = screen.0;
+            lists.apply(&mut options);
             report::merge(&mut stats, each(self.queries.view().slice(start, end), &options)?);
             bar.set_position(end as u64);
             start = end.max(1);
@@ -117,19 +152,19 @@ impl Job {
 
 /// Queries that take about a second. A GPU gets more at a time, because a base that does not fit its memory has to be
 /// streamed for each batch.
-fn batch_of(flat: &Flat) -> usize {
-    let (work, least) = if is_cpu(flat.device()) { (2e10, 128.0) } else { (1e12, 1024.0) };
-    (work / (flat.len() as f64 * flat.dim() as f64)).clamp(least, 8192.0) as usize
+fn batch_of(index: &AnyIndex) -> usize {
+    let (work, least) = if is_cpu(index.device()) { (2e10, 128.0) } else { (1e12, 1024.0) };
+    (work / (index.len() as f64 * index.dim() as f64)).clamp(least, 8192.0) as usize
 }
 
 pub fn run(args: &SearchArgs) -> Result<()> {
     let job = args.ask.prepare(&args.source, &args.device, &[args.ids.as_ref(), args.distances.as_ref()])?;
-    let (q, k, flat) = (job.queries.rows(), args.k, &job.source.flat);
+    let (q, k, index) = (job.queries.rows(), args.k, &job.source.index);
     let mut ids: Vec<i64> = reserve(q, k)?;
     let mut distances: Vec<f32> = reserve(q, k)?;
-    let found_k = k.min(flat.len());
-    let (stats, wall) = job.run(args.screen, |queries, options| {
-        let (found, stats) = flat.search_with(queries, found_k, options)?;
+    let found_k = k.min(index.len());
+    let (stats, wall) = job.run(args.screen, args.lists, |queries, options| {
+        let (found, stats) = index.search_with(queries, found_k, options)?;
         for i in 0..found.queries {
             let row = i * found_k..(i + 1) * found_k;
             // `NO_ID` becomes the -1 that files have.

@@ -157,6 +157,29 @@ pub fn progress(len: u64, what: &'static str) -> ProgressBar {
     bar
 }
 
+/// A sign of life on stderr for work of unknown length; lines given to it appear above it, or alone without a terminal.
+pub struct Spinner(ProgressBar);
+
+/// See [`Spinner`].
+pub fn spinner(what: &'static str) -> Spinner {
+    let bar = ProgressBar::new_spinner();
+    bar.set_message(what);
+    bar.enable_steady_tick(Duration::from_millis(120));
+    Spinner(bar)
+}
+
+impl Spinner {
+    /// A line of what was done.
+    pub fn println(&self, line: &str) {
+        if self.0.is_hidden() { crate::fail::tell("tried", line) } else { self.0.println(line) }
+    }
+
+    /// Leaves nothing behind.
+    pub fn finish_and_clear(&self) {
+        self.0.finish_and_clear();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

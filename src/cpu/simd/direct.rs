@@ -77,6 +77,50 @@ pub(crate) fn keys<T: Lane, const Q: usize>(
     }
 }
 
+/// Writes the direct keys of pairs of a query and a row, for l2, inner product and cosine (as [`keys`] does).
+///
+/// # Panics
+/// When queries and rows differ in length, `out` and `pairs` in number, or a pair names what there is not.
+pub(crate) fn pairs(
+    token: Token,
+    metric: Metric,
+    queries: MatrixView<'_, f32>,
+    rows: MatrixView<'_, f32>,
+    pairs: &[[u32; 2]],
+    out: &mut [f32],
+) {
+    match metric {
+        Metric::L2 => token.run(Pairs { op: L2, queries, rows, pairs, out }),
+        _ => token.run(Pairs { op: Ip, queries, rows, pairs, out }),
+    }
+}
+
+struct Pairs<'a, O> {
+    op: O,
+    queries: MatrixView<'a, f32>,
+    rows: MatrixView<'a, f32>,
+    pairs: &'a [[u32; 2]],
+    out: &'a mut [f32],
+}
+
+/// Pairs ahead of the one being computed whose query is asked for.
+const PAIRS_AHEAD: usize = 4;
+
+impl<O: Op> Kernel for Pairs<'_, O> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Pairs { op, queries, rows, pairs, out } = self;
+        assert!(out.len() == pairs.len() && queries.dim() == rows.dim());
+        for (i, &[q, row]) in pairs.iter().enumerate() {
+            let ahead = queries.row(pairs[(i + PAIRS_AHEAD).min(pairs.len() - 1)][0] as usize);
+            let (query, row) = (queries.row(q as usize), rows.row(row as usize));
+            out[i] = op.finish(s, tile(s, op, [query], [row], ahead.as_ptr())[0][0]);
+        }
+    }
+}
+
 struct Block<'a, O, T, const Q: usize> {
     op: O,
     queries: [&'a [f32]; Q],

@@ -16,6 +16,7 @@ pub(crate) mod bits;
 pub(crate) mod bytes;
 pub(crate) mod convert;
 pub(crate) mod direct;
+pub(crate) mod lists;
 mod math;
 pub(crate) mod panel;
 mod portable;

@@ -37,3 +37,61 @@ impl Kernel for Survivors<'_> {
         }
     }
 }
+
+/// A key of which at least `k` of the keys are not above, and not many more are; `k` is at least 1 and at most their
+/// number.
+pub(crate) fn limit(token: Token, keys: &[f32], k: usize) -> f32 {
+    token.run(Limit { keys, k })
+}
+
+/// Halves the range of the keys until few more than `k` are in its lower part.
+struct Limit<'a> {
+    keys: &'a [f32],
+    k: usize,
+}
+
+impl Kernel for Limit<'_> {
+    type Output = f32;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> f32 {
+        let (keys, k) = (self.keys, self.k);
+        let (mut low, mut high) = (f32::INFINITY, f32::NEG_INFINITY);
+        for &key in keys {
+            low = if key < low { key } else { low };
+            high = if key > high { key } else { high };
+        }
+        let enough = k + k / 8 + 4;
+        for _ in 0..24 {
+            let middle = low + (high - low) / 2.0;
+            // Also where the range is infinite, or its ends are neighbours.
+            if !(middle > low && middle < high) {
+                break;
+            }
+            let count = count(s, keys, middle);
+            if count < k {
+                low = middle;
+            } else {
+                high = middle;
+                if count <= enough {
+                    break;
+                }
+            }
+        }
+        high
+    }
+}
+
+/// How many keys are not above the limit.
+#[inline(always)]
+fn count<S: Simd>(s: S, keys: &[f32], limit: f32) -> usize {
+    let t = s.splat(limit);
+    let (mut i, mut count) = (0, 0);
+    while i + S::LANES <= keys.len() {
+        // SAFETY: i + LANES <= keys.len().
+        let k = unsafe { s.load(keys.as_ptr().add(i)) };
+        count += s.not_above(k, t).count_ones() as usize;
+        i += S::LANES;
+    }
+    count + keys[i..].iter().filter(|&&k| k <= limit).count()
+}

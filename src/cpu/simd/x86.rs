@@ -21,6 +21,8 @@ pub(crate) struct Avx512 {
     counts_bits: bool,
     /// Whether VNNI was found too.
     multiplies_bytes: bool,
+    /// Whether VBMI was found too.
+    permutes_bytes: bool,
 }
 
 impl Avx2 {
@@ -58,12 +60,18 @@ impl Avx512 {
         found.then(|| Avx512 {
             counts_bits: is_x86_feature_detected!("avx512vpopcntdq"),
             multiplies_bytes: is_x86_feature_detected!("avx512vnni"),
+            permutes_bytes: is_x86_feature_detected!("avx512vbmi"),
         })
     }
 
     /// Whether VNNI was found too.
     pub fn multiplies_bytes(self) -> bool {
         self.multiplies_bytes
+    }
+
+    /// Whether VBMI was found too.
+    pub fn permutes_bytes(self) -> bool {
+        self.permutes_bytes
     }
 
     #[inline]

@@ -4,9 +4,11 @@
 //! shards, which are resident or streamed; launches are as long as a command buffer may be. A block is one submission
 //! and one read-back unless it is predicted to take longer than that.
 
+mod assign;
 mod best;
 mod matrix;
 mod range;
+mod scan;
 mod screened;
 mod search;
 mod select;
@@ -21,7 +23,7 @@ use super::resident::{self, Residents, Shard, Upload};
 use super::rows;
 use super::selftest::{self, Case};
 use super::submit::{Bind, Machine, Recorder, SLICE_SECONDS};
-use crate::engine::{Candidates, EngineError, Input, Output, Task};
+use crate::engine::{Candidates, EngineError, Input, Mask, Output, Task};
 use crate::kernels::search::screened::Unit;
 use crate::kernels::{DeviceCaps, Launch, distance};
 use crate::plan::{Screen, Step};
@@ -97,12 +99,14 @@ pub(super) fn run(
         [Step::Search { screen: Screen::None, keep }, Step::SelectK { k }] => {
             search::run(&mut job, Screen::None, (*keep).min(*k), *k).map(Output::Candidates)
         }
+        [Step::Assign] => assign::run(&mut job).map(Output::Candidates),
         [Step::Distance, Step::SelectK { k }] => search::run(&mut job, Screen::None, *k, *k).map(Output::Candidates),
         [Step::Distance] => matrix::distances(&mut job).map(Output::Matrix),
         [Step::Normalize { norm }] => matrix::normalize(&mut job, *norm),
         [Step::Range { key }] => range::run(&mut job, *key),
         [Step::Refine] => search::refine_given(&mut job).map(Output::Candidates),
         [Step::SelectK { k }] => select::run(&mut job, *k).map(Output::Candidates),
+        [Step::Scan { keep, .. }] => scan::run(&mut job, *keep).map(Output::Candidates),
         _ => Err(EngineError::Mismatch(format!("no engine runs the steps {}", task.plan))),
     }?;
     job.rec.finish()?;
@@ -115,6 +119,12 @@ fn validate(task: &Task<'_>) -> Result<(), EngineError> {
     let wrong = |what: &str, found: usize, wanted: usize| {
         Err(EngineError::Mismatch(format!("{what}: found {found}, wanted {wanted}")))
     };
+    if let Some(Step::Scan { .. }) = task.plan.steps.first() {
+        return match task.input {
+            Input::Lists(listed) => listed.check(p, task.mask),
+            _ => Err(EngineError::Mismatch("no lists to scan".to_owned())),
+        };
+    }
     if task.base.rows.rows() != p.rows {
         return wrong("rows", task.base.rows.rows(), p.rows);
     }
@@ -187,6 +197,8 @@ fn nothing_to_do(task: &Task<'_>) -> Option<Output> {
     let (empty, width) = match *task.plan.steps.last()? {
         Step::SelectK { k } => (p.rows == 0 || p.queries == 0 || k == 0, k),
         Step::Search { keep, .. } => (p.rows == 0 || p.queries == 0 || keep == 0, keep),
+        Step::Assign => (p.rows == 0 || p.queries == 0, 1),
+        Step::Scan { keep, .. } => (p.queries == 0 || keep == 0, keep),
         Step::Refine => match task.input {
             Input::Positions { width, .. } => (p.rows == 0 || p.queries == 0 || width == 0, width),
             _ => (false, 0),
@@ -219,16 +231,14 @@ impl<'a> Job<'a> {
             None => None,
         };
         let source = match task.plan.steps.as_slice() {
-            [Step::SelectK { .. }, ..] => Source::Nowhere,
+            [Step::SelectK { .. } | Step::Scan { .. }, ..] => Source::Nowhere,
             [Step::Search { .. }] if copies.is_some() => Source::Nowhere,
             _ => locate(machine, residents, task, scratch, stats)?,
         };
         let rec = Recorder::new(machine, stats);
         let dummy = rec.scratch(16)?;
         let shared_mask = match task.mask {
-            Some(mask) if mask.stride == 0 => {
-                Some(rec.upload(bytemuck::cast_slice(&mask.words[..task.base.rows.rows().div_ceil(32)]))?)
-            }
+            Some(mask) if mask.stride == 0 => Some(rec.upload(bytemuck::cast_slice(&mask.words[..mask_words(task)]))?),
             _ => None,
         };
         Ok(Job { machine, task, rec, residents, source: Arc::new(source), copies, scratch, dummy, shared_mask })
@@ -313,8 +323,12 @@ impl<'a> Job<'a> {
 
     /// Bytes that a query takes in a block: itself, its length, its mask.
     fn query_bytes(&self) -> u64 {
-        let mask = self.task.mask.map_or(0, |m| if m.stride == 0 { 0 } else { self.rows().div_ceil(32) as u64 * 4 });
-        rows::query_bytes(self.dtype(), self.dim()) + 4 + mask
+        rows::query_bytes(self.dtype(), self.dim()) + 4 + self.mask_bytes()
+    }
+
+    /// Bytes of a query's own mask.
+    fn mask_bytes(&self) -> u64 {
+        self.task.mask.map_or(0, |m| if m.stride == 0 { 0 } else { mask_words(self.task) as u64 * 4 })
     }
 
     /// Puts queries `first..first + count` on the device.
@@ -333,7 +347,7 @@ impl<'a> Job<'a> {
             (None, _) => None,
             (Some(_), Some(shared)) => Some((shared.clone(), 0)),
             (Some(mask), None) => {
-                let words = self.rows().div_ceil(32);
+                let words = mask_words(self.task);
                 let packed: Vec<u32> = (first..first + count)
                     .flat_map(|q| mask.words[q * mask.stride..q * mask.stride + words].iter().copied())
                     .collect();
@@ -402,6 +416,18 @@ impl<'a> Job<'a> {
                 *word = (f32::from_bits(*word) + 1.0).to_bits();
             }
         }
+    }
+}
+
+/// Words of the mask that one query can need: bits of all rows, which a scan's positions may leave behind.
+fn mask_words(task: &Task<'_>) -> usize {
+    match (task.input, task.mask) {
+        (Input::Lists(_), Some(Mask { stride: 0, words })) => words.len(),
+        // The last query's may end sooner than the next one's would begin.
+        (Input::Lists(_), Some(Mask { stride, words })) => {
+            stride.min(words.len().saturating_sub(stride * task.plan.problem.queries.saturating_sub(1)))
+        }
+        _ => task.base.rows.rows().div_ceil(32),
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod codes;
 mod data;
+mod scan;
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -17,6 +18,7 @@ use super::resident::Residents;
 use super::submit::Machine;
 use super::sync::lock;
 use crate::engine::{Base, EngineError, Input, Mask, Output, Tag, Task};
+use crate::kernels::lists::Form;
 use crate::kernels::search::screened::Unit;
 use crate::kernels::tuning::Tuning;
 use crate::kernels::{self, DeviceCaps, Launch};
@@ -52,6 +54,9 @@ pub(super) enum Case {
     Distance {
         queries: usize,
     },
+    Assign {
+        queries: usize,
+    },
     Range {
         queries: usize,
     },
@@ -59,6 +64,11 @@ pub(super) enum Case {
     Select,
     Normalize {
         norm: Norm,
+    },
+    /// Items of one query, or of several.
+    Scan {
+        form: Form,
+        single: bool,
     },
 }
 
@@ -68,10 +78,12 @@ impl Case {
             Case::Search { .. } => "search",
             Case::Screened { unit, .. } => unit.kernel(),
             Case::Distance { .. } => "distance",
+            Case::Assign { .. } => "assign",
             Case::Range { .. } => "range",
             Case::Refine => "refine",
             Case::Select => "select_k",
             Case::Normalize { .. } => "normalize",
+            Case::Scan { .. } => "scan",
         }
     }
 
@@ -81,6 +93,7 @@ impl Case {
             Case::Search { queries, .. }
             | Case::Screened { queries, .. }
             | Case::Distance { queries }
+            | Case::Assign { queries }
             | Case::Range { queries } => queries,
             _ => 3,
         }
@@ -133,6 +146,21 @@ impl Case {
                 },
                 caps,
             ),
+            Case::Assign { .. } => kernels::assign::record(
+                &kernels::assign::Args {
+                    metric,
+                    dim,
+                    row_begin: 0,
+                    row_end,
+                    q_begin: 0,
+                    q_end,
+                    position_base: 0,
+                    mask: None,
+                    mask_row_base: 0,
+                    first: true,
+                },
+                caps,
+            ),
             Case::Range { .. } => kernels::range::record_fill(
                 &kernels::range::Args {
                     metric,
@@ -181,6 +209,7 @@ impl Case {
             Case::Normalize { norm } => {
                 kernels::normalize::record(&kernels::normalize::Args { norm, dtype, dim, row_begin: 0, row_end }, caps)
             }
+            Case::Scan { form, single } => scan::probe(metric, form, single, caps),
         }
     }
 }
@@ -264,6 +293,9 @@ fn test(machine: &Machine, metric: Metric, dtype: DType, case: Case) -> Result<R
     if let Case::Screened { unit: Unit::Codes, keep, .. } = case {
         return codes::test(&machine, queries, keep);
     }
+    if let Case::Scan { form, single } = case {
+        return scan::test(&machine, metric, form, single);
+    }
     let data = Data::new(metric, dtype, queries);
     let run = |step: Step, input: Input<'_>, mask: Option<Mask<'_>>, rows: usize| {
         let problem = Problem { metric, dtype, dim: data.rows().dim(), rows, queries: data.queries };
@@ -284,12 +316,14 @@ fn test(machine: &Machine, metric: Metric, dtype: DType, case: Case) -> Result<R
             run(Step::Search { screen: Screen::F16, keep: keep.min(ROWS) }, Input::None, Some(data.mask()), ROWS)
         }
         Case::Distance { .. } => run(Step::Distance, Input::None, None, ROWS),
+        Case::Assign { .. } => run(Step::Assign, Input::None, Some(data.mask()), ROWS),
         Case::Range { .. } => run(Step::Range { key: data.radius() }, Input::None, Some(data.mask()), ROWS),
         Case::Refine => {
             run(Step::Refine, Input::Positions { positions: &data.candidates, width: CANDIDATES }, None, ROWS)
         }
         Case::Select => run(Step::SelectK { k: 9 }, Input::Matrix(&data.matrix), None, ROWS),
         Case::Normalize { norm } => run(Step::Normalize { norm }, Input::None, None, ROWS),
+        Case::Scan { .. } => return Ok(Err("it has a case of its own".to_owned())),
     };
     let output = match output {
         // A text that the driver does not compile is a kernel that does not work, not a device that does not.
@@ -300,6 +334,7 @@ fn test(machine: &Machine, metric: Metric, dtype: DType, case: Case) -> Result<R
         (Case::Search { screen: Screen::None, keep, .. }, Output::Candidates(c)) => data.check_nearest(&c, keep),
         (Case::Search { keep, .. }, Output::Candidates(c)) => data.check_screen(&c, keep),
         (Case::Screened { .. }, Output::Candidates(c)) => data.check_halves(&c),
+        (Case::Assign { .. }, Output::Candidates(c)) => data.check_nearest(&c, 1),
         (Case::Distance { .. }, Output::Matrix(keys)) => data.check_matrix(&keys),
         (Case::Range { .. }, Output::Range { offsets, keys, positions }) => {
             data.check_range(&offsets, &keys, &positions)

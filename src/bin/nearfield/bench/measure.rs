@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use nearfield::format::Matrix;
-use nearfield::{DType, Flat, Index, Neighbors, SearchOptions, SearchStats};
+use nearfield::{DType, Index, Neighbors, SearchOptions, SearchStats};
 
 use crate::report;
 
@@ -27,15 +27,16 @@ pub struct Timing {
 /// Asks the queries in batches of `batch`, the last one filled up from the first queries, again and again until the
 /// limits are met. Each answer of the first round goes to `answers`, with the number of its first query.
 pub fn run(
-    flat: &Flat,
+    index: &dyn Index,
     queries: &Matrix,
     k: usize,
     batch: usize,
+    options: &SearchOptions,
     limits: &Limits,
     mut answers: impl FnMut(usize, &Neighbors) -> Result<()>,
 ) -> Result<Timing> {
     let filled = cycle(queries, batch)?;
-    let (batches, options) = (filled.rows() / batch, SearchOptions::default());
+    let batches = filled.rows() / batch;
     let mut timing = Timing { batch, times: Vec::new(), stats: SearchStats::default() };
     let mut spent = Duration::ZERO;
     for i in 0.. {
@@ -46,7 +47,7 @@ pub fn run(
         let start = i % batches * batch;
         let view = filled.view().slice(start, start + batch);
         let began = Instant::now();
-        let (found, stats) = flat.search_with(view, k, &options)?;
+        let (found, stats) = index.search_with(view, k, options)?;
         let took = began.elapsed();
         if i < batches {
             answers(start, &found)?;

@@ -1,9 +1,11 @@
 //! `nearfield bench`: how fast, and how right.
 
+mod kmeans;
 pub mod measure;
 mod quick;
 mod recall;
 mod search;
+mod settings;
 mod shaders;
 
 use anyhow::Result;
@@ -18,6 +20,7 @@ pub struct BenchArgs {
 
 #[derive(Subcommand, Debug)]
 enum What {
+    Kmeans(kmeans::BenchKmeansArgs),
     Quick(quick::QuickArgs),
     Search(search::BenchSearchArgs),
     Shaders(shaders::ShadersArgs),
@@ -25,6 +28,7 @@ enum What {
 
 pub fn run(args: &BenchArgs) -> Result<()> {
     match &args.what {
+        What::Kmeans(args) => kmeans::run(args),
         What::Quick(args) => quick::run(args),
         What::Search(args) => search::run(args),
         What::Shaders(args) => shaders::run(args),

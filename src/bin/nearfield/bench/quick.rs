@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::Args;
 use nearfield::format::Matrix;
-use nearfield::{Device, Flat, Metric};
+use nearfield::{Device, Flat, Metric, SearchOptions};
 
 use super::measure::{self, Limits};
 use crate::common::DeviceArgs;
@@ -99,7 +99,7 @@ fn faster(cpu: f64, gpu: f64) -> String {
 fn speed(device: &Device, set: &Set, batch: usize) -> Result<Speed> {
     let flat = Flat::from_matrix(device, set.base.clone(), set.metric, None)?;
     let limits = Limits { least: LEAST, every_query: false };
-    let timing = measure::run(&flat, &set.queries, K, batch, &limits, |_, _| Ok(()))?;
+    let timing = measure::run(&flat, &set.queries, K, batch, &SearchOptions::default(), &limits, |_, _| Ok(()))?;
     if let Some(reason) = &timing.stats().fallback {
         return Err(anyhow::anyhow!("the GPU did not answer: {reason}"));
     }

@@ -5,15 +5,17 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use clap::Args;
-use nearfield::{Index, IndexSpec};
+use nearfield::{AnyIndex, Index, SearchOptions};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::measure::{self, Limits, Timing};
+use super::measure::{self, Limits};
 use super::recall::{Counter, Truth};
+use super::settings::{self, Sweep, sweep};
 use crate::common::{DeviceArgs, ScreenChoice, file, k, note_fallback, screen};
 use crate::data::{self, HowArgs, Source};
 use crate::outputs::{self, Outputs};
+use crate::search::ListArgs;
 use crate::{compare, fail, ui};
 
 /// Measure speed and recall on your own files
@@ -36,9 +38,11 @@ pub struct BenchSearchArgs {
     /// The true neighbours, int32 or int64 [q, k or more], for the recall (by distance, so ties don't cost)
     #[arg(long, value_name = "GT.npy")]
     truth: Option<PathBuf>,
-    /// Settings to go through: auto, or NAME=1,2,4 (Flat has none)
+    /// Settings to go through: auto, or nprobe=1,2,4 (Flat has none)
     #[arg(long, value_name = "SWEEP", value_parser = sweep)]
-    sweep: Option<String>,
+    sweep: Option<Sweep>,
+    #[command(flatten)]
+    lists: ListArgs,
     /// The pass in front of the exact one: auto, none, f32, f16, int8
     #[arg(long, value_name = "S", value_parser = screen, default_value = "auto")]
     screen: ScreenChoice,
@@ -56,15 +60,6 @@ fn batch(text: &str) -> Result<usize, String> {
     }
 }
 
-fn sweep(text: &str) -> Result<String, String> {
-    let list = |values: &str| values.split(',').all(|v| v.parse::<f64>().is_ok());
-    match text.split_once('=') {
-        None if text == "auto" => Ok(text.to_owned()),
-        Some((name, values)) if !name.is_empty() && list(values) => Ok(text.to_owned()),
-        _ => Err("wanted auto, or a setting with its values as in nprobe=1,2,4".to_owned()),
-    }
-}
-
 #[derive(Serialize)]
 struct Row {
     index: String,
@@ -79,34 +74,22 @@ struct Row {
     stages: Vec<Value>,
 }
 
-impl Row {
-    fn new(spec: &IndexSpec, batch: usize, timing: &Timing, recall: Option<f64>, built: Duration, bytes: usize) -> Row {
-        Row {
-            index: spec.to_string(),
-            params: json!({}),
-            batch,
-            qps: timing.qps(),
-            p50_ms: timing.percentile_ms(0.5),
-            p95_ms: timing.percentile_ms(0.95),
-            recall,
-            build_s: built.as_secs_f64(),
-            memory_bytes: bytes,
-            stages: timing.stages_ms().into_iter().map(|(name, ms)| json!({"name": name, "ms": ms})).collect(),
-        }
-    }
-}
-
 pub fn run(args: &BenchSearchArgs) -> Result<()> {
     outputs::check(&[args.json.as_ref()], &[file(&args.base), file(&args.queries), args.truth.as_ref()])?;
     let device = args.device.open()?;
     let metric = args.how.metric()?;
     let base = data::rows(&args.base, &args.how)?;
     let began = Instant::now();
-    let mut flat = data::flat(&device, base.clone(), &args.base, metric)?;
-    flat.set_screen(args.screen.0)?;
-    flat.prepare()?;
+    let index = match data::build(&device, base.clone(), None, &args.base, &args.how)? {
+        AnyIndex::Flat(mut flat) => {
+            flat.set_screen(args.screen.0)?;
+            flat.prepare()?;
+            AnyIndex::Flat(flat)
+        }
+        index => index,
+    };
     let built = began.elapsed();
-    let source = Source { flat, path: args.base.clone() };
+    let source = Source { index, path: args.base.clone() };
     let queries = data::queries(&args.queries, &source)?;
     if queries.rows() == 0 {
         return Err(fail::input(format!(
@@ -116,28 +99,58 @@ pub fn run(args: &BenchSearchArgs) -> Result<()> {
     }
     let read = |path: &PathBuf| Truth::read(path, queries.rows(), base.rows(), args.k);
     let truth = args.truth.as_ref().map(read).transpose()?;
-    if args.sweep.as_ref().is_some_and(|s| s != "auto") {
-        fail::tell("note", &format!("{} has no settings to sweep, so each batch size is one row", args.how.index));
+    let mut settings = settings::of(&source.index, args.k, args.sweep.as_ref());
+    if settings.is_empty() {
+        if args.sweep.as_ref().is_some_and(|s| *s != Sweep::Auto) {
+            fail::tell("note", &format!("{} has no settings to sweep, so each batch size is one row", args.how.index));
+        }
+        let mut options = SearchOptions::default();
+        args.lists.apply(&mut options);
+        settings.push(options);
     }
     let (mut rows, mut fallback) = (Vec::new(), None);
     for &batch in &args.batch {
-        let limits = Limits { least: Duration::from_secs(1), every_query: true };
-        let mut counter = truth.as_ref().map(|t| Counter::new(metric, &base, &queries, t));
-        let bar = ui::progress(queries.rows() as u64, "searching");
-        let timing = measure::run(&source.flat, &queries, args.k.min(base.rows()), batch, &limits, |first, found| {
-            if let Some(counter) = &mut counter {
-                counter.count(first, found);
+        let swept = settings.len() > 1;
+        let bar = ui::progress((settings.len() * queries.rows()) as u64, "searching");
+        let mut time = |options: &SearchOptions, least: Duration| -> Result<Row> {
+            let limits = Limits { least, every_query: true };
+            let mut counter = truth.as_ref().map(|t| Counter::new(metric, &base, &queries, t));
+            let k = args.k.min(base.rows());
+            let timing = measure::run(&source.index, &queries, k, batch, options, &limits, |first, found| {
+                if let Some(counter) = &mut counter {
+                    counter.count(first, found);
+                }
+                bar.inc(batch as u64);
+                Ok(())
+            })?;
+            if fallback.is_none() && timing.stats().fallback.is_some() {
+                note_fallback(timing.stats());
+                fallback.clone_from(&timing.stats().fallback);
             }
-            bar.set_position((first + batch) as u64);
-            Ok(())
-        })?;
-        bar.finish_and_clear();
-        if fallback.is_none() && timing.stats().fallback.is_some() {
-            note_fallback(timing.stats());
-            fallback.clone_from(&timing.stats().fallback);
+            Ok(Row {
+                index: args.how.index.to_string(),
+                params: settings::json(options),
+                batch,
+                qps: timing.qps(),
+                p50_ms: timing.percentile_ms(0.5),
+                p95_ms: timing.percentile_ms(0.95),
+                recall: counter.and_then(|c| c.recall()),
+                build_s: built.as_secs_f64(),
+                memory_bytes: source.index.memory_bytes(),
+                stages: timing.stages_ms().into_iter().map(|(name, ms)| json!({"name": name, "ms": ms})).collect(),
+            })
+        };
+        if swept {
+            // All once, and those that no other beats in both speed and recall again, for longer.
+            let first = settings.iter().map(|options| time(options, Duration::ZERO)).collect::<Result<Vec<Row>>>()?;
+            let point = |row: &Row| (row.recall.unwrap_or(0.0), row.qps);
+            for i in nearfield::fastest(&first.iter().map(point).collect::<Vec<_>>()) {
+                rows.push(time(&settings[i], Duration::from_millis(400))?);
+            }
+        } else {
+            rows.push(time(&settings[0], Duration::from_secs(1))?);
         }
-        let recall = counter.and_then(|c| c.recall());
-        rows.push(Row::new(&args.how.index, batch, &timing, recall, built, source.flat.memory_bytes()));
+        bar.finish_and_clear();
     }
     let mut described = compare::describe(&device);
     described["fallback"] = json!(fallback);
@@ -150,17 +163,21 @@ pub fn run(args: &BenchSearchArgs) -> Result<()> {
 fn table(args: &BenchSearchArgs, source: &Source, device: &str, rows: &[Row]) -> String {
     let cells = rows.iter().map(|row| {
         let recall = row.recall.map_or("-".to_owned(), |r| format!("{r:.4}"));
-        [ui::count(row.batch as u64), ui::rate(row.qps), ui::ms(row.p50_ms), ui::ms(row.p95_ms), recall]
+        let settings = row.params.as_object().map_or(String::new(), |o| {
+            o.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
+        });
+        let batch = ui::count(row.batch as u64);
+        [settings, batch, ui::rate(row.qps), ui::ms(row.p50_ms), ui::ms(row.p95_ms), recall]
     });
-    let table = ui::table(["batch", "queries/s", "p50", "p95", "recall"], cells);
+    let table = ui::table(["settings", "batch", "queries/s", "p50", "p95", "recall"], cells);
     let name =
         |path: &Path| path.file_name().map_or_else(|| path.display().to_string(), |n| n.to_string_lossy().into());
     format!(
         "{}: {} {}, {}, k = {}, {} on {device}\n\n{table}",
         name(&args.base),
-        ui::count(source.flat.len() as u64),
-        if source.flat.len() == 1 { "row" } else { "rows" },
-        source.flat.metric(),
+        ui::count(source.index.len() as u64),
+        if source.index.len() == 1 { "row" } else { "rows" },
+        source.index.metric(),
         args.k,
         args.how.index,
     )

@@ -5,6 +5,7 @@
 //! A panel stays in the first cache while all queries pass over it, and its products never leave the registers unless
 //! a bound in them is low enough. One query goes row by row, as memory allows.
 
+pub(crate) mod near;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod portable;
@@ -37,6 +38,25 @@ pub(crate) trait Dot<S: Simd>: Copy {
     /// # Safety
     /// `4 LANES` bytes are readable at `p`.
     unsafe fn load(self, p: *const u8) -> Self::I;
+    /// # Safety
+    /// `4 LANES` bytes are writable at `p`.
+    unsafe fn store(self, p: *mut u8, a: Self::I);
+    /// Each byte of `at`, less than 64, replaced by that byte of `table`.
+    ///
+    /// # Safety
+    /// 64 bytes are readable at `table`; byte b of each lane lies between `16 b` and `16 b + 15`.
+    #[inline(always)]
+    unsafe fn look_up(self, table: *const u8, at: Self::I) -> Self::I {
+        let mut bytes = [0u8; 4 * MAX_LANES];
+        // SAFETY: the buffer holds 4 LANES; every byte is less than 64 (the caller).
+        unsafe {
+            self.store(bytes.as_mut_ptr(), at);
+            for byte in bytes.iter_mut().take(4 * S::LANES) {
+                *byte = *table.add(usize::from(*byte & 63));
+            }
+            self.load(bytes.as_ptr())
+        }
+    }
 }
 
 /// An algorithm over any level and its way to multiply bytes.
@@ -554,12 +574,12 @@ const AHEAD: usize = 1024;
 
 /// The lowest `n` bits.
 #[inline(always)]
-fn below(n: usize) -> u64 {
+pub(super) fn below(n: usize) -> u64 {
     if n >= 64 { u64::MAX } else { (1 << n) - 1 }
 }
 
 #[inline(always)]
-fn bits(mut mask: u64, mut f: impl FnMut(usize)) {
+pub(super) fn bits(mut mask: u64, mut f: impl FnMut(usize)) {
     while mask != 0 {
         f(mask.trailing_zeros() as usize);
         mask &= mask - 1;

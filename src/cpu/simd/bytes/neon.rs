@@ -56,4 +56,14 @@ impl Dot<Neon> for Widen {
         // SAFETY: the token proves the feature, the caller that 16 bytes are readable.
         unsafe { vreinterpretq_s32_u8(vld1q_u8(p)) }
     }
+    #[inline(always)]
+    unsafe fn store(self, p: *mut u8, a: int32x4_t) {
+        // SAFETY: the token proves the feature, the caller that 16 bytes are writable.
+        unsafe { vst1q_u8(p, vreinterpretq_u8_s32(a)) }
+    }
+    #[inline(always)]
+    unsafe fn look_up(self, table: *const u8, at: int32x4_t) -> int32x4_t {
+        // SAFETY: the token proves the feature, the caller that 64 bytes are readable.
+        unsafe { vreinterpretq_s32_u8(vqtbl4q_u8(vld1q_u8_x4(table), vreinterpretq_u8_s32(at))) }
+    }
 }

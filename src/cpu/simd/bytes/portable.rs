@@ -39,4 +39,9 @@ impl Dot<Portable> for Scalar {
         // SAFETY: the caller's promise: 4 N bytes.
         unsafe { p.cast::<[i32; N]>().read_unaligned() }
     }
+    #[inline(always)]
+    unsafe fn store(self, p: *mut u8, a: [i32; N]) {
+        // SAFETY: the caller's promise: 4 N bytes.
+        unsafe { p.cast::<[i32; N]>().write_unaligned(a) }
+    }
 }

@@ -6,6 +6,8 @@ use super::super::x86::{Avx2, Avx512};
 use super::{ByteKernel, Dot};
 
 #[derive(Clone, Copy)]
+struct Vbmi512(#[allow(dead_code)] Avx512);
+#[derive(Clone, Copy)]
 struct Vnni512(#[allow(dead_code)] Avx512);
 #[derive(Clone, Copy)]
 struct Pairs512(#[allow(dead_code)] Avx512);
@@ -16,6 +18,10 @@ struct Pairs256(#[allow(dead_code)] Avx2);
 
 #[inline]
 pub(super) fn enter_avx512<K: ByteKernel>(s: Avx512, kernel: K) -> K::Output {
+    #[target_feature(enable = "avx512vbmi,avx512vnni,avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c,popcnt")]
+    fn vbmi<K: ByteKernel>(s: Avx512, kernel: K) -> K::Output {
+        kernel.run(s, Vbmi512(s))
+    }
     #[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c,popcnt")]
     fn vnni<K: ByteKernel>(s: Avx512, kernel: K) -> K::Output {
         kernel.run(s, Vnni512(s))
@@ -24,8 +30,14 @@ pub(super) fn enter_avx512<K: ByteKernel>(s: Avx512, kernel: K) -> K::Output {
     fn pairs<K: ByteKernel>(s: Avx512, kernel: K) -> K::Output {
         kernel.run(s, Pairs512(s))
     }
-    // SAFETY: the token proves the features, and says whether VNNI was found.
-    unsafe { if s.multiplies_bytes() { vnni(s, kernel) } else { pairs(s, kernel) } }
+    // SAFETY: the token proves the features, and says whether VNNI and VBMI were found.
+    unsafe {
+        match (s.multiplies_bytes(), s.permutes_bytes()) {
+            (true, true) => vbmi(s, kernel),
+            (true, false) => vnni(s, kernel),
+            (false, _) => pairs(s, kernel),
+        }
+    }
 }
 
 #[inline]
@@ -45,7 +57,7 @@ pub(super) fn enter_avx2<K: ByteKernel>(s: Avx2, kernel: K) -> K::Output {
 /// Everything but the product itself, which is the same with and without VNNI. Each value holds the token that proves
 /// the features.
 macro_rules! dot {
-    ($token:ty, $level:ty, $i:ty, $splat:ident, $to_f32:ident, $load:ident, |$acc:ident, $x:ident, $w:ident| $dot4:expr, |$sum:ident| $total:expr) => {
+    ($token:ty, $level:ty, $i:ty, $splat:ident, $to_f32:ident, $load:ident, $store:ident, |$acc:ident, $x:ident, $w:ident| $dot4:expr, |$sum:ident| $total:expr, |$table:ident, $at:ident| $entries:expr) => {
         impl Dot<$level> for $token {
             type I = $i;
 
@@ -74,9 +86,32 @@ macro_rules! dot {
                 // SAFETY: the token proves the features, the caller that a vector is readable.
                 unsafe { $load(p.cast()) }
             }
+            #[inline(always)]
+            unsafe fn store(self, p: *mut u8, a: $i) {
+                // SAFETY: the token proves the features, the caller that a vector is writable.
+                unsafe { $store(p.cast(), a) }
+            }
+            #[inline(always)]
+            unsafe fn look_up(self, $table: *const u8, $at: $i) -> $i {
+                // SAFETY: the token proves the features, the caller that 64 bytes are readable.
+                unsafe { $entries }
+            }
         }
     };
 }
+
+dot!(
+    Vbmi512,
+    Avx512,
+    __m512i,
+    _mm512_set1_epi32,
+    _mm512_cvtepi32_ps,
+    _mm512_loadu_si512,
+    _mm512_storeu_si512,
+    |acc, x, w| _mm512_dpbusd_epi32(acc, x, w),
+    |a| _mm512_reduce_add_epi32(a),
+    |table, at| _mm512_permutexvar_epi8(at, _mm512_loadu_si512(table.cast()))
+);
 
 dot!(
     Vnni512,
@@ -85,8 +120,10 @@ dot!(
     _mm512_set1_epi32,
     _mm512_cvtepi32_ps,
     _mm512_loadu_si512,
+    _mm512_storeu_si512,
     |acc, x, w| _mm512_dpbusd_epi32(acc, x, w),
-    |a| _mm512_reduce_add_epi32(a)
+    |a| _mm512_reduce_add_epi32(a),
+    |table, at| look_up_512(table, at)
 );
 
 // Even and odd bytes apart, so that the products of a pair fit in 32 bits without saturation.
@@ -97,12 +134,14 @@ dot!(
     _mm512_set1_epi32,
     _mm512_cvtepi32_ps,
     _mm512_loadu_si512,
+    _mm512_storeu_si512,
     |acc, x, w| {
         let (even, odd) = (_mm512_and_si512(x, _mm512_set1_epi16(0xff)), _mm512_srli_epi16::<8>(x));
         let (w_even, w_odd) = (_mm512_srai_epi16::<8>(_mm512_slli_epi16::<8>(w)), _mm512_srai_epi16::<8>(w));
         _mm512_add_epi32(_mm512_add_epi32(acc, _mm512_madd_epi16(even, w_even)), _mm512_madd_epi16(odd, w_odd))
     },
-    |a| _mm512_reduce_add_epi32(a)
+    |a| _mm512_reduce_add_epi32(a),
+    |table, at| look_up_512(table, at)
 );
 
 dot!(
@@ -112,8 +151,10 @@ dot!(
     _mm256_set1_epi32,
     _mm256_cvtepi32_ps,
     _mm256_loadu_si256,
+    _mm256_storeu_si256,
     |acc, x, w| _mm256_dpbusd_avx_epi32(acc, x, w),
-    |a| sum256(a)
+    |a| sum256(a),
+    |table, at| look_up_256(table, at)
 );
 
 dot!(
@@ -123,12 +164,14 @@ dot!(
     _mm256_set1_epi32,
     _mm256_cvtepi32_ps,
     _mm256_loadu_si256,
+    _mm256_storeu_si256,
     |acc, x, w| {
         let (even, odd) = (_mm256_and_si256(x, _mm256_set1_epi16(0xff)), _mm256_srli_epi16::<8>(x));
         let (w_even, w_odd) = (_mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(w)), _mm256_srai_epi16::<8>(w));
         _mm256_add_epi32(_mm256_add_epi32(acc, _mm256_madd_epi16(even, w_even)), _mm256_madd_epi16(odd, w_odd))
     },
-    |a| sum256(a)
+    |a| sum256(a),
+    |table, at| look_up_256(table, at)
 );
 
 /// # Safety
@@ -140,6 +183,36 @@ unsafe fn sum256(a: __m256i) -> i32 {
         let four = _mm_add_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256::<1>(a));
         let two = _mm_add_epi32(four, _mm_shuffle_epi32::<0x4e>(four));
         _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32::<0xb1>(two)))
+    }
+}
+
+/// # Safety
+/// AVX-512 F and BW are there, 64 bytes readable at `table`.
+#[inline(always)]
+unsafe fn look_up_512(table: *const u8, at: __m512i) -> __m512i {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let at = _mm512_and_si512(at, _mm512_set1_epi8(15));
+        let part = |b: usize| _mm512_broadcast_i32x4(_mm_loadu_si128(table.add(16 * b).cast()));
+        let one = _mm512_maskz_shuffle_epi8(0x1111_1111_1111_1111, part(0), at);
+        let two = _mm512_mask_shuffle_epi8(one, 0x2222_2222_2222_2222, part(1), at);
+        let three = _mm512_mask_shuffle_epi8(two, 0x4444_4444_4444_4444, part(2), at);
+        _mm512_mask_shuffle_epi8(three, 0x8888_8888_8888_8888, part(3), at)
+    }
+}
+
+/// # Safety
+/// AVX2 is there, 64 bytes readable at `table`.
+#[inline(always)]
+unsafe fn look_up_256(table: *const u8, at: __m256i) -> __m256i {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let at = _mm256_and_si256(at, _mm256_set1_epi8(15));
+        let part = |b: usize| {
+            let four = _mm256_broadcastsi128_si256(_mm_loadu_si128(table.add(16 * b).cast()));
+            _mm256_and_si256(_mm256_shuffle_epi8(four, at), _mm256_set1_epi32(0xff << (8 * b)))
+        };
+        _mm256_or_si256(_mm256_or_si256(part(0), part(1)), _mm256_or_si256(part(2), part(3)))
     }
 }
 

@@ -1,0 +1,7 @@
+//! `assign` on the shapes of `nearfield::roofline::work`.
+
+use criterion::Criterion;
+
+pub fn bench(c: &mut Criterion) {
+    crate::family(c, "assign");
+}

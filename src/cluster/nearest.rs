@@ -1,0 +1,81 @@
+//! Points assigned once: the verb `assign` behind codes, where those pay.
+
+use super::points::{SAMPLE, codes_help, view};
+use crate::codec::int8::Coder;
+use crate::engine::{Base, Candidates, Coded, Device, EngineError, Input, Output, Tag, Task};
+use crate::kernels::codes::Codes;
+use crate::plan::{Plan, Problem, Step};
+use crate::stats::SearchStats;
+use crate::types::{DType, MatrixView, Metric, RowsView};
+
+/// Points that are coded and assigned at a time.
+const CHUNK: usize = 1 << 16;
+
+/// Vectors with their lengths, as engines take queries.
+#[derive(Clone, Copy)]
+pub(crate) struct Lengthy<'a> {
+    pub rows: MatrixView<'a, f32>,
+    pub norms: &'a [f32],
+}
+
+impl<'a> Lengthy<'a> {
+    fn slice(self, start: usize, end: usize) -> Lengthy<'a> {
+        Lengthy { rows: self.rows.slice(start, end), norms: &self.norms[start..end] }
+    }
+}
+
+/// The nearest of `centroids` for each of `points`: position and key.
+pub(crate) fn assign(
+    device: &Device,
+    metric: Metric,
+    points: Lengthy<'_>,
+    centroids: Lengthy<'_>,
+) -> Result<Candidates, EngineError> {
+    let (n, k) = (points.rows.rows(), centroids.rows.rows());
+    let mut out = Candidates::places(n, 1)?;
+    let in_range = codes_help(device, k, n, centroids.rows.dim(), points.norms.iter().chain(centroids.norms));
+    let coder = if in_range { Some(learn(device, metric, points)?) } else { None };
+    let mut codes = Codes::default();
+    if let Some(coder) = &coder {
+        coder.encode(&*device.host, &RowsView::F32(centroids.rows), centroids.norms, &mut codes)?;
+    }
+    let (tag, code_tag) = (Tag::new(), Tag::new());
+    for start in (0..n).step_by(CHUNK) {
+        let end = n.min(start + CHUNK);
+        let some = points.slice(start, end);
+        let queries = match &coder {
+            Some(coder) => Some(coder.queries(&*device.host, some.rows, some.norms)?),
+            None => None,
+        };
+        let codes = queries.as_ref().map(|queries| Coded { codes: &codes, tag: &code_tag, queries });
+        let base = Base { rows: centroids.rows.into(), norms: Some(centroids.norms), tag: Some(&tag), codes };
+        let problem = Problem { metric, dtype: DType::F32, dim: centroids.rows.dim(), rows: k, queries: end - start };
+        let task = Task {
+            plan: &Plan::one(problem, Step::Assign),
+            base,
+            queries: some.rows.into(),
+            query_norms: some.norms,
+            mask: None,
+            input: Input::None,
+        };
+        let Output::Candidates(found) = device.engine.run(&task, &mut SearchStats::default())? else {
+            return Err(EngineError::Mismatch("points were not assigned".to_owned()));
+        };
+        if found.keys.len() != end - start || found.positions.len() != end - start {
+            return Err(EngineError::Mismatch(format!("{} of {} points assigned", found.keys.len(), end - start)));
+        }
+        out.keys[start..end].copy_from_slice(&found.keys);
+        out.positions[start..end].copy_from_slice(&found.positions);
+    }
+    Ok(out)
+}
+
+/// A code that suits the points.
+fn learn(device: &Device, metric: Metric, points: Lengthy<'_>) -> Result<Coder, EngineError> {
+    let (n, dim) = (points.rows.rows(), points.rows.dim());
+    let count = n.min(SAMPLE);
+    let pick = |i: usize| (i as u64 * n as u64 / count as u64) as usize;
+    let sample: Vec<f32> = (0..count).flat_map(|i| points.rows.row(pick(i))).copied().collect();
+    let norms: Vec<f32> = (0..count).map(|i| points.norms[pick(i)]).collect();
+    Coder::for_means(&*device.host, metric, &RowsView::F32(view(&sample, dim)?), &norms)
+}

@@ -1,0 +1,155 @@
+//! Rounds of assigning, each of which profits from the one before: every point begins with its last centroid, and what is
+//! known of its distance to each block of centroids is lowered by how far the block has moved since.
+
+use super::points::{Points, length, view};
+use super::update::Sums;
+use crate::codec::int8::Coder;
+use crate::engine::{Base, Candidates, Coded, Device, EngineError, Input, Known, Output, Tag, Task};
+use crate::kernels::assign::{BLOCK, POINTS};
+use crate::kernels::codes::{Codes, QueryCodes};
+use crate::plan::{Plan, Problem, Step};
+use crate::stats::SearchStats;
+use crate::types::{DType, Metric, RowsView};
+
+/// Bytes that known bounds may take in all.
+const BOUNDS: usize = 512 << 20;
+
+/// Points, their centroids and what is known of both.
+pub(super) struct Rounds<'a> {
+    device: &'a Device,
+    points: &'a Points<'a>,
+    pub labels: Vec<u32>,
+    clusters: usize,
+    coding: Option<(&'a Coder, Vec<QueryCodes>)>,
+    /// Of each chunk, as engines take them; none where none are kept.
+    bounds: Vec<Vec<f32>>,
+    /// The centroids that the bounds are about.
+    last: Vec<f32>,
+}
+
+/// What a round found.
+pub(super) struct Round {
+    pub inertia: f64,
+    pub changed: usize,
+}
+
+impl<'a> Rounds<'a> {
+    /// Nothing is known yet. A centroid must keep its place from round to round.
+    pub fn new(
+        device: &'a Device,
+        points: &'a Points<'a>,
+        clusters: usize,
+        coder: Option<&'a Coder>,
+    ) -> Result<Rounds<'a>, EngineError> {
+        let coding = coder.map(|coder| Ok::<_, EngineError>((coder, points.encode(device, coder)?))).transpose()?;
+        let labels = vec![u32::MAX; points.len()];
+        let (n, chunk, blocks) = (points.len(), points.chunk(), clusters.div_ceil(BLOCK));
+        let mut bounds = Vec::new();
+        if coding.is_some() && n.saturating_mul(blocks).saturating_mul(4) <= BOUNDS {
+            let unknown = |start: usize| vec![f32::NEG_INFINITY; chunk.min(n - start) * blocks];
+            bounds = (0..n).step_by(chunk).map(unknown).collect();
+        }
+        Ok(Rounds { device, points, labels, clusters, coding, bounds, last: Vec::new() })
+    }
+
+    /// Assigns all points to the centroids and moves their rows to the sums of their new clusters.
+    pub fn assign(&mut self, centroids: &[f32], sums: &mut Sums) -> Result<Round, EngineError> {
+        let (dim, chunk) = (self.points.dim(), self.points.chunk());
+        let norms: Vec<f32> = centroids.chunks_exact(dim).map(length).collect();
+        let mut codes = Codes::default();
+        if let Some((coder, _)) = &self.coding {
+            coder.encode(&*self.device.host, &RowsView::F32(view(centroids, dim)?), &norms, &mut codes)?;
+        }
+        self.lower_bounds(centroids);
+        let (tag, code_tag) = (Tag::new(), Tag::new());
+        let mut round = Round { inertia: 0.0, changed: 0 };
+        for i in 0..self.points.len().div_ceil(chunk) {
+            let (start, end) = (i * chunk, self.points.len().min((i + 1) * chunk));
+            let rows = self.points.floats(start, end);
+            let coded = self.coding.as_ref().map(|(_, q)| Coded { codes: &codes, tag: &code_tag, queries: &q[i] });
+            let base = Base { rows: view(centroids, dim)?.into(), norms: Some(&norms), tag: Some(&tag), codes: coded };
+            let bounds = self.bounds.get(i).map_or(&[][..], |b| b);
+            let known = Known { positions: &self.labels[start..end], bounds };
+            let found = self.run(base, &rows, (start, end), known)?;
+            let labels = &mut self.labels[start..end];
+            sums.change(&rows, labels, &found.positions);
+            round.changed += labels.iter().zip(&found.positions).filter(|(old, new)| old != new).count();
+            round.inertia += found.keys.iter().map(|&key| f64::from(key)).sum::<f64>();
+            labels.copy_from_slice(&found.positions);
+            if let Some(bounds) = self.bounds.get_mut(i) {
+                *bounds = found.bound;
+            }
+        }
+        Ok(round)
+    }
+
+    fn run(
+        &self,
+        base: Base<'_>,
+        rows: &[f32],
+        (start, end): (usize, usize),
+        known: Known<'_>,
+    ) -> Result<Candidates, EngineError> {
+        let (dim, clusters) = (self.points.dim(), self.clusters);
+        let problem = Problem { metric: Metric::L2, dtype: DType::F32, dim, rows: clusters, queries: end - start };
+        let task = Task {
+            plan: &Plan::one(problem, Step::Assign),
+            base,
+            queries: view(rows, dim)?.into(),
+            query_norms: &self.points.norms[start..end],
+            mask: None,
+            input: Input::Known(known),
+        };
+        match self.device.engine.run(&task, &mut SearchStats::default())? {
+            Output::Candidates(found)
+                if found.positions.len() == end - start && found.positions.iter().all(|&p| (p as usize) < clusters) =>
+            {
+                Ok(found)
+            }
+            _ => Err(EngineError::Mismatch("points were not assigned".to_owned())),
+        }
+    }
+
+    /// Lowers the bounds by how far each block of centroids has moved since they were made.
+    fn lower_bounds(&mut self, centroids: &[f32]) {
+        if self.bounds.is_empty() {
+            return;
+        }
+        let dim = self.points.dim();
+        let moved = |(a, b): (&[f32], &[f32])| {
+            let squares = a.iter().zip(b).map(|(x, y)| (f64::from(*x) - f64::from(*y)).powi(2));
+            squares.sum::<f64>().sqrt()
+        };
+        let drift: Vec<f64> = self.last.chunks_exact(dim).zip(centroids.chunks_exact(dim)).map(moved).collect();
+        let drift: Vec<f32> = drift
+            .chunks(BLOCK)
+            .map(|block| (block.iter().fold(0.0f64, |a, &b| a.max(b)) * (1.0 + 1e-6)) as f32)
+            .collect();
+        if !drift.is_empty() {
+            use rayon::prelude::*;
+            let slack = slack(dim);
+            self.bounds.par_iter_mut().for_each(|bounds| {
+                for group in bounds.chunks_mut(POINTS * drift.len()) {
+                    let points = group.len() / drift.len();
+                    for (bounds, &drift) in group.chunks_exact_mut(points).zip(&drift) {
+                        bounds.iter_mut().for_each(|bound| *bound = lowered(*bound, drift, slack));
+                    }
+                }
+            });
+        }
+        self.last = centroids.to_vec();
+    }
+}
+
+/// What a direct l2 key and the arithmetic of [`lowered`] may err, relative to the key (`docs/numerics.md`).
+fn slack(dim: usize) -> f32 {
+    (dim as f32 + 64.0) * f32::powi(2.0, -24)
+}
+
+/// What direct keys are at least when their rows have moved by at most `drift`, if they were at least `bound` before.
+#[inline(always)]
+fn lowered(bound: f32, drift: f32, slack: f32) -> f32 {
+    // The square root of a bound below 0 is no number, and max takes the other then.
+    let distance = (bound.sqrt() * (1.0 - slack) - drift * (1.0 + slack)).max(0.0);
+    distance * distance * (1.0 - slack)
+}

@@ -1,0 +1,71 @@
+//! `assign`: the nearest row of each query, in one launch a block and shard.
+
+use super::{Block, Job, ROW_STEP, block_queries};
+use crate::engine::{Candidates, EngineError};
+use crate::gpu::selftest::Case;
+use crate::gpu::submit::Bind;
+use crate::kernels::assign;
+
+/// The row with the smallest (key, position) for each query.
+pub(super) fn run(job: &mut Job<'_>) -> Result<Candidates, EngineError> {
+    let p = job.task.plan.problem;
+    if !assign::assigns(p.metric, p.dtype) {
+        return Err(EngineError::Mismatch(format!("points are not assigned by {} to {} rows", p.metric, p.dtype)));
+    }
+    let mut out = Candidates::places(p.queries, 1)?;
+    let each = job.query_bytes() + 16;
+    let count = block_queries(job.queries_at_a_time(), job.scratch, |q| q as u64 * each);
+    let mut first = 0;
+    while first < p.queries {
+        let queries = count.min(p.queries - first);
+        job.ensure(Case::Assign { queries })?;
+        let block = job.block(first, queries)?;
+        let sources = nearest(job, &block)?;
+        job.count_pass(queries);
+        let mut read = job.rec.read(&sources)?.into_iter();
+        if let (Some(mut keys), Some(positions)) = (read.next(), read.next()) {
+            job.spoil("assign", &mut keys);
+            out.keys[first..first + queries].copy_from_slice(bytemuck::cast_slice(&keys));
+            out.positions[first..first + queries].copy_from_slice(&positions);
+        }
+        first += queries;
+    }
+    Ok(out)
+}
+
+/// Keys and positions of a block.
+fn nearest(job: &mut Job<'_>, block: &Block) -> Result<[Bind; 2], EngineError> {
+    let work = job.row_work(block.count as usize);
+    let bytes = u64::from(block.count) * 4;
+    let (keys, positions) = (job.rec.scratch(bytes)?, job.rec.scratch(bytes)?);
+    let out = [Bind::first(&keys, bytes), Bind::first(&positions, bytes)];
+    let mut first = true;
+    job.visit(|job, shard| {
+        let mut row = 0;
+        while row < shard.rows {
+            let caps = job.caps("assign");
+            let mut args = assign::Args {
+                metric: job.metric(),
+                dim: job.dim(),
+                row_begin: row as u32,
+                row_end: shard.rows as u32,
+                q_begin: 0,
+                q_end: block.count,
+                position_base: shard.first as u32,
+                mask: block.mask.as_ref().map(|m| m.1),
+                mask_row_base: shard.first as u32,
+                first,
+            };
+            let pipeline = job.pipeline(&assign::record(&args, &caps))?;
+            let fit = job.rec.fit(&pipeline, work, ROW_STEP)? / ROW_STEP * ROW_STEP;
+            let rows = fit.min(shard.rows - row);
+            args.row_end = (row + rows) as u32;
+            let mut binds = job.inputs(shard, block, true);
+            binds.extend(out.iter().cloned());
+            job.rec.launch("assign", &pipeline, assign::record(&args, &caps), binds, work * rows as f64);
+            (row, first) = (row + rows, false);
+        }
+        Ok(())
+    })?;
+    Ok(out)
+}

@@ -1,0 +1,475 @@
+//! Training an `Ivf`, and changing what is in it.
+
+use rayon::prelude::*;
+
+use super::super::roster::Roster;
+use super::super::rowbuf::{RowBuf, queries_f32};
+use super::super::store::{Store, lengths};
+use super::super::{CodecSpec, IndexSpec, RefineSpec, TransformSpec};
+use super::{Ivf, Kept, Settings, UNSORTED, inner};
+use crate::cluster::{KMeans, Lengthy, assign};
+use crate::codec::transform::Transform;
+use crate::codec::{self, Codec};
+use crate::engine::{Device, Engine, EngineError, Input, Tag, Task};
+use crate::error::BuildError;
+use crate::index::search::candidates;
+use crate::kernels::lists::{Encoded, Lists};
+use crate::plan::{Plan, Problem};
+use crate::stats::SearchStats;
+use crate::types::{Bitmap, DType, MatrixView, Metric, RowsView};
+
+/// Rows that are transformed, sorted into lists and coded at a time.
+const CHUNK: usize = 1 << 15;
+
+/// Rows that a codec learns from at most.
+const CODEC_ROWS: usize = 1 << 16;
+
+/// Rows a list that k-means learns from at most.
+const ROWS_PER_LIST: usize = 256;
+
+/// How an index is trained.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TrainOptions {
+    /// Rows to learn from, drawn at random; a number that suits the spec when absent.
+    pub rows: Option<usize>,
+    /// What chance begins with: the same seed gives the same index on the same engine.
+    pub seed: u64,
+}
+
+impl TrainOptions {
+    /// Learns from so many rows.
+    pub fn rows(mut self, rows: usize) -> TrainOptions {
+        self.rows = Some(rows);
+        self
+    }
+
+    /// Begins with this seed.
+    pub fn seed(mut self, seed: u64) -> TrainOptions {
+        self.seed = seed;
+        self
+    }
+}
+
+impl Ivf {
+    /// Learns transforms, centroids and codes from rows (`[n, dim]`); the index is empty then, and takes these rows or
+    /// others of their kind by [`Ivf::add`]. Rows kept for ranking (`RFlat`) are stored in the element type given here.
+    ///
+    /// # Errors
+    /// [`BuildError`]: a spec that does not fit metric, dimension or rows, named by its part; too few rows; NaN or
+    /// infinity (row named).
+    pub fn train<'a>(
+        device: &Device,
+        spec: &IndexSpec,
+        metric: Metric,
+        rows: impl Into<RowsView<'a>>,
+        options: &TrainOptions,
+    ) -> Result<Ivf, BuildError> {
+        let rows = rows.into();
+        let dim = rows.dim();
+        spec.check(dim, metric, Some(rows.rows()))?;
+        if (rows.dtype() == DType::Bits) != spec.binary {
+            let wanted = if spec.binary { DType::Bits } else { DType::F32 };
+            return Err(BuildError::DType { wanted, found: rows.dtype() });
+        }
+        let sample = Sample::of(&rows, spec, options)?;
+        let learnt = if spec.binary {
+            Learnt::bits(device, spec, metric, &sample, options.seed)?
+        } else {
+            Learnt::floats(device, spec, metric, &sample, options.seed)?
+        };
+        let stored = match spec.refine {
+            Some(RefineSpec::F16) => DType::F16,
+            _ => rows.dtype(),
+        };
+        let kept = match spec.refine {
+            None => Kept::Ids(Roster::default()),
+            Some(RefineSpec::Flat | RefineSpec::F16) => Kept::Rows(Box::new(Store::new(metric, stored, dim)?)),
+            Some(RefineSpec::Scalar8) => {
+                let codec = sample.codec(metric, options.seed)?;
+                let lists = Lists::new(codec.form(), codec.parts(), 1);
+                Kept::Codes(Roster::default(), lists, codec)
+            }
+        };
+        let Learnt { transform, coarse, codec, warnings } = learnt;
+        let count = coarse.as_ref().map_or(0, Store::slots);
+        Ok(Ivf {
+            device: device.clone(),
+            spec: spec.clone(),
+            metric,
+            dim,
+            transform,
+            lists: Lists::new(codec.form(), codec.parts(), count),
+            tag: Tag::new(),
+            coarse,
+            codec,
+            kept,
+            warnings,
+            settings: Settings { probes: (count / 32).clamp(1, 64), refine: None },
+        })
+    }
+
+    /// Appends rows (`[n, dim]`). Their ids are numbers never used before, starting at 0. Gives the ids.
+    ///
+    /// # Errors
+    /// [`BuildError`]: another dimension or type, NaN or infinity (row named). The index is then as it was.
+    pub fn add<'a>(&mut self, rows: impl Into<RowsView<'a>>) -> Result<Vec<u64>, BuildError> {
+        self.append(&rows.into(), None)
+    }
+
+    /// Appends rows under the caller's ids.
+    ///
+    /// # Errors
+    /// As [`Ivf::add`], and when an id is taken, repeated or `u64::MAX`, or their number is not that of the rows.
+    pub fn add_with_ids<'a>(&mut self, rows: impl Into<RowsView<'a>>, ids: &[u64]) -> Result<(), BuildError> {
+        self.append(&rows.into(), Some(ids)).map(drop)
+    }
+
+    /// Replaces the row with this id.
+    ///
+    /// # Errors
+    /// [`BuildError::UnknownId`], and as [`Ivf::add`]; the index is then as it was.
+    pub fn update<'a>(&mut self, id: u64, row: impl Into<RowsView<'a>>) -> Result<(), BuildError> {
+        let row = row.into();
+        if self.kept.roster().position(id).is_none() {
+            return Err(BuildError::UnknownId { id });
+        }
+        if row.rows() != 1 {
+            return Err(BuildError::IdCount { rows: row.rows(), ids: 1 });
+        }
+        self.check(&row)?;
+        let coded = self.encode(&row)?;
+        self.remove(&[id]);
+        self.take(&row, Some(&[id]), coded).map(drop)
+    }
+
+    /// Removes the rows with these ids; gives how many of them were there. No search finds them any more; their memory is
+    /// given back when a fifth of all rows is gone.
+    pub fn remove(&mut self, ids: &[u64]) -> usize {
+        let (removed, closed) = match &mut self.kept {
+            Kept::Rows(store) => store.remove(ids),
+            Kept::Ids(roster) | Kept::Codes(roster, ..) => (roster.remove(ids), roster.close_holes()),
+        };
+        if let Some(live) = closed {
+            let moved = moved(&live);
+            let keep = |p: u32| moved[p as usize];
+            self.lists.retain(keep);
+            if let Kept::Codes(_, lists, _) = &mut self.kept {
+                lists.retain(keep);
+            }
+            self.tag.bump();
+        }
+        removed
+    }
+
+    /// Whether rows can be taken: type, dimension, finite.
+    fn check(&self, rows: &RowsView<'_>) -> Result<(), BuildError> {
+        let wanted = self.dtype();
+        if (rows.dtype() == DType::Bits) != (wanted == DType::Bits) {
+            return Err(BuildError::DType { wanted, found: rows.dtype() });
+        }
+        if rows.dim() != self.dim {
+            return Err(BuildError::Dim { wanted: self.dim, found: rows.dim() });
+        }
+        finite(rows).map(drop)
+    }
+
+    fn append(&mut self, rows: &RowsView<'_>, ids: Option<&[u64]>) -> Result<Vec<u64>, BuildError> {
+        self.check(rows)?;
+        // Whatever can fail comes first, so that nothing is half done.
+        self.kept.roster().fresh(rows.rows(), ids)?;
+        let coded = self.encode(rows)?;
+        self.take(rows, ids, coded)
+    }
+
+    /// Takes rows that are coded already.
+    fn take(&mut self, rows: &RowsView<'_>, ids: Option<&[u64]>, coded: Coded) -> Result<Vec<u64>, BuildError> {
+        let first = self.kept.roster().slots();
+        let fresh = match &mut self.kept {
+            Kept::Rows(store) => store.add(rows, ids)?,
+            Kept::Ids(roster) | Kept::Codes(roster, ..) => {
+                let fresh = roster.fresh(rows.rows(), ids)?;
+                roster.append(&fresh, ids.is_some());
+                fresh
+            }
+        };
+        if self.coarse.is_none() {
+            self.lists.grow((first + rows.rows()).div_ceil(UNSORTED));
+        }
+        let mut at = first;
+        for (encoded, lists) in coded.parts {
+            self.lists.append(&encoded, &lists, at as u32);
+            at += lists.len();
+        }
+        if let Kept::Codes(_, lists, _) = &mut self.kept {
+            let mut at = first;
+            for encoded in coded.better {
+                let rows = encoded.codes.len() / lists.code_bytes().max(1);
+                lists.append(&encoded, &vec![0; rows], at as u32);
+                at += rows;
+            }
+        }
+        self.tag.bump();
+        Ok(fresh)
+    }
+
+    /// The codes of rows and the lists they belong to.
+    fn encode(&self, rows: &RowsView<'_>) -> Result<Coded, BuildError> {
+        let mut coded = Coded::default();
+        let first = self.kept.roster().slots();
+        for start in (0..rows.rows()).step_by(CHUNK) {
+            let some = rows.slice(start, rows.rows().min(start + CHUNK));
+            let at = first + start;
+            coded.parts.push(if self.spec.binary {
+                self.encode_bits(&some, at)?
+            } else {
+                self.encode_floats(&some, at)?
+            });
+            if let Kept::Codes(_, _, codec) = &self.kept {
+                let floats = prepared_rows(self.metric, &some);
+                let zero = vec![0.0; self.dim];
+                let view = matrix(&floats, self.dim)?;
+                coded.better.push(codec.encode(self.inner(), view, &vec![0; some.rows()], &zero));
+            }
+        }
+        Ok(coded)
+    }
+
+    fn encode_floats(&self, rows: &RowsView<'_>, first: usize) -> Result<(Encoded, Vec<u32>), BuildError> {
+        let projected = self.transform.apply(rows);
+        let dim = self.codec.dim();
+        let view = matrix(&projected.rows, dim)?;
+        let inner = self.inner();
+        let (mut encoded, lists) = match &self.coarse {
+            Some(coarse) => {
+                let centroids = queries_f32(&coarse.view());
+                let lists = nearest(&self.device, view, coarse)?;
+                (self.codec.encode(inner, view, &lists, &centroids), lists)
+            }
+            None => {
+                let encoded = self.codec.encode(inner, view, &vec![0; view.rows()], &vec![0.0; dim]);
+                (encoded, unsorted(first, view.rows()))
+            }
+        };
+        if inner == Metric::L2 && !encoded.add.is_empty() {
+            // What a projection drops of a row is length that the distance still has.
+            for (add, lost) in encoded.add.iter_mut().zip(&projected.lost) {
+                *add += lost;
+            }
+            if self.metric == Metric::Cosine {
+                // A row without direction: cosine 0 to every query, as if its distance were 2.
+                let norms = finite(rows)?;
+                let add = encoded.add.iter_mut().zip(norms).filter(|(_, norm)| *norm == 0.0);
+                add.for_each(|(add, _)| *add += 1.0);
+            }
+        }
+        Ok((encoded, lists))
+    }
+
+    fn encode_bits(&self, rows: &RowsView<'_>, first: usize) -> Result<(Encoded, Vec<u32>), BuildError> {
+        let codes = (0..rows.rows()).flat_map(|r| rows.row_bytes(r)).copied().collect();
+        let lists = match &self.coarse {
+            Some(coarse) => nearest_bits(&*self.device.engine, coarse, rows)?,
+            None => unsorted(first, rows.rows()),
+        };
+        Ok((Encoded { codes, ..Default::default() }, lists))
+    }
+}
+
+/// Codes of rows, chunk by chunk.
+#[derive(Default)]
+struct Coded {
+    parts: Vec<(Encoded, Vec<u32>)>,
+    /// For ranking, where there are such.
+    better: Vec<Encoded>,
+}
+
+/// The lists of rows from a position on, where rows are not sorted.
+fn unsorted(first: usize, rows: usize) -> Vec<u32> {
+    (first..first + rows).map(|p| (p / UNSORTED) as u32).collect()
+}
+
+/// Where the rows that were there lie after the holes are closed.
+pub(super) fn moved(live: &Bitmap) -> Vec<Option<u32>> {
+    let mut next = 0;
+    (0..live.len())
+        .map(|p| {
+            live.get(p).then(|| {
+                next += 1;
+                next - 1
+            })
+        })
+        .collect()
+}
+
+/// The lengths of rows that are all finite.
+fn finite(rows: &RowsView<'_>) -> Result<Vec<f32>, BuildError> {
+    lengths(rows).map_err(|(row, component, value)| BuildError::NotFinite { row, component, value, dtype: DType::F32 })
+}
+
+fn matrix(data: &[f32], dim: usize) -> Result<MatrixView<'_, f32>, BuildError> {
+    Ok(MatrixView::new(data, dim)?)
+}
+
+/// Rows as f32, for cosine of length 1.
+fn prepared_rows(metric: Metric, rows: &RowsView<'_>) -> Vec<f32> {
+    let mut floats = queries_f32(rows);
+    if metric == Metric::Cosine {
+        floats.par_chunks_exact_mut(rows.dim()).for_each(|row| {
+            let length = row.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt();
+            if length > 0.0 {
+                row.iter_mut().for_each(|x| *x = (f64::from(*x) / length) as f32);
+            }
+        });
+    }
+    floats
+}
+
+/// The nearest centroid of each row.
+fn nearest(device: &Device, rows: MatrixView<'_, f32>, coarse: &Store) -> Result<Vec<u32>, BuildError> {
+    let norms = finite(&RowsView::F32(rows))?;
+    let RowsView::F32(centroids) = coarse.view() else { return Ok(Vec::new()) };
+    let centroids = Lengthy { rows: centroids, norms: coarse.norms() };
+    Ok(assign(device, Metric::L2, Lengthy { rows, norms: &norms }, centroids)?.positions)
+}
+
+fn nearest_bits(engine: &dyn Engine, coarse: &Store, rows: &RowsView<'_>) -> Result<Vec<u32>, EngineError> {
+    let problem = Problem {
+        metric: coarse.metric(),
+        dtype: DType::Bits,
+        dim: rows.dim(),
+        rows: coarse.slots(),
+        queries: rows.rows(),
+    };
+    let plan = Plan::search(problem, 1, crate::plan::Screen::None);
+    let norms = vec![0.0; rows.rows()];
+    let task =
+        Task { plan: &plan, base: coarse.base(), queries: *rows, query_norms: &norms, mask: None, input: Input::None };
+    Ok(candidates(engine.run(&task, &mut SearchStats::default())?)?.positions)
+}
+
+/// Rows to learn from.
+struct Sample {
+    rows: RowBuf,
+}
+
+impl Sample {
+    fn of(rows: &RowsView<'_>, spec: &IndexSpec, options: &TrainOptions) -> Result<Sample, BuildError> {
+        let suits = CODEC_ROWS.max(spec.lists.unwrap_or(0).saturating_mul(ROWS_PER_LIST));
+        let wanted = options.rows.unwrap_or(suits).clamp(1, rows.rows().max(1));
+        let mut picked = RowBuf::new(rows.dtype(), rows.dim());
+        if wanted >= rows.rows() {
+            picked.extend(rows);
+        } else {
+            // One row of each stretch of equal length, so that no row is drawn twice.
+            let mut state = options.seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            for i in 0..wanted {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                let (start, end) = (i * rows.rows() / wanted, (i + 1) * rows.rows() / wanted);
+                let row = start + (state >> 33) as usize % (end - start).max(1);
+                picked.extend(&rows.slice(row, row + 1));
+            }
+        }
+        let norms = finite(rows)?;
+        if let Some(row) = norms.iter().position(|n| n.is_infinite()) {
+            return Err(BuildError::TooLong { row });
+        }
+        Ok(Sample { rows: picked })
+    }
+
+    fn view(&self) -> RowsView<'_> {
+        self.rows.view()
+    }
+
+    /// The 8-bit codec of rows as they are given.
+    fn codec(&self, metric: Metric, seed: u64) -> Result<Box<dyn Codec>, BuildError> {
+        let view = self.view();
+        let some = view.slice(0, view.rows().min(CODEC_ROWS));
+        let floats = prepared_rows(metric, &some);
+        let spec = CodecSpec::Scalar { bits: 8 };
+        Ok(codec::train(spec, inner(metric), matrix(&floats, view.dim())?, seed, &mut Vec::new())?)
+    }
+}
+
+/// What is learnt from rows.
+struct Learnt {
+    transform: Transform,
+    coarse: Option<Store>,
+    codec: Box<dyn Codec>,
+    /// What the caller should be told.
+    warnings: Vec<String>,
+}
+
+impl Learnt {
+    fn floats(
+        device: &Device,
+        spec: &IndexSpec,
+        metric: Metric,
+        sample: &Sample,
+        seed: u64,
+    ) -> Result<Learnt, BuildError> {
+        let (rows, mut warnings) = (sample.view(), Vec::new());
+        let mut stages = spec.transforms.clone();
+        if metric == Metric::Cosine {
+            stages.insert(0, TransformSpec::Normalize);
+        }
+        if matches!(spec.codec, CodecSpec::RaBitQ { .. }) {
+            stages.push(TransformSpec::Rotation { dim: None });
+        }
+        let learnt_from = queries_f32(&rows);
+        let learnt_from = matrix(&learnt_from, rows.dim())?;
+        let transform = Transform::train(&stages, inner(metric), learnt_from, seed, &mut warnings)?;
+        let projected = transform.apply(&rows);
+        let dim = transform.output_dim();
+        let view = matrix(&projected.rows, dim)?;
+        let some = view.slice(0, view.rows().min(CODEC_ROWS));
+        let Some(lists) = spec.lists else {
+            let codec = codec::train(spec.codec, inner(metric), some, seed, &mut warnings)?;
+            return Ok(Learnt { transform, coarse: None, codec, warnings });
+        };
+        let mut kmeans = KMeans::new(lists);
+        (kmeans.seed, kmeans.iterations, kmeans.sample) = (seed, 10, Some(ROWS_PER_LIST));
+        let found = kmeans.train(device, RowsView::F32(view))?;
+        let mut coarse = Store::new(inner(metric), DType::F32, dim)?;
+        coarse.add(&RowsView::F32(matrix(&found.centroids, dim)?), None)?;
+        let nearest = nearest(device, some, &coarse)?;
+        let mut residuals = Vec::with_capacity(some.rows() * dim);
+        for (r, &list) in nearest.iter().enumerate() {
+            let centroid = &found.centroids[list as usize * dim..(list as usize + 1) * dim];
+            residuals.extend(some.row(r).iter().zip(centroid).map(|(x, c)| x - c));
+        }
+        let codec = codec::train(spec.codec, inner(metric), matrix(&residuals, dim)?, seed, &mut warnings)?;
+        Ok(Learnt { transform, coarse: Some(coarse), codec, warnings })
+    }
+
+    /// Centroids of packed bits: those of the bits as -1 and 1, of which the signs are kept.
+    fn bits(
+        device: &Device,
+        spec: &IndexSpec,
+        metric: Metric,
+        sample: &Sample,
+        seed: u64,
+    ) -> Result<Learnt, BuildError> {
+        let rows = sample.view();
+        let dim = rows.dim();
+        let transform = Transform::train(&[], metric, matrix(&[], dim)?, seed, &mut Vec::new())?;
+        let codec = codec::bits(dim);
+        let Some(lists) = spec.lists else {
+            return Ok(Learnt { transform, coarse: None, codec, warnings: Vec::new() });
+        };
+        let mut signs = queries_f32(&rows);
+        signs.iter_mut().for_each(|x| *x = 2.0 * *x - 1.0);
+        let mut kmeans = KMeans::new(lists);
+        (kmeans.seed, kmeans.iterations) = (seed, 10);
+        let found = kmeans.train(device, RowsView::F32(matrix(&signs, dim)?))?;
+        let packed: Vec<u8> = found
+            .centroids
+            .chunks_exact(8)
+            .map(|eight| eight.iter().enumerate().fold(0, |byte, (i, &x)| byte | u8::from(x > 0.0) << i))
+            .collect();
+        let centroids = MatrixView::new(&packed, dim / 8)?;
+        let mut coarse = Store::new(metric, DType::Bits, dim)?;
+        coarse.add(&RowsView::Bits(centroids), None)?;
+        Ok(Learnt { transform, coarse: Some(coarse), codec, warnings: Vec::new() })
+    }
+}

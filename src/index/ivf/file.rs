@@ -1,0 +1,242 @@
+//! `Ivf` in `.nf` files: `meta` as for a Flat, `transform` and `codec` as they write themselves, `centroids`, and the
+//! lists one after the other: `list_rows` (u32 each), `list_words`, `list_positions`, `list_add`, `list_scale`,
+//! `list_error`. Rows for ranking are `rows`, or codes in a list of their own (`better_...`, `better_codec`).
+
+use std::path::Path;
+
+use super::super::file::{ids, saved_rows};
+use super::super::roster::Roster;
+use super::super::rowbuf::{RowBuf, Rows};
+use super::super::store::Store;
+use super::super::{FileInfo, Index, OpenError, RefineSpec};
+use super::build::moved;
+use super::{Ivf, Kept, Settings, inner};
+use crate::codec::transform::Transform;
+use crate::codec::{self, Codec};
+use crate::engine::{Device, Tag};
+use crate::format::{NfFile, NfWriter, SaveError};
+use crate::index::CodecSpec;
+use crate::kernels::lists::{BLOCK, List, Lists};
+use crate::types::{Bitmap, DType, Metric};
+
+impl Ivf {
+    /// Writes the index to `path`, which is replaced at once or not at all. Nothing in the file belongs to a device.
+    ///
+    /// # Errors
+    /// [`SaveError`]; what was at the path before stays.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<(), SaveError> {
+        let roster = self.kept.roster();
+        let mut file = NfWriter::create(path)?;
+        let mut meta = format!(
+            "index {}\nmetric {}\ndtype {}\ndim {}\nrows {}\nnext_id {}\nprobes {}\n",
+            self.spec,
+            self.metric,
+            self.dtype(),
+            self.dim,
+            self.len(),
+            roster.next_id(),
+            self.settings.probes
+        );
+        if let Some(refine) = self.settings.refine {
+            meta += &format!("refine {refine}\n");
+        }
+        file.section("meta", [meta])?;
+        file.section("transform", [self.transform.write()])?;
+        file.section("codec", [self.codec.write()])?;
+        if let Some(coarse) = &self.coarse {
+            let view = coarse.view();
+            file.section("centroids", (0..view.rows()).map(|r| view.row_bytes(r)))?;
+        }
+        write_lists(&mut file, "list", &self.lists, roster.live())?;
+        match &self.kept {
+            Kept::Ids(_) => {}
+            Kept::Rows(store) => saved_rows(&mut file, &store.view(), &roster.live_runs())?,
+            Kept::Codes(_, lists, codec) => {
+                file.section("better_codec", [codec.write()])?;
+                write_lists(&mut file, "better", lists, roster.live())?;
+            }
+        }
+        if let Some(ids) = roster.live_ids() {
+            file.section("ids", [bytemuck::cast_slice::<u64, u8>(&ids)])?;
+        }
+        file.finish()
+    }
+
+    /// Opens an index file: verifies every byte. Rows for ranking are mapped, not copied.
+    ///
+    /// # Errors
+    /// [`OpenError`] naming the file and what is wrong with it.
+    pub fn load(device: &Device, path: impl AsRef<Path>) -> Result<Ivf, OpenError> {
+        let file = NfFile::open(path)?;
+        let info = FileInfo::read(&file)?;
+        let problem = |problem: String| OpenError::Meta { path: file.path().to_owned(), problem };
+        let rows_problem = |source| OpenError::Rows { path: file.path().to_owned(), source };
+        let FileInfo { spec, metric, dtype, dim, rows, next_id, .. } = info;
+        if spec.is_flat() {
+            return Err(problem(format!("its index is `{spec}`, which has no lists")));
+        }
+        spec.check(dim, metric, None).map_err(|e| problem(e.to_string()))?;
+        let transform =
+            Transform::read(file.section("transform")?).map_err(|e| problem(format!("`transform`: {e}")))?;
+        let coded = transform.output_dim();
+        if transform.input_dim() != dim {
+            return Err(problem(format!("`transform` takes {} components, rows have {dim}", transform.input_dim())));
+        }
+        let read = |name: &str, spec: CodecSpec, dim: usize| -> Result<Box<dyn Codec>, OpenError> {
+            codec::read(spec, dim, file.section(name)?).map_err(|e| problem(format!("`{name}`: {e}")))
+        };
+        let codec = if spec.binary { codec::bits(dim) } else { read("codec", spec.codec, coded)? };
+        let coarse = match spec.lists {
+            None => None,
+            Some(lists) => {
+                let dtype = if spec.binary { DType::Bits } else { DType::F32 };
+                let centroids = file.matrix("centroids", dtype, lists, coded)?;
+                let mut owned = RowBuf::new(dtype, coded);
+                owned.extend(&centroids.view());
+                Some(Store::over(inner(metric), Rows::Owned(owned), None, 0).map_err(rows_problem)?)
+            }
+        };
+        let mut lists = Lists::new(codec.form(), codec.parts(), 0);
+        lists.lists = read_lists(&file, "list", &*codec, rows, wanted(&*codec, metric))?;
+        lists.number();
+        if spec.lists.is_some_and(|wanted| wanted != lists.lists.len()) {
+            return Err(problem(format!("`list_rows` has {} lists for `{spec}`", lists.lists.len())));
+        }
+        let ids = info.has_ids.then(|| ids(&file, rows)).transpose()?;
+        let kept = match spec.refine {
+            Some(RefineSpec::Flat | RefineSpec::F16) => {
+                let matrix = file.matrix("rows", dtype, rows, dim)?;
+                let store = Store::over(metric, Rows::Mapped(matrix), ids, next_id).map_err(rows_problem)?;
+                Kept::Rows(Box::new(store))
+            }
+            refine => {
+                let roster = Roster::of(rows, ids.as_deref(), next_id).map_err(rows_problem)?;
+                match refine {
+                    None => Kept::Ids(roster),
+                    Some(_) => {
+                        let better = read("better_codec", CodecSpec::Scalar { bits: 8 }, dim)?;
+                        let mut one = Lists::new(better.form(), better.parts(), 0);
+                        one.lists = read_lists(&file, "better", &*better, rows, wanted(&*better, metric))?;
+                        one.number();
+                        let rising = one.lists.iter().flat_map(|l| &l.positions).enumerate();
+                        if one.lists.len() != 1 || rising.into_iter().any(|(i, &p)| p as usize != i) {
+                            return Err(problem("`better_positions` are not those of all rows in order".to_owned()));
+                        }
+                        Kept::Codes(roster, one, better)
+                    }
+                }
+            }
+        };
+        let most = coarse.as_ref().map_or(1, Store::slots).max(1);
+        let settings = Settings {
+            probes: FileInfo::number(&file, "probes")?.clamp(1, most),
+            refine: FileInfo::number(&file, "refine").ok().map(|r| r.max(1)),
+        };
+        Ok(Ivf {
+            device: device.clone(),
+            spec,
+            metric,
+            dim,
+            transform,
+            coarse,
+            codec,
+            lists,
+            tag: Tag::new(),
+            kept,
+            warnings: Vec::new(),
+            settings,
+        })
+    }
+}
+
+/// Which numbers rows have beside codes: `add`, `scale`, `error`, as a row without rows says.
+fn wanted(codec: &dyn Codec, metric: Metric) -> [bool; 3] {
+    let zero = vec![0.0; codec.dim()];
+    match crate::types::MatrixView::new(&zero, codec.dim()) {
+        Ok(view) if !codec.form().is_exact() => {
+            let one = codec.encode(inner(metric), view, &[0], &zero);
+            [&one.add, &one.scale, &one.error].map(|numbers| !numbers.is_empty())
+        }
+        _ => [false; 3],
+    }
+}
+
+/// The sections of lists; rows that are gone are left out, and the positions are those afterwards.
+fn write_lists(file: &mut NfWriter, name: &str, lists: &Lists, live: Option<&Bitmap>) -> Result<(), SaveError> {
+    let packed = live.map(|live| {
+        let (mut packed, moved) = (lists.clone(), moved(live));
+        packed.retain(|p| moved[p as usize]);
+        packed
+    });
+    let lists = &packed.as_ref().unwrap_or(lists).lists;
+    let rows: Vec<u32> = lists.iter().map(|l| l.len() as u32).collect();
+    file.section(&format!("{name}_rows"), [bytemuck::cast_slice::<u32, u8>(&rows)])?;
+    file.section(&format!("{name}_words"), lists.iter().map(|l| bytemuck::cast_slice::<u32, u8>(&l.words)))?;
+    file.section(&format!("{name}_positions"), lists.iter().map(|l| bytemuck::cast_slice::<u32, u8>(&l.positions)))?;
+    file.section(&format!("{name}_add"), lists.iter().map(|l| bytemuck::cast_slice::<f32, u8>(&l.add)))?;
+    file.section(&format!("{name}_scale"), lists.iter().map(|l| bytemuck::cast_slice::<f32, u8>(&l.scale)))?;
+    file.section(&format!("{name}_error"), lists.iter().map(|l| bytemuck::cast_slice::<f32, u8>(&l.error)))
+}
+
+/// Lists of which every length and number is checked; each of `rows` rows must be in one of them.
+fn read_lists(
+    file: &NfFile,
+    name: &str,
+    codec: &dyn Codec,
+    rows: usize,
+    numbers: [bool; 3],
+) -> Result<Vec<List>, OpenError> {
+    let problem = |problem: String| OpenError::Meta { path: file.path().to_owned(), problem };
+    let words = |part: &str| -> Result<Vec<u32>, OpenError> {
+        let bytes = file.section(&format!("{name}_{part}"))?;
+        match bytes.len() % 4 {
+            0 => Ok(bytes.chunks_exact(4).map(bytemuck::pod_read_unaligned).collect()),
+            _ => Err(problem(format!("`{name}_{part}` has {} bytes, wanted numbers of 4", bytes.len()))),
+        }
+    };
+    let lengths = words("rows")?;
+    let total: usize = lengths.iter().map(|&l| l as usize).sum();
+    if total != rows {
+        return Err(problem(format!("the lists of `{name}_rows` hold {total} rows, wanted {rows}")));
+    }
+    let each = codec.form().words(codec.parts());
+    let blocks: usize = lengths.iter().map(|&l| (l as usize).div_ceil(BLOCK)).sum();
+    let (codes, positions) = (words("words")?, words("positions")?);
+    if Some(codes.len()) != blocks.checked_mul(each * BLOCK) {
+        return Err(problem(format!("`{name}_words` has {} words, wanted {blocks} blocks", codes.len())));
+    }
+    let mut seen = Bitmap::new(rows, false);
+    for &p in &positions {
+        if p as usize >= rows || seen.get(p as usize) {
+            return Err(problem(format!("`{name}_positions` has {p} twice or beyond the {rows} rows")));
+        }
+        seen.set(p as usize, true);
+    }
+    if positions.len() != rows {
+        return Err(problem(format!("`{name}_positions` has {} numbers, wanted {rows}", positions.len())));
+    }
+    let floats = |part: &str, wanted: bool| -> Result<Vec<f32>, OpenError> {
+        let numbers: Vec<f32> = words(part)?.into_iter().map(f32::from_bits).collect();
+        let count = if wanted { rows } else { 0 };
+        if numbers.len() != count || numbers.iter().any(|x| !x.is_finite()) {
+            return Err(problem(format!("`{name}_{part}` has {} numbers, wanted {count} finite ones", numbers.len())));
+        }
+        Ok(numbers)
+    };
+    let beside = [floats("add", numbers[0])?, floats("scale", numbers[1])?, floats("error", numbers[2])?];
+    let (mut row, mut word) = (0, 0);
+    let mut lists = Vec::with_capacity(lengths.len());
+    for &len in &lengths {
+        let (rows, taken) = (row..row + len as usize, (len as usize).div_ceil(BLOCK) * each * BLOCK);
+        let some = |numbers: &[f32]| numbers.get(rows.clone()).unwrap_or(&[]).to_vec();
+        lists.push(List {
+            words: codes[word..word + taken].to_vec(),
+            add: some(&beside[0]),
+            scale: some(&beside[1]),
+            error: some(&beside[2]),
+            positions: positions[rows.clone()].to_vec(),
+        });
+        (row, word) = (rows.end, word + taken);
+    }
+    Ok(lists)
+}

@@ -1,0 +1,162 @@
+//! `Ivf`: rows as codes in inverted lists, ranked again from better rows where the spec says so.
+//!
+//! A row goes through the transforms, to the list of its nearest centroid, and is coded relative to that. A query looks
+//! at the lists of its nearest centroids (`scan`), and what is best there is ranked again. A spec without `IVF` has lists
+//! too, of [`UNSORTED`] rows each about no centroid, and looks at all of them.
+
+mod build;
+mod explain;
+mod file;
+mod rank;
+mod search;
+
+use crate::codec::Codec;
+use crate::codec::transform::Transform;
+use crate::engine::{Device, Tag};
+use crate::kernels::lists::Lists;
+use crate::types::{DType, Metric};
+
+use super::IndexSpec;
+use super::roster::Roster;
+use super::store::Store;
+
+pub use build::TrainOptions;
+
+/// Rows of a list where rows are not sorted into lists.
+const UNSORTED: usize = 1 << 14;
+
+/// Approximate search in compressed rows: inverted lists over any codec, with transforms before and a better ranking
+/// after, as an [`IndexSpec`] says.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use nearfield::{Device, Index, IndexSpec, Ivf, Metric, TrainOptions};
+///
+/// let rows: Vec<[f32; 8]> = (0..2000).map(|i| std::array::from_fn(|j| ((i * (j + 3)) % 97) as f32)).collect();
+/// let spec: IndexSpec = "IVF16,SQ8,RFlat".parse()?;
+/// let mut index = Ivf::train(&Device::cpu(), &spec, Metric::L2, &rows, &TrainOptions::default())?;
+/// index.add(&rows)?;
+/// let hits = index.search(&rows[..1], 1)?;
+/// assert_eq!(hits.ids, [0]);
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+pub struct Ivf {
+    device: Device,
+    spec: IndexSpec,
+    metric: Metric,
+    /// Components of the rows as they are given.
+    dim: usize,
+    transform: Transform,
+    /// The centroids, where rows are sorted into lists.
+    coarse: Option<Store>,
+    codec: Box<dyn Codec>,
+    lists: Lists,
+    tag: Tag,
+    kept: Kept,
+    warnings: Vec<String>,
+    settings: Settings,
+}
+
+/// What is kept of rows beside their codes.
+#[derive(Debug)]
+enum Kept {
+    /// Their ids.
+    Ids(Roster),
+    /// The rows themselves.
+    Rows(Box<Store>),
+    /// Better codes.
+    Codes(Roster, Lists, Box<dyn Codec>),
+}
+
+impl Kept {
+    fn roster(&self) -> &Roster {
+        match self {
+            Kept::Ids(roster) | Kept::Codes(roster, ..) => roster,
+            Kept::Rows(store) => store.roster(),
+        }
+    }
+}
+
+/// How searches go that do not say it themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Settings {
+    /// Lists looked at a query.
+    pub probes: usize,
+    /// Rows ranked again a query; chosen by k and codec when absent.
+    pub refine: Option<usize>,
+}
+
+impl Ivf {
+    /// What the index was built as.
+    pub fn spec(&self) -> &IndexSpec {
+        &self.spec
+    }
+
+    /// What was doubtful in training, e.g. few rows for a codec.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// The element type of the rows kept for ranking; f32 (or packed bits) when none are.
+    pub fn dtype(&self) -> DType {
+        match &self.kept {
+            Kept::Rows(store) => store.dtype(),
+            _ if self.spec.binary => DType::Bits,
+            _ => DType::F32,
+        }
+    }
+
+    /// Lists that rows are sorted into; 1 when they are not.
+    pub fn lists(&self) -> usize {
+        self.coarse.as_ref().map_or(1, Store::slots)
+    }
+
+    /// Lists that a search looks at when it does not say how many.
+    pub fn probes(&self) -> usize {
+        self.settings.probes
+    }
+
+    /// Sets how many lists a search looks at when it does not say so itself: from 1 to all. It is saved with the index.
+    pub fn set_probes(&mut self, probes: usize) {
+        self.settings.probes = probes.clamp(1, self.lists());
+    }
+
+    /// How many rows a search ranks again when it does not say so itself; absent while k and the codec decide.
+    pub fn refine(&self) -> Option<usize> {
+        self.settings.refine
+    }
+
+    /// Sets how many rows a search ranks again when it does not say so itself. It is saved with the index.
+    pub fn set_refine(&mut self, rows: Option<usize>) {
+        self.settings.refine = rows.map(|r| r.max(1));
+    }
+
+    /// Bytes of codes, and of the numbers and the position that each row has beside its code.
+    pub fn code_bytes(&self) -> usize {
+        self.lists.memory_bytes()
+    }
+
+    /// The device that searches.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// The same index, searched by another device from now on.
+    pub fn set_device(&mut self, device: &Device) {
+        self.device = device.clone();
+    }
+
+    /// In which keys codes are compared: cosine as l2 between vectors of length 1.
+    fn inner(&self) -> Metric {
+        inner(self.metric)
+    }
+}
+
+/// See [`Ivf::inner`].
+fn inner(metric: Metric) -> Metric {
+    match metric {
+        Metric::Cosine => Metric::L2,
+        metric => metric,
+    }
+}

@@ -1,0 +1,174 @@
+//! The better ranking of what a scan found.
+
+use std::time::Instant;
+
+use rayon::prelude::*;
+
+use super::super::search::{Queries, candidates};
+use super::super::store::Store;
+use super::search::Scanned;
+use super::{Ivf, Kept};
+use crate::codec::Codec;
+use crate::engine::{Candidates, EngineError, Input, Task};
+use crate::error::SearchError;
+use crate::kernels::lists::{Lists, estimate};
+use crate::plan::{Plan, Problem, Step};
+use crate::stats::SearchStats;
+use crate::types::{Metric, RowsView};
+
+/// Queries that one thread ranks at least: fewer are not worth waking another.
+const FEW: usize = 16;
+
+impl Ivf {
+    /// The best `k` of the candidates of each query by the best that is kept of rows: positions, and keys of the metric.
+    pub(super) fn rank(
+        &self,
+        queries: &Queries<'_>,
+        scanned: &Scanned,
+        k: usize,
+        stats: &mut SearchStats,
+    ) -> Result<Candidates, SearchError> {
+        let began = Instant::now();
+        let positions: Vec<u32> = {
+            let slots = scanned.found.positions.par_iter().with_min_len(FEW * 64);
+            slots.map(|&slot| self.lists.position(slot)).collect()
+        };
+        let mut keys = match &self.kept {
+            Kept::Rows(store) => self.keys_of_rows(store, queries, &positions, scanned.found.width, stats)?,
+            Kept::Codes(_, lists, codec) => self.keys_of_better(lists, &**codec, queries, &positions)?,
+            Kept::Ids(_) if self.lists.form.is_exact() => scanned.found.keys.clone(),
+            Kept::Ids(_) => self.keys_of_codes(scanned)?,
+        };
+        if self.metric == Metric::Cosine && !matches!(self.kept, Kept::Rows(_)) {
+            let width = scanned.found.width;
+            for (keys, &norm) in keys.chunks_mut(width).zip(&queries.norms) {
+                // Between vectors of length 1; a query without direction has cosine 0 with every row.
+                let cosine = |key: &mut f32| *key = if norm == 0.0 { 0.0 } else { *key / 2.0 - 1.0 };
+                keys.iter_mut().filter(|key| key.is_finite()).for_each(cosine);
+            }
+        }
+        let best = best(&keys, &positions, scanned.found.width, queries.len(), k)?;
+        stats.add_stage("refine", began.elapsed(), false);
+        Ok(best)
+    }
+
+    /// Direct keys from the rows, where they lie.
+    fn keys_of_rows(
+        &self,
+        store: &Store,
+        queries: &Queries<'_>,
+        positions: &[u32],
+        width: usize,
+        stats: &mut SearchStats,
+    ) -> Result<Vec<f32>, EngineError> {
+        let view = store.view();
+        let problem = Problem {
+            metric: self.metric,
+            dtype: view.dtype(),
+            dim: view.dim(),
+            rows: view.rows(),
+            queries: queries.len(),
+        };
+        let plan = Plan::one(problem, Step::Refine);
+        let task = Task {
+            plan: &plan,
+            base: store.base(),
+            queries: queries.view(),
+            query_norms: &queries.norms,
+            mask: None,
+            input: Input::Positions { positions, width },
+        };
+        let engine = if self.device.engine.refines(&task) { &self.device.engine } else { &self.device.host };
+        let mut inner = SearchStats::default();
+        let found = candidates(engine.run(&task, &mut inner)?)?;
+        stats.refined += inner.refined;
+        stats.bytes_read += inner.bytes_read;
+        Ok(found.keys)
+    }
+
+    /// Keys from better codes of the rows as they were given.
+    fn keys_of_better(
+        &self,
+        lists: &Lists,
+        codec: &dyn Codec,
+        queries: &Queries<'_>,
+        positions: &[u32],
+    ) -> Result<Vec<f32>, SearchError> {
+        let RowsView::F32(view) = queries.view() else { return Ok(Vec::new()) };
+        let (dim, inner, width) = (self.dim, self.inner(), positions.len() / queries.len().max(1));
+        let mut keys = vec![f32::INFINITY; positions.len()];
+        keys.par_chunks_mut(width.max(1))
+            .zip(positions.par_chunks(width.max(1)))
+            .enumerate()
+            .with_min_len(FEW)
+            .for_each_init(
+                || (vec![0; lists.code_bytes()], vec![0.0; dim]),
+                |(code, query), (q, (keys, positions))| {
+                    query.copy_from_slice(view.row(q));
+                    if self.metric == Metric::Cosine && queries.norms[q] > 0.0 {
+                        query.iter_mut().for_each(|x| *x /= queries.norms[q]);
+                    }
+                    let offset = match inner {
+                        Metric::L2 => query.iter().map(|x| x * x).sum(),
+                        _ => 0.0,
+                    };
+                    for (key, &position) in keys.iter_mut().zip(positions).filter(|(_, p)| **p != u32::MAX) {
+                        // One list that holds all rows in order.
+                        lists.code(0, position as usize, code);
+                        *key = whole(lists, (0, position as usize), offset, codec.product(inner, query, code));
+                    }
+                },
+            );
+        Ok(keys)
+    }
+
+    /// Keys from the codes themselves, without the rounding of queries.
+    fn keys_of_codes(&self, scanned: &Scanned) -> Result<Vec<f32>, SearchError> {
+        let (width, dim, inner) = (scanned.found.width, self.codec.dim(), self.inner());
+        let mut keys = vec![f32::INFINITY; scanned.found.keys.len()];
+        keys.par_chunks_mut(width).enumerate().with_min_len(FEW).for_each_init(
+            || vec![0; self.lists.code_bytes()],
+            |code, (q, keys)| {
+                let query = &scanned.queries[q * dim..(q + 1) * dim];
+                let probed = q * scanned.probes..(q + 1) * scanned.probes;
+                let slots = &scanned.found.positions[q * width..(q + 1) * width];
+                for (key, &slot) in keys.iter_mut().zip(slots).filter(|(_, s)| **s != u32::MAX) {
+                    let (list, place) = self.lists.place(slot);
+                    let rank = scanned.lists[probed.clone()].iter().position(|&l| l as usize == list).unwrap_or(0);
+                    let offset = scanned.offsets[probed.start + rank];
+                    self.lists.code(list, place, code);
+                    *key = whole(&self.lists, (list, place), offset, self.codec.product(inner, query, code));
+                }
+            },
+        );
+        Ok(keys)
+    }
+}
+
+/// The key of a row from the product of query and code.
+fn whole(lists: &Lists, (list, place): (usize, usize), offset: f32, product: f32) -> f32 {
+    let terms = crate::kernels::lists::Terms { scale: 0.0, shift: product };
+    estimate(&lists.lists[list], place, terms, offset, 0)
+}
+
+/// The `k` smallest (key, position) of each query.
+fn best(keys: &[f32], positions: &[u32], width: usize, queries: usize, k: usize) -> Result<Candidates, EngineError> {
+    let mut out = Candidates::places(queries, k)?;
+    let places = out.keys.par_chunks_mut(k).zip(out.positions.par_chunks_mut(k)).enumerate().with_min_len(FEW);
+    places.for_each_init(Vec::new, |pairs, (q, (out_keys, out_positions))| {
+        let range = q * width..(q + 1) * width;
+        let all = keys[range.clone()].iter().copied().zip(positions[range].iter().copied());
+        pairs.clear();
+        pairs.extend(all.filter(|&(_, p)| p != u32::MAX));
+        let order = |a: &(f32, u32), b: &(f32, u32)| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1));
+        if pairs.len() > k {
+            pairs.select_nth_unstable_by(k - 1, order);
+            pairs.truncate(k);
+        }
+        pairs.sort_unstable_by(order);
+        for (i, &(key, position)) in pairs.iter().enumerate() {
+            (out_keys[i], out_positions[i]) = (key, position);
+        }
+    });
+    Ok(out)
+}

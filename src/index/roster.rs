@@ -1,0 +1,195 @@
+//! Who is in an index: the ids of its rows, where they lie, and which of them are gone.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::engine::Candidates;
+use crate::error::BuildError;
+use crate::types::{Bitmap, Metric, NO_ID, Neighbors};
+
+/// Most rows: positions are u32 and the largest marks a missing one.
+const MAX_ROWS: usize = u32::MAX as usize - 1;
+
+/// Ids by position. Removed rows stay as holes until a fifth of all are.
+#[derive(Debug, Default)]
+pub(crate) struct Roster {
+    slots: usize,
+    /// The caller's ids; absent while every id is its row's position.
+    ids: Option<Ids>,
+    next_id: u64,
+    /// Bits of the rows that are still there; absent while all are.
+    live: Option<Bitmap>,
+    holes: usize,
+}
+
+#[derive(Debug, Default)]
+struct Ids {
+    by_position: Vec<u64>,
+    positions: HashMap<u64, u32>,
+}
+
+impl Roster {
+    /// So many rows under these ids, or under their numbers. Ids below `next_id` are not given to new rows.
+    pub fn of(rows: usize, ids: Option<&[u64]>, next_id: u64) -> Result<Roster, BuildError> {
+        let mut roster = Roster::default();
+        let fresh = roster.fresh(rows, ids)?;
+        roster.append(&fresh, ids.is_some());
+        roster.next_id = roster.next_id.max(next_id);
+        Ok(roster)
+    }
+
+    /// Rows, holes included.
+    pub fn slots(&self) -> usize {
+        self.slots
+    }
+
+    /// Rows, holes excluded.
+    pub fn len(&self) -> usize {
+        self.slots - self.holes
+    }
+
+    /// The smallest number that no row has had as its id.
+    pub fn next_id(&self) -> u64 {
+        self.next_id
+    }
+
+    pub fn live(&self) -> Option<&Bitmap> {
+        self.live.as_ref()
+    }
+
+    pub fn memory_bytes(&self) -> usize {
+        let live = self.live.as_ref().map_or(0, |l| l.words().len() * 4);
+        self.ids.as_ref().map_or(0, |ids| ids.by_position.len() * (8 + 16)) + live
+    }
+
+    /// The id of the row at a position; [`NO_ID`] for the position that marks a missing row.
+    pub fn id(&self, position: u32) -> u64 {
+        match &self.ids {
+            _ if position == u32::MAX => NO_ID,
+            None => u64::from(position),
+            Some(ids) => ids.by_position[position as usize],
+        }
+    }
+
+    /// Where the row with this id lies.
+    pub fn position(&self, id: u64) -> Option<u32> {
+        match &self.ids {
+            None => (id < self.slots as u64).then_some(id as u32),
+            Some(ids) => ids.positions.get(&id).copied(),
+        }
+    }
+
+    /// The ids of all rows that are there, in order; absent while they are the row numbers.
+    pub fn live_ids(&self) -> Option<Vec<u64>> {
+        let ids = self.ids.as_ref()?;
+        let live = |p: &usize| self.live.as_ref().is_none_or(|l| l.get(*p));
+        Some((0..self.slots).filter(live).map(|p| ids.by_position[p]).collect())
+    }
+
+    /// The ids that new rows will have: the caller's, or numbers never used before.
+    pub fn fresh(&self, rows: usize, ids: Option<&[u64]>) -> Result<Vec<u64>, BuildError> {
+        let total = self.slots + rows;
+        if total > MAX_ROWS {
+            return Err(BuildError::TooManyRows { rows: total, limit: MAX_ROWS });
+        }
+        let Some(ids) = ids else {
+            let end = self.next_id.checked_add(rows as u64).ok_or(BuildError::NoIdLeft)?;
+            return Ok((self.next_id..end).collect());
+        };
+        if ids.len() != rows {
+            return Err(BuildError::IdCount { rows, ids: ids.len() });
+        }
+        let mut seen = HashSet::with_capacity(ids.len());
+        for (row, &id) in ids.iter().enumerate() {
+            if id == NO_ID {
+                return Err(BuildError::ReservedId { row });
+            }
+            if self.position(id).is_some() || !seen.insert(id) {
+                return Err(BuildError::DuplicateId { id, row });
+            }
+        }
+        Ok(ids.to_vec())
+    }
+
+    /// Appends rows under ids that [`Roster::fresh`] gave; `given` when they are the caller's.
+    pub fn append(&mut self, fresh: &[u64], given: bool) {
+        if given {
+            self.materialise();
+        }
+        self.slots += fresh.len();
+        if let Some(live) = &mut self.live {
+            live.grow(fresh.len(), true);
+        }
+        if let Some(ids) = &mut self.ids {
+            for &id in fresh {
+                ids.positions.insert(id, ids.by_position.len() as u32);
+                ids.by_position.push(id);
+            }
+        }
+        let past = fresh.iter().max().map_or(0, |&id| id.saturating_add(1));
+        self.next_id = self.next_id.max(past);
+    }
+
+    /// Removes the rows with these ids and gives how many were there.
+    pub fn remove(&mut self, ids: &[u64]) -> usize {
+        if ids.is_empty() {
+            return 0;
+        }
+        self.materialise();
+        let Some(table) = &mut self.ids else { return 0 };
+        let slots = self.slots;
+        let live = self.live.get_or_insert_with(|| Bitmap::new(slots, true));
+        let before = self.holes;
+        for id in ids {
+            if let Some(position) = table.positions.remove(id) {
+                live.set(position as usize, false);
+                self.holes += 1;
+            }
+        }
+        self.holes - before
+    }
+
+    /// The rows that are there, in order, one run of neighbouring rows at a time.
+    pub fn live_runs(&self) -> Vec<(usize, usize)> {
+        let Some(live) = &self.live else { return vec![(0, self.slots)] };
+        let mut runs: Vec<(usize, usize)> = Vec::new();
+        for p in (0..self.slots).filter(|&p| live.get(p)) {
+            match runs.last_mut() {
+                Some((_, end)) if *end == p => *end = p + 1,
+                _ => runs.push((p, p + 1)),
+            }
+        }
+        runs
+    }
+
+    /// Moves the rows that are there together when a fifth of all is gone; gives which were there.
+    pub fn close_holes(&mut self) -> Option<Bitmap> {
+        if self.holes * 5 < self.slots.max(1) {
+            return None;
+        }
+        let live = self.live.take()?;
+        self.slots -= self.holes;
+        self.holes = 0;
+        if let Some(ids) = self.ids.take() {
+            let kept: Vec<u64> = (0..live.len()).filter(|&p| live.get(p)).map(|p| ids.by_position[p]).collect();
+            let positions = kept.iter().enumerate().map(|(p, &id)| (id, p as u32)).collect();
+            self.ids = Some(Ids { by_position: kept, positions });
+        }
+        Some(live)
+    }
+
+    /// Rows by position as users see them.
+    pub fn neighbors(&self, metric: Metric, queries: usize, found: &Candidates) -> Neighbors {
+        let ids: Vec<u64> = found.positions.iter().map(|&p| self.id(p)).collect();
+        let value = |(&key, &id): (&f32, &u64)| if id == NO_ID { f32::NAN } else { metric.external(key) };
+        let distances = found.keys.iter().zip(&ids).map(value).collect();
+        Neighbors { queries, k: found.width, ids, distances }
+    }
+
+    fn materialise(&mut self) {
+        if self.ids.is_none() {
+            let by_position: Vec<u64> = (0..self.slots as u64).collect();
+            let positions = by_position.iter().map(|&id| (id, id as u32)).collect();
+            self.ids = Some(Ids { by_position, positions });
+        }
+    }
+}
