@@ -1,6 +1,5 @@
 //! Why a codec or a transform could not be trained.
 
-use super::spec::{CodecSpec, TransformSpec};
 use crate::engine::EngineError;
 use crate::types::MatrixView;
 
@@ -85,36 +84,6 @@ impl CodecError {
             (None, None) => "1 would fit".to_owned(),
         };
         CodecError::Parts { token, dim, parts, fits }
-    }
-}
-
-/// A codec as factory strings name it.
-pub(super) fn codec_token(spec: CodecSpec) -> String {
-    match spec {
-        CodecSpec::Flat => "Flat".to_owned(),
-        CodecSpec::F16 => "SQfp16".to_owned(),
-        CodecSpec::Bf16 => "SQbf16".to_owned(),
-        CodecSpec::Scalar { bits } => format!("SQ{bits}"),
-        CodecSpec::Product { parts, bits, fast_scan } => {
-            format!("PQ{parts}x{bits}{}", if fast_scan { "fs" } else { "" })
-        }
-        CodecSpec::RaBitQ { bits: 1 } => "RaBitQ".to_owned(),
-        CodecSpec::RaBitQ { bits } => format!("RaBitQ{bits}"),
-    }
-}
-
-/// A transform as factory strings name it.
-pub(super) fn transform_token(spec: &TransformSpec) -> String {
-    match *spec {
-        TransformSpec::Pca { dim, rotate } => format!("PCA{}{dim}", if rotate { "R" } else { "" }),
-        TransformSpec::Opq { parts, dim: None } => format!("OPQ{parts}"),
-        TransformSpec::Opq { parts, dim: Some(dim) } => format!("OPQ{parts}_{dim}"),
-        TransformSpec::Rotation { dim: None } => "RR".to_owned(),
-        TransformSpec::Rotation { dim: Some(dim) } => format!("RR{dim}"),
-        TransformSpec::Normalize => "L2norm".to_owned(),
-        TransformSpec::Centre => "Center".to_owned(),
-        TransformSpec::Pad { dim } => format!("Pad{dim}"),
-        TransformSpec::Slice { dim } => format!("Slice{dim}"),
     }
 }
 
