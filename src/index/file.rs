@@ -94,7 +94,7 @@ impl FileInfo {
     }
 
     /// A line of `meta`.
-    fn value<'f>(file: &'f NfFile, key: &str) -> Result<&'f str, OpenError> {
+    pub(super) fn value<'f>(file: &'f NfFile, key: &str) -> Result<&'f str, OpenError> {
         let problem = |problem: String| OpenError::Meta { path: file.path().to_owned(), problem };
         let text = str::from_utf8(file.section("meta")?).map_err(|_| problem("its `meta` is not text".into()))?;
         let mut lines = text.lines().filter_map(|line| line.split_once(' '));
