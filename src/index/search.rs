@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use super::coding::Coding;
 use super::roster::Roster;
 use super::rowbuf::queries_f32;
-use super::store::{Store, lengths, negative};
+use super::store::{Store, length, lengths, negative};
 use crate::engine::{Base, Candidates, Coded, Engine, EngineError, Input, Mask, Output, Task};
 use crate::error::SearchError;
 use crate::kernels::codes::{MOST_DIM, QueryCodes};
@@ -93,7 +93,6 @@ impl<'a> Queries<'a> {
 /// was, no sum of products with a row overflows, and none with an ordinary row vanishes.
 fn scale_to_unit(queries: &mut [f32], norms: &mut [f32], dim: usize) {
     queries.par_chunks_exact_mut(dim).zip(norms).with_min_len(64).for_each(|(query, norm)| {
-        let length = |query: &[f32]| query.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt();
         if *norm > 0.0 {
             // In f64: finite components may make a length past f32. One power of two may be past it too, so two steps.
             let exponent = length(query).log2().floor() as i32 + 2;
