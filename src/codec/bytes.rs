@@ -55,7 +55,7 @@ impl<'a> Reader<'a> {
     pub fn floats(&mut self, count: usize) -> Result<Vec<f32>, String> {
         let bytes = self.take(count.checked_mul(4).ok_or("more numbers than memory")?)?;
         let floats: Vec<f32> = bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
-        match floats.iter().position(|x| !(x.abs() <= 1.3e30)) {
+        match floats.iter().position(|x| x.is_nan() || x.abs() > 1.3e30) {
             Some(i) => Err(format!("number {i} is {}, wanted finite ones", floats[i])),
             None => Ok(floats),
         }

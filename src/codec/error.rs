@@ -1,6 +1,5 @@
 //! Why a codec or a transform could not be trained.
 
-use super::spec::{CodecSpec, TransformSpec};
 use crate::engine::EngineError;
 use crate::types::MatrixView;
 
@@ -88,36 +87,6 @@ impl CodecError {
     }
 }
 
-/// A codec as factory strings name it.
-pub(super) fn codec_token(spec: CodecSpec) -> String {
-    match spec {
-        CodecSpec::Flat => "Flat".to_owned(),
-        CodecSpec::F16 => "SQfp16".to_owned(),
-        CodecSpec::Bf16 => "SQbf16".to_owned(),
-        CodecSpec::Scalar { bits } => format!("SQ{bits}"),
-        CodecSpec::Product { parts, bits, fast_scan } => {
-            format!("PQ{parts}x{bits}{}", if fast_scan { "fs" } else { "" })
-        }
-        CodecSpec::RaBitQ { bits: 1 } => "RaBitQ".to_owned(),
-        CodecSpec::RaBitQ { bits } => format!("RaBitQ{bits}"),
-    }
-}
-
-/// A transform as factory strings name it.
-pub(super) fn transform_token(spec: &TransformSpec) -> String {
-    match *spec {
-        TransformSpec::Pca { dim, rotate } => format!("PCA{}{dim}", if rotate { "R" } else { "" }),
-        TransformSpec::Opq { parts, dim: None } => format!("OPQ{parts}"),
-        TransformSpec::Opq { parts, dim: Some(dim) } => format!("OPQ{parts}_{dim}"),
-        TransformSpec::Rotation { dim: None } => "RR".to_owned(),
-        TransformSpec::Rotation { dim: Some(dim) } => format!("RR{dim}"),
-        TransformSpec::Normalize => "L2norm".to_owned(),
-        TransformSpec::Centre => "Center".to_owned(),
-        TransformSpec::Pad { dim } => format!("Pad{dim}"),
-        TransformSpec::Slice { dim } => format!("Slice{dim}"),
-    }
-}
-
 /// The magnitude from which squares may overflow sums in f32.
 const MOST: f32 = (1u64 << 60) as f32;
 
@@ -125,7 +94,7 @@ const MOST: f32 = (1u64 << 60) as f32;
 pub(super) fn finite(sample: MatrixView<'_, f32>, token: impl Fn() -> String) -> Result<(), CodecError> {
     for row in 0..sample.rows() {
         let x = sample.row(row);
-        if let Some(component) = x.iter().position(|x| !(x.abs() < MOST)) {
+        if let Some(component) = x.iter().position(|x| x.is_nan() || x.abs() >= MOST) {
             return Err(CodecError::NotFinite { token: token(), row, component, value: x[component] });
         }
     }

@@ -1,6 +1,6 @@
 //! What transforms learn from rows: means, principal directions, rotations.
 
-use super::error::{CodecError, enough, transform_token};
+use super::error::{CodecError, enough};
 use super::linear::{Linear, Step};
 use super::matrix::{Matrix, moments};
 use super::opq;
@@ -115,6 +115,6 @@ impl Learner<'_> {
     }
 
     fn token(&self) -> String {
-        transform_token(self.spec)
+        self.spec.to_string()
     }
 }

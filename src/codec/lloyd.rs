@@ -152,7 +152,7 @@ fn split(centroids: &mut [f32], width: usize, counts: &mut [usize], round: usize
         }
         for j in 0..width {
             let x = centroids[largest * width + j];
-            let by = if (j + round) % 2 == 0 { EPSILON } else { -EPSILON };
+            let by = if (j + round).is_multiple_of(2) { EPSILON } else { -EPSILON };
             centroids[empty * width + j] = x * (1.0 + by);
             centroids[largest * width + j] = x * (1.0 - by);
         }

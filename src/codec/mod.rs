@@ -29,7 +29,6 @@ use std::fmt::Debug;
 
 use bytes::Reader;
 pub use error::CodecError;
-use error::codec_token;
 pub(crate) use product::Product;
 use rabitq::RaBitQ;
 use rows::{Bits, Rows};
@@ -92,7 +91,7 @@ pub(crate) fn train(
     warnings: &mut Vec<String>,
 ) -> Result<Box<dyn Codec>, CodecError> {
     let dim = sample.dim();
-    let token = || codec_token(spec);
+    let token = || spec.to_string();
     error::finite(sample, token)?;
     Ok(match spec {
         CodecSpec::Flat if metric == Metric::Hamming => Box::new(Bits::new(dim)),
@@ -144,6 +143,6 @@ pub(crate) fn read(spec: CodecSpec, dim: usize, bytes: &[u8]) -> Result<Box<dyn 
         (CodecSpec::Product { parts, bits, .. }, form) => form == Form::Parts(bits) && codec.parts() == parts,
         (CodecSpec::RaBitQ { bits }, form) => kind == KIND_RABITQ && form == Form::Integers(bits),
     };
-    let wanted = codec_token(spec);
+    let wanted = spec.to_string();
     if fits { Ok(codec) } else { Err(format!("codes of {} where `{wanted}` was wanted", codec.form())) }
 }

@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::bytes::{Reader, Writer};
-use super::error::{CodecError, codec_token, enough};
+use super::error::{CodecError, enough};
 use super::lloyd::Lloyd;
 use super::query::{FEW_QUERIES, centroid, factor, residual};
 use super::spec::CodecSpec;
@@ -56,7 +56,7 @@ impl Product {
         seed: u64,
         warnings: &mut Vec<String>,
     ) -> Result<Product, CodecError> {
-        let (dim, n, token) = (sample.dim(), sample.rows(), || codec_token(spec));
+        let (dim, n, token) = (sample.dim(), sample.rows(), || spec.to_string());
         if bits != 4 && bits != 8 {
             return Err(CodecError::Bits { token: token(), bits, fits: "4 and 8" });
         }
@@ -273,10 +273,10 @@ mod tests {
                 Err(e) => e.to_string(),
             }
         };
-        assert_eq!(wrong(10, 8, 100), "`PQ10x8`: 24 components can't be split into 10 equal parts; 8 or 12 would fit");
+        assert_eq!(wrong(10, 8, 100), "`PQ10`: 24 components can't be split into 10 equal parts; 8 or 12 would fit");
         assert_eq!(wrong(48, 4, 100), "`PQ48x4`: 24 components can't be split into 48 equal parts; 24 would fit");
         assert_eq!(wrong(8, 5, 100), "`PQ8x5`: codes of 5 bits; there are 4 and 8");
-        assert_eq!(wrong(8, 8, 100), "`PQ8x8`: 100 training rows, at least 256 are needed");
+        assert_eq!(wrong(8, 8, 100), "`PQ8`: 100 training rows, at least 256 are needed");
         assert_eq!(wrong(8, 4, 100), "");
         assert_eq!(warnings, ["`PQ8x4`: 100 training rows, 624 or more give better codes"]);
     }

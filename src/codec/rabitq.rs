@@ -128,7 +128,7 @@ impl RowEncoder for RaBitQ {
     #[inline(always)]
     fn row<S: Simd>(&self, s: S, metric: Metric, r: &mut [f32], centroid: &[f32], code: &mut [u8]) -> [f32; 3] {
         let (square, middle) = (dot(s, r, r), self.middle());
-        if !(square > f32::MIN_POSITIVE) {
+        if square <= f32::MIN_POSITIVE {
             code.fill(middle as u8);
             return [0.0; 3];
         }

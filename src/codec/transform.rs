@@ -7,7 +7,7 @@
 use rayon::prelude::*;
 
 use super::bytes::{Reader, Writer};
-use super::error::{CodecError, finite, transform_token};
+use super::error::{CodecError, finite};
 use super::learn::Learner;
 use super::linear::{Linear, Step};
 use super::matrix::{Matrix, transposed};
@@ -97,7 +97,7 @@ impl Transform {
         let mut rows: Vec<f32> = (0..count).flat_map(|i| sample.row(pick(i))).copied().collect();
         let mut dim = sample.dim();
         if let Some(first) = specs.first() {
-            finite(sample, || transform_token(first))?;
+            finite(sample, || first.to_string())?;
         }
         for (i, spec) in specs.iter().enumerate() {
             let learner = Learner { spec, metric, rows: &rows, dim, seed: seed.wrapping_add(i as u64) };
@@ -161,16 +161,6 @@ impl Transform {
     /// Components of the vectors afterwards.
     pub fn output_dim(&self) -> usize {
         self.stages.last().map_or(self.input, Stage::output)
-    }
-
-    /// Whether it leaves vectors as they are.
-    pub fn is_empty(&self) -> bool {
-        self.stages.is_empty()
-    }
-
-    /// Bytes of memory.
-    pub fn memory_bytes(&self) -> usize {
-        self.write().len()
     }
 
     fn drops(&self) -> bool {
@@ -448,10 +438,10 @@ mod tests {
             for change in [1, 0x7f, 0xff] {
                 let mut other = bytes.clone();
                 other[i] ^= change;
-                if let Ok(other) = Transform::read(&other) {
-                    if other.input_dim() == dim {
-                        let _ = other.apply(&RowsView::F32(view(&[1.0; 20], dim)));
-                    }
+                if let Ok(other) = Transform::read(&other)
+                    && other.input_dim() == dim
+                {
+                    let _ = other.apply(&RowsView::F32(view(&[1.0; 20], dim)));
                 }
             }
         }

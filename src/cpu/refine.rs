@@ -2,12 +2,16 @@
 
 use super::distance::Direct;
 use super::simd::direct::Picks;
+use super::simd::select::prefetch;
 use super::{CpuEngine, Scratch, mismatch};
 use crate::engine::{Candidates, EngineError, Task};
 use crate::stats::SearchStats;
 
 /// Candidates of a query that are refined at a time.
 const CHUNK: usize = 256;
+
+/// Candidates whose rows are asked for while as many others are computed.
+const AHEAD: usize = 4;
 
 impl CpuEngine {
     /// Replaces the keys by direct ones, +inf where there is no candidate; everything else stays.
@@ -37,7 +41,13 @@ impl CpuEngine {
                 some.clear();
                 some.extend(positions.iter().copied().filter(|&p| p != u32::MAX));
                 found.resize(some.len(), 0.0);
-                direct.keys_of(q, Picks::List(some), found);
+                // While some rows are computed, the next are on their way.
+                for start in (0..some.len()).step_by(AHEAD) {
+                    let end = some.len().min(start + AHEAD);
+                    let next = &some[end..some.len().min(end + AHEAD)];
+                    next.iter().for_each(|&p| prefetch(self.token, task.base.rows.row_bytes(p as usize)));
+                    direct.keys_of(q, Picks::List(&some[start..end]), &mut found[start..end]);
+                }
                 let mut found = found.iter();
                 for (key, &position) in keys.iter_mut().zip(positions) {
                     let refined = if position == u32::MAX { None } else { found.next() };

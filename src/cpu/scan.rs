@@ -60,8 +60,7 @@ impl CpuEngine {
     fn scan_pairs(&self, task: &Task<'_>, listed: &Listed<'_>, pairs: &Pairs, out: &mut Candidates) {
         let (q, keep, lists) = (listed.queries.queries, out.width, listed.lists);
         let parts = lists.form.padded(lists.dim);
-        let work: usize =
-            pairs.spans.iter().map(|s| lists.lists[s.list as usize].len() * s.asked.len() * parts / 8).sum();
+        let work: usize = pairs.spans.iter().map(|s| lists.lists[s.list as usize].len() * s.asked.len() * parts).sum();
         let prepare = |s: &mut Scratch| {
             s.reset_lists(q, keep);
             for (list, (threshold, keys)) in s.lists.iter_mut().zip(s.thresholds.iter_mut().zip(out.keys.chunks(keep)))

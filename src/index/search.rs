@@ -5,10 +5,12 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
+use rayon::prelude::*;
+
 use super::coding::Coding;
 use super::roster::Roster;
 use super::rowbuf::queries_f32;
-use super::store::{Store, lengths, negative};
+use super::store::{Store, length, lengths, negative};
 use crate::engine::{Base, Candidates, Coded, Engine, EngineError, Input, Mask, Output, Task};
 use crate::error::SearchError;
 use crate::kernels::codes::{MOST_DIM, QueryCodes};
@@ -90,8 +92,7 @@ impl<'a> Queries<'a> {
 /// Scales each query by the power of two that brings its length to between 1/4 and 1/2: the cosine stays exactly what it
 /// was, no sum of products with a row overflows, and none with an ordinary row vanishes.
 fn scale_to_unit(queries: &mut [f32], norms: &mut [f32], dim: usize) {
-    for (query, norm) in queries.chunks_exact_mut(dim).zip(norms) {
-        let length = |query: &[f32]| query.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt();
+    queries.par_chunks_exact_mut(dim).zip(norms).with_min_len(64).for_each(|(query, norm)| {
         if *norm > 0.0 {
             // In f64: finite components may make a length past f32. One power of two may be past it too, so two steps.
             let exponent = length(query).log2().floor() as i32 + 2;
@@ -101,7 +102,7 @@ fn scale_to_unit(queries: &mut [f32], norms: &mut [f32], dim: usize) {
             }
             *norm = length(query) as f32;
         }
-    }
+    });
 }
 
 /// The bits of a filter and of removed rows, as engines take them.

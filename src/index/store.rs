@@ -257,14 +257,7 @@ pub(crate) fn lengths(rows: &RowsView<'_>) -> Result<Vec<f32>, (usize, usize, f3
             || vec![0.0f32; dim],
             |buffer, r| {
                 rows.row_f32(r, buffer);
-                // Eight sums, so that the additions need not wait for each other.
-                let mut sums = [0.0f64; 8];
-                for chunk in buffer.chunks(8) {
-                    for (s, &x) in sums.iter_mut().zip(chunk) {
-                        *s += f64::from(x) * f64::from(x);
-                    }
-                }
-                let length = sums.iter().sum::<f64>().sqrt();
+                let length = length(buffer);
                 if length.is_finite() {
                     // A length past f32 is possible for finite components; the screens look at it, nothing else.
                     return Ok(length as f32);
@@ -276,6 +269,18 @@ pub(crate) fn lengths(rows: &RowsView<'_>) -> Result<Vec<f32>, (usize, usize, f3
         .collect::<Vec<_>>()
         .into_iter()
         .collect()
+}
+
+/// Euclidean length in f64.
+pub(crate) fn length(row: &[f32]) -> f64 {
+    // Eight sums, so that the additions need not wait for each other.
+    let mut sums = [0.0f64; 8];
+    for chunk in row.chunks(8) {
+        for (s, &x) in sums.iter_mut().zip(chunk) {
+            *s += f64::from(x) * f64::from(x);
+        }
+    }
+    sums.iter().sum::<f64>().sqrt()
 }
 
 /// (row, component, value) of the first negative component, where the metric needs there to be none.

@@ -262,12 +262,13 @@ fn set(index: &mut AnyIndex, point: &TunedPoint) {
 pub fn settings(index: &AnyIndex, k: usize) -> Vec<SearchOptions> {
     let AnyIndex::Ivf(ivf) = index else { return vec![SearchOptions::default()] };
     let lists = ivf.lists();
-    let mut probes: Vec<usize> = [1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256].to_vec();
+    let mut probes: Vec<usize> =
+        [1, 2, 4, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 256].to_vec();
     probes.retain(|&p| p <= lists);
-    let times: &[usize] = if ivf.spec().refine.is_some() { &[1, 2, 3, 4, 8, 16, 32] } else { &[] };
-    let refine: Vec<Option<usize>> = match times {
+    let halves: &[usize] = if ivf.spec().refine.is_some() { &[2, 3, 4, 5, 6, 8, 12, 16, 32, 64] } else { &[] };
+    let refine: Vec<Option<usize>> = match halves {
         [] => vec![None],
-        times => times.iter().map(|t| Some((t * k).min(index.len().max(1)))).collect(),
+        halves => halves.iter().map(|h| Some((h * k).div_ceil(2).min(index.len().max(1)))).collect(),
     };
     let option = |probes: usize, refine: Option<usize>| {
         let options = SearchOptions::default().probes(probes);

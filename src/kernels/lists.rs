@@ -126,8 +126,6 @@ pub struct List {
     pub add: Vec<f32>,
     /// As in [`Encoded`].
     pub scale: Vec<f32>,
-    /// As in [`Encoded`].
-    pub error: Vec<f32>,
     /// Where the rows lie in the index, rising.
     pub positions: Vec<u32>,
 }
@@ -153,6 +151,9 @@ pub struct Lists {
     pub dim: usize,
     /// The lists.
     pub lists: Vec<List>,
+    /// About how far a key may lie from the true one, relative to |q - c| times the magnitude of the row's scale: the most
+    /// of all rows so far, since of one code it is nearly the same for all. 0 where codes do not say.
+    pub error: f32,
     /// `[lists + 1]`: where the slots of each list begin; slots are numbered through all lists, whole blocks each.
     pub starts: Vec<u32>,
 }
@@ -160,7 +161,7 @@ pub struct Lists {
 impl Lists {
     /// So many empty lists.
     pub fn new(form: Form, dim: usize, lists: usize) -> Lists {
-        Lists { form, dim, lists: vec![List::default(); lists], starts: vec![0; lists + 1] }
+        Lists { form, dim, lists: vec![List::default(); lists], error: 0.0, starts: vec![0; lists + 1] }
     }
 
     /// Appends empty lists until there are so many.
@@ -183,7 +184,7 @@ impl Lists {
 
     /// Bytes of memory.
     pub fn memory_bytes(&self) -> usize {
-        let numbers = |l: &List| l.words.len() + l.add.len() + l.scale.len() + l.error.len() + l.positions.len();
+        let numbers = |l: &List| l.words.len() + l.add.len() + l.scale.len() + l.positions.len();
         self.lists.iter().map(|l| 4 * numbers(l)).sum::<usize>() + 4 * self.starts.len()
     }
 
@@ -210,10 +211,12 @@ impl Lists {
             let at = &mut self.lists[list as usize];
             push(self.form, self.dim, at, code);
             at.positions.push(first + i as u32);
-            for (to, from) in
-                [(&mut at.add, &encoded.add), (&mut at.scale, &encoded.scale), (&mut at.error, &encoded.error)]
+            at.add.extend(encoded.add.get(i));
+            at.scale.extend(encoded.scale.get(i));
+            if let (Some(error), Some(scale)) = (encoded.error.get(i), encoded.scale.get(i))
+                && scale.abs() > f32::MIN_POSITIVE
             {
-                to.extend(from.get(i));
+                self.error = self.error.max(error / scale.abs());
             }
         }
         self.number();
@@ -233,7 +236,6 @@ impl Lists {
                 kept.positions.push(position);
                 kept.add.extend(list.add.get(place));
                 kept.scale.extend(list.scale.get(place));
-                kept.error.extend(list.error.get(place));
             }
             *list = kept;
         });

@@ -5,7 +5,7 @@
 //! the registers only when it is not above what its query still wants.
 
 use super::bytes::{ByteKernel, Dot, below, bits};
-use super::{Kernel, MAX_LANES, Simd, Token, f16_bits};
+use super::{Kernel, MAX_LANES, Simd, Token, f16_bits, select};
 use crate::kernels::lists::{BLOCK, Form, List, Lists, Prepared};
 use crate::types::{DType, Metric};
 
@@ -47,24 +47,9 @@ pub(crate) struct Scratch {
 
 /// Asks for the first blocks of a list.
 pub(crate) fn prefetch(token: Token, lists: &Lists, number: usize) {
-    struct First<'a>(&'a [u32]);
-    impl Kernel for First<'_> {
-        type Output = ();
-        #[inline(always)]
-        fn run<S: Simd>(self, s: S) {
-            fetch(s, self.0);
-        }
-    }
     let words = &lists.lists[number].words;
-    token.run(First(&words[..words.len().min(MOST_BLOCKS * BLOCK * lists.form.words(lists.dim))]));
-}
-
-/// Asks for all cache lines of some words.
-#[inline(always)]
-fn fetch<S: Simd>(s: S, words: &[u32]) {
-    for line in words.chunks(BLOCK) {
-        s.prefetch(line.as_ptr());
-    }
+    let first = words.len().min(MOST_BLOCKS * BLOCK * lists.form.words(lists.dim));
+    select::prefetch(token, bytemuck::cast_slice(&words[..first]));
 }
 
 /// Gives the sink the keys of a list's rows that are not above its thresholds.
@@ -171,7 +156,7 @@ impl<K: Sink> Scan<'_, K> {
             self.scratch.lines.as_ptr().cast()
         };
         let next = (block + count) * packed..((block + 2 * count) * packed).min(self.list.words.len());
-        fetch(s, &self.list.words[next.start.min(next.end)..next.end]);
+        select::fetch(s, bytemuck::cast_slice(&self.list.words[next.start.min(next.end)..next.end]));
         let rows = RowTerms::new(self.list, block * BLOCK, count * BLOCK);
         let groups = self.asked.len().div_ceil(MOST_QUERIES);
         // Groups of equal size waste least.

@@ -38,6 +38,28 @@ impl Kernel for Survivors<'_> {
     }
 }
 
+/// Asks for all cache lines of some bytes.
+pub(crate) fn prefetch(token: Token, bytes: &[u8]) {
+    token.run(Prefetch(bytes));
+}
+
+struct Prefetch<'a>(&'a [u8]);
+
+impl Kernel for Prefetch<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        fetch(s, self.0);
+    }
+}
+
+/// Asks for all cache lines of some bytes.
+#[inline(always)]
+pub(super) fn fetch<S: Simd>(s: S, bytes: &[u8]) {
+    bytes.chunks(64).for_each(|line| s.prefetch(line.as_ptr()));
+}
+
 /// A key of which at least `k` of the keys are not above, and not many more are; `k` is at least 1 and at most their
 /// number.
 pub(crate) fn limit(token: Token, keys: &[f32], k: usize) -> f32 {

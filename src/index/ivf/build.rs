@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::super::roster::Roster;
 use super::super::rowbuf::{RowBuf, queries_f32};
-use super::super::store::{Store, lengths};
+use super::super::store::{Store, length, lengths};
 use super::super::{CodecSpec, IndexSpec, RefineSpec, TransformSpec};
 use super::{Ivf, Kept, Settings, UNSORTED, inner};
 use crate::cluster::{KMeans, Lengthy, assign};
@@ -321,7 +321,7 @@ fn prepared_rows(metric: Metric, rows: &RowsView<'_>) -> Vec<f32> {
     let mut floats = queries_f32(rows);
     if metric == Metric::Cosine {
         floats.par_chunks_exact_mut(rows.dim()).for_each(|row| {
-            let length = row.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt();
+            let length = length(row);
             if length > 0.0 {
                 row.iter_mut().for_each(|x| *x = (f64::from(*x) / length) as f32);
             }

@@ -1,6 +1,5 @@
 //! `Ivf` in `.nf` files: `meta` as for a Flat, `transform` and `codec` as they write themselves, `centroids`, and the
-//! lists one after the other: `list_rows` (u32 each), `list_words`, `list_positions`, `list_add`, `list_scale`,
-//! `list_error`. Rows for ranking are `rows`, or codes in a list of their own (`better_...`, `better_codec`).
+//! lists one after the other: `list_rows` (u32 each), `list_words`, `list_positions`, `list_add`, `list_scale`. Rows for ranking are `rows`, or codes in a list of their own (`better_...`, `better_codec`).
 
 use std::path::Path;
 
@@ -28,14 +27,15 @@ impl Ivf {
         let roster = self.kept.roster();
         let mut file = NfWriter::create(path)?;
         let mut meta = format!(
-            "index {}\nmetric {}\ndtype {}\ndim {}\nrows {}\nnext_id {}\nprobes {}\n",
+            "index {}\nmetric {}\ndtype {}\ndim {}\nrows {}\nnext_id {}\nprobes {}\ncode_error {:?}\n",
             self.spec,
             self.metric,
             self.dtype(),
             self.dim,
             self.len(),
             roster.next_id(),
-            self.settings.probes
+            self.settings.probes,
+            self.lists.error
         );
         if let Some(refine) = self.settings.refine {
             meta += &format!("refine {refine}\n");
@@ -102,6 +102,12 @@ impl Ivf {
         let mut lists = Lists::new(codec.form(), codec.parts(), 0);
         lists.lists = read_lists(&file, "list", &*codec, rows, wanted(&*codec, metric))?;
         lists.number();
+        let error = FileInfo::value(&file, "code_error")?;
+        lists.error = error
+            .parse()
+            .ok()
+            .filter(|e: &f32| *e >= 0.0 && e.is_finite())
+            .ok_or_else(|| problem(format!("`code_error` is `{error}`, wanted a number from 0")))?;
         if spec.lists.is_some_and(|wanted| wanted != lists.lists.len()) {
             return Err(problem(format!("`list_rows` has {} lists for `{spec}`", lists.lists.len())));
         }
@@ -153,15 +159,15 @@ impl Ivf {
     }
 }
 
-/// Which numbers rows have beside codes: `add`, `scale`, `error`, as a row without rows says.
-fn wanted(codec: &dyn Codec, metric: Metric) -> [bool; 3] {
+/// Which numbers rows have beside codes: `add`, `scale`, as a row without rows says.
+fn wanted(codec: &dyn Codec, metric: Metric) -> [bool; 2] {
     let zero = vec![0.0; codec.dim()];
     match crate::types::MatrixView::new(&zero, codec.dim()) {
         Ok(view) if !codec.form().is_exact() => {
             let one = codec.encode(inner(metric), view, &[0], &zero);
-            [&one.add, &one.scale, &one.error].map(|numbers| !numbers.is_empty())
+            [&one.add, &one.scale].map(|numbers| !numbers.is_empty())
         }
-        _ => [false; 3],
+        _ => [false; 2],
     }
 }
 
@@ -178,8 +184,7 @@ fn write_lists(file: &mut NfWriter, name: &str, lists: &Lists, live: Option<&Bit
     file.section(&format!("{name}_words"), lists.iter().map(|l| bytemuck::cast_slice::<u32, u8>(&l.words)))?;
     file.section(&format!("{name}_positions"), lists.iter().map(|l| bytemuck::cast_slice::<u32, u8>(&l.positions)))?;
     file.section(&format!("{name}_add"), lists.iter().map(|l| bytemuck::cast_slice::<f32, u8>(&l.add)))?;
-    file.section(&format!("{name}_scale"), lists.iter().map(|l| bytemuck::cast_slice::<f32, u8>(&l.scale)))?;
-    file.section(&format!("{name}_error"), lists.iter().map(|l| bytemuck::cast_slice::<f32, u8>(&l.error)))
+    file.section(&format!("{name}_scale"), lists.iter().map(|l| bytemuck::cast_slice::<f32, u8>(&l.scale)))
 }
 
 /// Lists of which every length and number is checked; each of `rows` rows must be in one of them.
@@ -188,7 +193,7 @@ fn read_lists(
     name: &str,
     codec: &dyn Codec,
     rows: usize,
-    numbers: [bool; 3],
+    numbers: [bool; 2],
 ) -> Result<Vec<List>, OpenError> {
     let problem = |problem: String| OpenError::Meta { path: file.path().to_owned(), problem };
     let words = |part: &str| -> Result<Vec<u32>, OpenError> {
@@ -227,7 +232,7 @@ fn read_lists(
         }
         Ok(numbers)
     };
-    let beside = [floats("add", numbers[0])?, floats("scale", numbers[1])?, floats("error", numbers[2])?];
+    let beside = [floats("add", numbers[0])?, floats("scale", numbers[1])?];
     let (mut row, mut word) = (0, 0);
     let mut lists = Vec::with_capacity(lengths.len());
     for &len in &lengths {
@@ -237,7 +242,6 @@ fn read_lists(
             words: codes[word..word + taken].to_vec(),
             add: some(&beside[0]),
             scale: some(&beside[1]),
-            error: some(&beside[2]),
             positions: positions[rows.clone()].to_vec(),
         });
         (row, word) = (rows.end, word + taken);

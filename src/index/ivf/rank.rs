@@ -34,7 +34,10 @@ impl Ivf {
             slots.map(|&slot| self.lists.position(slot)).collect()
         };
         let mut keys = match &self.kept {
-            Kept::Rows(store) => self.keys_of_rows(store, queries, &positions, scanned.found.width, stats)?,
+            Kept::Rows(store) if scanned.all || self.lists.error == 0.0 || self.inner() != Metric::L2 => {
+                self.keys_of_rows(store, queries, &positions, scanned.found.width, stats)?
+            }
+            Kept::Rows(store) => self.keys_of_promising(store, queries, scanned, &positions, k, stats)?,
             Kept::Codes(_, lists, codec) => self.keys_of_better(lists, &**codec, queries, &positions)?,
             Kept::Ids(_) if self.lists.form.is_exact() => scanned.found.keys.clone(),
             Kept::Ids(_) => self.keys_of_codes(scanned)?,
@@ -50,6 +53,57 @@ impl Ivf {
         let best = best(&keys, &positions, scanned.found.width, queries.len(), k)?;
         stats.add_stage("refine", began.elapsed(), false);
         Ok(best)
+    }
+
+    /// Direct keys of the first candidates, and of those others that the codes' bound does not exclude then.
+    fn keys_of_promising(
+        &self,
+        store: &Store,
+        queries: &Queries<'_>,
+        scanned: &Scanned,
+        positions: &[u32],
+        k: usize,
+        stats: &mut SearchStats,
+    ) -> Result<Vec<f32>, EngineError> {
+        let width = scanned.found.width;
+        let first = (2 * k + 8).min(width);
+        let mut some = positions.to_vec();
+        some.chunks_mut(width).for_each(|row| row[first..].fill(u32::MAX));
+        let mut keys = self.keys_of_rows(store, queries, &some, width, stats)?;
+        let (mut sorted, mut left) = (Vec::new(), false);
+        for (q, some) in some.chunks_mut(width).enumerate() {
+            let row = q * width..(q + 1) * width;
+            sorted.clear();
+            sorted.extend_from_slice(&keys[row.start..row.start + first]);
+            let (_, kth, _) = sorted.select_nth_unstable_by(k.min(first) - 1, f32::total_cmp);
+            let limit = if self.metric == Metric::Cosine { 2.0 + 2.0 * *kth } else { *kth };
+            some.fill(u32::MAX);
+            for i in row.start + first..row.end {
+                if self.least(scanned, q, i) <= limit {
+                    some[i - row.start] = positions[i];
+                    left |= positions[i] != u32::MAX;
+                }
+            }
+        }
+        if left {
+            let more = self.keys_of_rows(store, queries, &some, width, stats)?;
+            keys.iter_mut().zip(more).filter(|(_, m)| *m < f32::INFINITY).for_each(|(key, m)| *key = m);
+        }
+        Ok(keys)
+    }
+
+    /// What the key of candidate i, one of query q, is at least, as far as its code says.
+    fn least(&self, scanned: &Scanned, q: usize, i: usize) -> f32 {
+        let slot = scanned.found.positions[i];
+        if slot == u32::MAX {
+            return f32::INFINITY;
+        }
+        let (list, place) = self.lists.place(slot);
+        let probed = q * scanned.probes..(q + 1) * scanned.probes;
+        let rank = scanned.lists[probed.clone()].iter().position(|&l| l as usize == list).unwrap_or(0);
+        let far = scanned.offsets[probed.start + rank].max(0.0).sqrt();
+        let scale = self.lists.lists[list].scale.get(place).map_or(1.0, |s| s.abs());
+        scanned.found.keys[i] - self.lists.error * scale * far
     }
 
     /// Direct keys from the rows, where they lie.

@@ -30,6 +30,8 @@ pub(super) struct Scanned {
     pub probes: usize,
     /// Queries after all transforms.
     pub queries: Vec<f32>,
+    /// Whether all candidates are to be ranked, or only those that the codes' bound does not exclude.
+    pub all: bool,
 }
 
 impl Ivf {
@@ -134,7 +136,7 @@ impl Ivf {
             input: Input::Lists(listed),
         };
         let found = candidates(self.device.engine.run(&task, stats)?)?;
-        Ok(Scanned { found, lists, offsets, probes, queries: floats })
+        Ok(Scanned { found, lists, offsets, probes, queries: floats, all: true })
     }
 
     fn projected<'a>(&self, floats: &'a [f32]) -> Result<MatrixView<'a, f32>, SearchError> {
@@ -257,7 +259,8 @@ impl Ivf {
             probes = ((probes as f64 / share.sqrt()).ceil() as usize).min(self.lists.lists.len());
         }
         let keep = self.keep_of(k, options);
-        let scanned = self.scan(&queries, probes, keep, mask.as_ref(), stats)?;
+        let mut scanned = self.scan(&queries, probes, keep, mask.as_ref(), stats)?;
+        scanned.all = options.refine.or(self.settings.refine).is_some();
         let answer = self.rank(&queries, &scanned, k, stats)?;
         let wanted = |i: usize| k.min(if allowed.len() == 1 { allowed[0] } else { allowed[i] });
         let short =

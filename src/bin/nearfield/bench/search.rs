@@ -109,49 +109,52 @@ pub fn run(args: &BenchSearchArgs) -> Result<()> {
         settings.push(options);
     }
     let (mut rows, mut fallback) = (Vec::new(), None);
-    for &batch in &args.batch {
-        let swept = settings.len() > 1;
-        let bar = ui::progress((settings.len() * queries.rows()) as u64, "searching");
-        let mut time = |options: &SearchOptions, least: Duration| -> Result<Row> {
-            let limits = Limits { least, every_query: true };
-            let mut counter = truth.as_ref().map(|t| Counter::new(metric, &base, &queries, t));
-            let k = args.k.min(base.rows());
-            let timing = measure::run(&source.index, &queries, k, batch, options, &limits, |first, found| {
-                if let Some(counter) = &mut counter {
-                    counter.count(first, found);
-                }
-                bar.inc(batch as u64);
-                Ok(())
-            })?;
-            if fallback.is_none() && timing.stats().fallback.is_some() {
-                note_fallback(timing.stats());
-                fallback.clone_from(&timing.stats().fallback);
+    let bar = ui::progress(((settings.len() + args.batch.len()) * queries.rows()) as u64, "searching");
+    let mut time = |options: &SearchOptions, batch: usize, least: Duration| -> Result<Row> {
+        let limits = Limits { least, every_query: true };
+        let mut counter = truth.as_ref().map(|t| Counter::new(metric, &base, &queries, t));
+        let k = args.k.min(base.rows());
+        let timing = measure::run(&source.index, &queries, k, batch, options, &limits, |first, found| {
+            if let Some(counter) = &mut counter {
+                counter.count(first, found);
             }
-            Ok(Row {
-                index: args.how.index.to_string(),
-                params: settings::json(options),
-                batch,
-                qps: timing.qps(),
-                p50_ms: timing.percentile_ms(0.5),
-                p95_ms: timing.percentile_ms(0.95),
-                recall: counter.and_then(|c| c.recall()),
-                build_s: built.as_secs_f64(),
-                memory_bytes: source.index.memory_bytes(),
-                stages: timing.stages_ms().into_iter().map(|(name, ms)| json!({"name": name, "ms": ms})).collect(),
-            })
-        };
-        if swept {
-            // All once, and those that no other beats in both speed and recall again, for longer.
-            let first = settings.iter().map(|options| time(options, Duration::ZERO)).collect::<Result<Vec<Row>>>()?;
-            let point = |row: &Row| (row.recall.unwrap_or(0.0), row.qps);
-            for i in nearfield::fastest(&first.iter().map(point).collect::<Vec<_>>()) {
-                rows.push(time(&settings[i], Duration::from_millis(400))?);
-            }
-        } else {
-            rows.push(time(&settings[0], Duration::from_secs(1))?);
+            bar.inc(batch as u64);
+            Ok(())
+        })?;
+        if fallback.is_none() && timing.stats().fallback.is_some() {
+            note_fallback(timing.stats());
+            fallback.clone_from(&timing.stats().fallback);
         }
-        bar.finish_and_clear();
+        Ok(Row {
+            index: args.how.index.to_string(),
+            params: settings::json(options),
+            batch,
+            qps: timing.qps(),
+            p50_ms: timing.percentile_ms(0.5),
+            p95_ms: timing.percentile_ms(0.95),
+            recall: counter.and_then(|c| c.recall()),
+            build_s: built.as_secs_f64(),
+            memory_bytes: source.index.memory_bytes(),
+            stages: timing.stages_ms().into_iter().map(|(name, ms)| json!({"name": name, "ms": ms})).collect(),
+        })
+    };
+    let swept = settings.len() > 1;
+    if swept {
+        // All of them in large batches, where that takes least; then those that no other beats in both speed and recall.
+        let batch = args.batch.iter().copied().max().unwrap_or(1).max(queries.rows().min(1000));
+        let least = Duration::from_millis(60);
+        let first = settings.iter().map(|options| time(options, batch, least)).collect::<Result<Vec<Row>>>()?;
+        let point = |row: &Row| (row.recall.unwrap_or(0.0), row.qps);
+        let front = nearfield::fastest(&first.iter().map(point).collect::<Vec<_>>());
+        settings = front.into_iter().map(|i| settings[i].clone()).collect();
     }
+    let least = if swept { Duration::from_millis(400) } else { Duration::from_secs(1) };
+    for &batch in &args.batch {
+        for options in &settings {
+            rows.push(time(options, batch, least)?);
+        }
+    }
+    bar.finish_and_clear();
     let mut described = compare::describe(&device);
     described["fallback"] = json!(fallback);
     let mut outputs = Outputs::default();
