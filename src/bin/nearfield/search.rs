@@ -66,9 +66,14 @@ fn refine(text: &str) -> Result<Refine, String> {
 }
 
 impl ListArgs {
+    /// The lists asked for.
+    pub fn probes(&self) -> Option<usize> {
+        self.nprobe.map(|n| n as usize)
+    }
+
     /// Puts what was asked for into the options.
     pub fn apply(&self, options: &mut SearchOptions) {
-        options.probes = self.nprobe.map(|n| n as usize);
+        options.probes = self.probes();
         options.refine = self.refine.and_then(|r| r.0);
     }
 }

@@ -2,9 +2,11 @@
 
 use std::time::Instant;
 
+use super::super::search::{MaskBits, Search};
 use super::super::store::Store;
 use super::super::{Explanation, SearchOptions, Trial};
 use super::{Ivf, Kept};
+use crate::engine::Device;
 use crate::error::SearchError;
 use crate::index::Index;
 use crate::plan::{Plan, Problem, Screen, Step};
@@ -12,7 +14,8 @@ use crate::types::{DType, RowsView};
 
 impl Ivf {
     /// The plan of a search with bytes, operations and predicted time of each step. Its steps work on different rows:
-    /// `search` on the centroids, `scan` on the lists, `refine` on what is kept of rows.
+    /// `search` on the centroids, `scan` on the lists, `refine` on what is kept of rows. Without a `scan`, all rows are
+    /// searched as they are, since that is faster than so many lists.
     ///
     /// # Errors
     /// As [`Ivf::search`].
@@ -26,7 +29,18 @@ impl Ivf {
         if k == 0 {
             return Err(SearchError::ZeroK);
         }
-        let count = self.checked(queries)?.len();
+        let queries = self.checked(queries)?;
+        if let Kept::Rows(store) = &self.kept
+            && options.filter.is_none()
+            && self.flat_pays(store, self.probes_of(options), self.len())
+        {
+            let mask = MaskBits::new(store.roster(), None, queries.len())?;
+            let Device { engine, host } = &self.device;
+            let search = Search { engine: &**engine, host: &**host, store, queries, mask };
+            let plan = search.plan(k, options.screen)?;
+            return Ok(Explanation { device: engine.name(), ceilings: engine.ceilings(), costs: plan.costs(), plan });
+        }
+        let count = queries.len();
         let (form, probes, keep) = (self.lists.form, self.probes_of(options), self.keep_of(k, options));
         let lists = self.lists.lists.len();
         let problem =
