@@ -1,7 +1,7 @@
 //! Only rows that are allowed: by a bitmap, by a bitmap for each query, by ids.
 //! `cargo run --release --example filtered`
 
-use nearfield::{Bitmap, Device, Filter, Flat, Index, Metric, RowsView, SearchOptions};
+use nearfield::{Bitmap, Device, Filter, Flat, Index, Ivf, Metric, RowsView, SearchOptions, TrainOptions};
 
 /// What an application knows of a row besides its vector.
 struct Shoe {
@@ -40,5 +40,19 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let found = search(Filter::Ids(vec![107, 104, 999]))?;
     println!("from a list of ids:  {found:?}");
     assert_eq!(found, [[104, 107], [107, 104]]);
+
+    // An index with lists and codes takes the same filters, before it selects: where one row in a thousand is allowed it
+    // still finds as many as are asked for. It looks into more lists then, or at the few rows that are allowed alone.
+    let many: Vec<[f32; 2]> = (0..20_000).map(|i| [(i % 200) as f32, (i / 200) as f32]).collect();
+    let mut index =
+        Ivf::train(&Device::auto()?, &"IVF64,SQ8,RFlat".parse()?, Metric::L2, &many, &TrainOptions::default())?;
+    index.add(&many)?;
+    for every in [1, 10, 1000] {
+        let allowed = Bitmap::from_fn(many.len(), |i| i % every == 0);
+        let options = SearchOptions::filter(Filter::Rows(allowed)).probes(4);
+        let (hits, _) = index.search_with(RowsView::from(&[[20.2, 30.1]]), 3, &options)?;
+        println!("every {every:>4}th of many:  {:?} at {:?}", hits.ids, hits.distances);
+        assert!(hits.ids.iter().all(|&id| id as usize % every == 0));
+    }
     Ok(())
 }

@@ -5,6 +5,7 @@
 mod answers;
 mod bad_input;
 mod bench;
+mod compressed;
 mod kmeans;
 mod map;
 mod sandbox;

@@ -76,7 +76,8 @@ fn info_and_explain() {
 fn help_names_every_command_and_fits_the_terminal() {
     let sandbox = Sandbox::new();
     let said = sandbox.run("--help").ok().out;
-    for command in ["demo", "devices", "search", "range", "build", "info", "explain", "map", "bench"] {
+    for command in ["demo", "devices", "search", "range", "build", "import", "info", "explain", "tune", "map", "bench"]
+    {
         assert!(said.contains(&format!("  {command} ")), "{said}");
         let help = sandbox.run(&format!("{command} --help")).ok().out;
         assert!(help.lines().skip(6).all(|l| l.chars().count() <= 100), "{help}");

@@ -50,13 +50,13 @@ pub fn run(args: &InfoArgs) -> Result<()> {
     if let Some(probes) = info.probes {
         let ranked = match info.refine {
             Some(rows) => format!("{rows} rows"),
-            None => "as many rows as suit k and codes".to_owned(),
+            None => "as many as suit k and codes".to_owned(),
         };
         let lists = match info.spec.lists {
             Some(lists) => format!("looks at {probes} of {} lists", ui::count(lists as u64)),
             None => "looks at all codes".to_owned(),
         };
-        let _ = writeln!(text, "  search    {lists}, ranks {ranked} again");
+        let _ = writeln!(text, "  search    {lists}; ranks again {ranked}");
         let _ = writeln!(text, "  bytes     {}", row_bytes(&nf, info.rows));
     }
     let _ = writeln!(text, "  file      {}, all checksums are right", ui::bytes(end));
