@@ -1,5 +1,5 @@
-//! Sixteen bytes in the place of a hundred: rows as codes of one to four bits a component in inverted lists, and what
-//! ranking again gives back. `cargo run --release --example ivf_rabitq`
+//! A twentieth of the bytes: rows as codes of one to four bits a component in inverted lists, and what ranking again gives
+//! back. `cargo run --release --example ivf_rabitq`
 
 use nearfield::format::Matrix;
 use nearfield::{Device, Flat, Index, IndexSpec, Ivf, Metric, SearchOptions, TrainOptions};
