@@ -2,9 +2,11 @@
 
 use std::time::Instant;
 
+use super::super::search::Search;
 use super::super::store::Store;
 use super::super::{Explanation, SearchOptions, Trial};
 use super::{Ivf, Kept};
+use crate::engine::Device;
 use crate::error::SearchError;
 use crate::index::Index;
 use crate::plan::{Plan, Problem, Screen, Step};
@@ -26,7 +28,15 @@ impl Ivf {
         if k == 0 {
             return Err(SearchError::ZeroK);
         }
-        let count = self.checked(queries)?.len();
+        let checked = self.checked(queries)?;
+        let count = checked.len();
+        if let (Kept::Rows(store), true) = (&self.kept, self.reach(count, options)?.1.flat) {
+            let Device { engine, host } = &self.device;
+            let search = Search { engine: &**engine, host: &**host, store, queries: checked, mask: None };
+            let screen = if options.filter.is_some() { Some(Screen::None) } else { options.screen };
+            let plan = search.plan(k, screen)?;
+            return Ok(Explanation { device: engine.name(), ceilings: engine.ceilings(), costs: plan.costs(), plan });
+        }
         let (form, probes, keep) = (self.lists.form, self.probes_of(options), self.keep_of(k, options));
         let lists = self.lists.lists.len();
         let problem =
