@@ -41,13 +41,14 @@ impl fmt::Display for Explanation {
         let c = &self.ceilings;
         let (gb, gop) = (c.bytes_per_second / 1e9, c.operations_per_second / 1e9);
         writeln!(f, "measured ceilings: {gb:.1} GB/s, {gop:.0} GFLOP/s, {:.0} us a launch", c.launch_seconds * 1e6)?;
-        writeln!(f, "{:<29} {:>12} {:>12} {:>12}  bound by", "step", "bytes", "operations", "predicted")?;
+        let wide = width(&self.plan) + 2;
+        writeln!(f, "{:<wide$} {:>12} {:>12} {:>12}  bound by", "step", "bytes", "operations", "predicted")?;
         for (step, cost) in self.plan.steps.iter().zip(&self.costs) {
             let bytes = cost.bytes_read + cost.bytes_written;
             let memory_bound = bytes / c.bytes_per_second > cost.operations / c.operations_per_second;
             writeln!(
                 f,
-                "{:<29} {:>12} {:>12} {:>12}  {}",
+                "{:<wide$} {:>12} {:>12} {:>12}  {}",
                 step.to_string(),
                 scaled(bytes, "B"),
                 scaled(cost.operations, "op"),
@@ -55,7 +56,7 @@ impl fmt::Display for Explanation {
                 if memory_bound { "memory" } else { "arithmetic" },
             )?;
         }
-        write!(f, "{:<55} {:>12}", "at best", scaled(self.seconds(), "s"))
+        write!(f, "{:<1$} {2:>12}", "at best", wide + 26, scaled(self.seconds(), "s"))
     }
 }
 
@@ -104,14 +105,15 @@ impl Flat {
 impl fmt::Display for Trial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.device)?;
-        writeln!(f, "  {:<27} {:>12} {:>12} {:>9}", "step", "predicted", "measured", "ratio")?;
+        let wide = width(&self.plan);
+        writeln!(f, "  {:<wide$} {:>12} {:>12} {:>9}", "step", "predicted", "measured", "ratio")?;
         let mut line = |name: &str, predicted: Option<f64>, measured: Option<f64>| {
             let time = |s: Option<f64>| s.map_or_else(|| "-".to_owned(), |s| scaled(s, "s"));
             let ratio = match (predicted, measured) {
                 (Some(p), Some(m)) if p > 0.0 => format!("{:.2}", m / p),
                 _ => String::new(),
             };
-            writeln!(f, "  {name:<27} {:>12} {:>12} {ratio:>9}", time(predicted), time(measured))
+            writeln!(f, "  {name:<wide$} {:>12} {:>12} {ratio:>9}", time(predicted), time(measured))
         };
         let stage = |name: &str| {
             let found = self.stats.stages.iter().filter(|s| s.name == name);
@@ -127,6 +129,11 @@ impl fmt::Display for Trial {
         line("in all", Some(self.predicted.iter().sum()), Some(self.seconds))?;
         write!(f, "  the first time, kernels and rows not yet in place: {}", scaled(self.first_seconds, "s"))
     }
+}
+
+/// Columns that the names of steps take.
+fn width(plan: &Plan) -> usize {
+    plan.steps.iter().map(|step| step.to_string().len()).max().unwrap_or(0).max(27)
 }
 
 /// A number with a decimal prefix.

@@ -65,6 +65,10 @@ pub struct FileInfo {
     pub screen: Option<Screen>,
     /// Components of the 8-bit codes of the rows, if there are any.
     pub code_dim: Option<usize>,
+    /// Inverted lists looked at by a search that does not say how many, where there are lists.
+    pub probes: Option<usize>,
+    /// Rows ranked again by a search that does not say how many, if that was chosen.
+    pub refine: Option<usize>,
 }
 
 impl FileInfo {
@@ -90,6 +94,8 @@ impl FileInfo {
             next_id: number("next_id")? as u64,
             screen: get("screen").ok().map(str::parse).transpose().map_err(|e| problem(format!("{e}")))?,
             code_dim: file.has("codes").then(|| number("code_dim")).transpose()?,
+            probes: number("probes").ok(),
+            refine: number("refine").ok(),
         })
     }
 

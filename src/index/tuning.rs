@@ -145,6 +145,7 @@ impl Tuning {
         let flat = AnyIndex::build(device, &IndexSpec::FLAT, metric, rows.clone(), None, &options)?;
         let halves = Halves::new(&flat, rows, queries, k, metric)?;
         let mut best: Option<(usize, AnyIndex)> = None;
+        let mut smallest: Option<(u64, IndexSpec)> = None;
         let (mut points, mut kept): (Vec<TunedPoint>, Option<f64>) = (Vec::new(), None);
         for spec in self.candidates(rows, metric)? {
             let began = Instant::now();
@@ -159,7 +160,11 @@ impl Tuning {
                 flat.set_screen(Some(Screen::F32))?;
             }
             let build = began.elapsed().as_secs_f64();
-            if let Some(memory) = self.memory.filter(|&m| index.memory_bytes() as u64 > m) {
+            let bytes = index.memory_bytes() as u64;
+            if smallest.as_ref().is_none_or(|(least, _)| bytes < *least) {
+                smallest = Some((bytes, spec.clone()));
+            }
+            if let Some(memory) = self.memory.filter(|&m| bytes > m) {
                 told(&format!("{spec}: takes {} bytes, {memory} are allowed", index.memory_bytes()));
                 continue;
             }
@@ -198,11 +203,10 @@ impl Tuning {
                 None => format!("{spec}: does not reach recall {}", self.recall),
             });
         }
-        let Some((chosen, index)) = best else {
-            let smallest = IndexSpec::suggest(rows.rows(), rows.dim(), Some(0), 0.5);
-            let bytes = (smallest.bytes_per_vector(rows.dim()) * rows.rows()) as u64;
-            return Err(TuneError::Memory { memory: self.memory.unwrap_or(0), smallest, bytes });
-        };
+        if let (true, Some(memory), Some((bytes, smallest))) = (points.is_empty(), self.memory, smallest) {
+            return Err(TuneError::Memory { memory, smallest, bytes });
+        }
+        let (chosen, index) = best.unwrap_or((0, flat));
         let reached = points.get(chosen).is_some_and(|p| self.reaches(p));
         let (points, chosen) = pareto(points, chosen);
         Ok(Tuned { points, chosen, reached, index })
@@ -225,9 +229,8 @@ impl Tuning {
             let suggested = IndexSpec::suggest(n.max(50_000), dim, self.memory, self.recall.min(0.999));
             specs.extend(neighbourhood(&suggested, dim));
         }
-        for spec in &self.specs {
-            spec.check(dim, metric, Some(n)).map_err(BuildError::from)?;
-        }
+        // Those that the caller names must fit; of those that rules give, the fitting are taken.
+        self.specs.iter().try_for_each(|s| s.check(dim, metric, Some(n))).map_err(BuildError::from)?;
         let mut seen = HashSet::new();
         specs.retain(|s| s.check(dim, metric, Some(n)).is_ok() && seen.insert(s.to_string()));
         // Rows of bytes take less than is said of them in f32; what is built is looked at again.

@@ -43,6 +43,7 @@ pub fn run(args: &BuildArgs) -> Result<()> {
         }
         other => in_file(other, &args.base)?,
     };
+    data::note_warnings(&index);
     let index = match index {
         AnyIndex::Flat(mut flat) => {
             flat.set_device(&Device::cpu());

@@ -29,7 +29,8 @@ pub struct HowArgs {
     /// l2, ip, cosine, l1, linf, lp:P, canberra, bray-curtis, jensen-shannon, jaccard or hamming
     #[arg(long, value_name = "M", value_parser = metric)]
     pub metric: Option<Metric>,
-    /// The structure of the index
+    /// How rows are stored: Flat is exact; IVF1024,RaBitQ4,RFlat, PQ32, SQ8 and others, as Faiss spells them, trade
+    /// recall for speed or bytes
     #[arg(long, value_name = "SPEC", value_parser = spec, default_value = "Flat")]
     pub index: IndexSpec,
     /// Rows that an index learns from, drawn at random [default: what suits the index]
@@ -95,7 +96,16 @@ impl SourceArgs {
 
 /// The index over loaded rows.
 pub fn build(device: &Device, rows: Matrix, ids: Option<Vec<u64>>, path: &Path, how: &HowArgs) -> Result<AnyIndex> {
-    in_file(AnyIndex::build(device, &how.index, how.metric()?, rows, ids, &how.training()), path)
+    let index = in_file(AnyIndex::build(device, &how.index, how.metric()?, rows, ids, &how.training()), path)?;
+    note_warnings(&index);
+    Ok(index)
+}
+
+/// Says what was doubtful in making an index.
+pub fn note_warnings(index: &AnyIndex) {
+    if let AnyIndex::Ivf(ivf) = index {
+        ivf.warnings().iter().for_each(|warning| fail::tell("note", warning));
+    }
 }
 
 /// The rows of a base.

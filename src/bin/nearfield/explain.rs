@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 use nearfield::format::Matrix;
-use nearfield::{AnyIndex, DType, Device, Index, SearchOptions, Trial};
+use nearfield::{AnyIndex, DType, Device, Explanation, Index, SearchOptions, Step, Trial};
 
 use crate::common::{DeviceArgs, ScreenChoice, k, screen};
 use crate::data::{self, SourceArgs};
@@ -54,7 +54,7 @@ pub fn run(args: &ExplainArgs) -> Result<()> {
     options.screen = args.screen.0;
     args.lists.apply(&mut options);
     let explanation = source.index.explain(queries.view(), args.k, &options)?;
-    let mut text = format!("{explanation}\n");
+    let mut text = format!("{}{explanation}\n", how_it_looks(&source.index, &explanation, &args.lists));
     if !args.no_run {
         let mut trials = Vec::new();
         for engine in engines(&device, &args.device)? {
@@ -70,6 +70,21 @@ pub fn run(args: &ExplainArgs) -> Result<()> {
         let _ = writeln!(text, "{note}");
     }
     fail::print(&text)
+}
+
+/// A line on an index with codes, or none.
+fn how_it_looks(index: &AnyIndex, explanation: &Explanation, asked: &ListArgs) -> String {
+    let AnyIndex::Ivf(ivf) = index else { return String::new() };
+    let scans = explanation.plan.steps.iter().any(|step| matches!(step, Step::Scan { .. }));
+    let looks = match asked.probes().unwrap_or(ivf.probes()).min(ivf.lists()) {
+        _ if ivf.lists() == 1 && scans => "all codes are looked at".to_owned(),
+        probes if scans => format!("{probes} of {} lists are looked at", ivf.lists()),
+        probes if ivf.lists() > 1 => {
+            format!("the rows themselves are searched, which is faster than {probes} of {} lists", ivf.lists())
+        }
+        _ => "the rows themselves are searched, which is faster for so few".to_owned(),
+    };
+    format!("{}: {looks}\n", ivf.spec())
 }
 
 /// Every engine that can answer: those of the device, and the CPU beside a GPU.

@@ -10,9 +10,12 @@ use serde_json::json;
 
 use crate::common::{file, in_file};
 use crate::outputs::{self, Outputs};
-use crate::{fail, ui};
+use crate::{data, fail, ui};
 
-/// Take over an index file of Faiss: Flat, SQ, PQ and IVF of these, with transforms, Refine and ids
+/// Take over an index file of Faiss
+///
+/// Flat, SQ, PQ and IVF of these, with transforms, Refine and ids. Codes are taken over as they are, so the same rows are
+/// found at the same distances, up to rounding.
 #[derive(Args, Debug)]
 pub struct ImportArgs {
     /// The file that `faiss.write_index` wrote
@@ -33,7 +36,7 @@ pub fn run(args: &ImportArgs) -> Result<()> {
         AnyIndex::Ivf(ivf) => ivf.warnings(),
         _ => &[],
     };
-    notes.iter().for_each(|note| fail::tell("note", note));
+    data::note_warnings(&index);
     index.save(&args.out)?;
     let size = std::fs::metadata(&args.out).map_or(0, |m| m.len());
     let mut outputs = Outputs::default();

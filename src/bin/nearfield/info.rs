@@ -30,24 +30,40 @@ pub fn run(args: &InfoArgs) -> Result<()> {
     let info = FileInfo::read(&nf)?;
     let end = nf.sections().iter().map(|s| s.offset + s.len).max().unwrap_or(0);
     let mut text = format!(
-        "{}\n  index     {}, {}\n  rows      {} of {} {}, {}\n  ids       {}\n",
+        "{}\n  index     {}, {}\n  rows      {} of {} {}{}\n  ids       {}\n",
         args.index_file.display(),
         info.spec,
         info.metric,
         ui::count(info.rows as u64),
         info.dim,
         info.dtype,
-        ui::bytes(info.dtype.row_bytes(info.dim) as u64 * info.rows as u64),
+        if nf.has("rows") {
+            format!(", {}", ui::bytes(info.dtype.row_bytes(info.dim) as u64 * info.rows as u64))
+        } else {
+            ", of which only codes are kept".to_owned()
+        },
         if info.has_ids { "given by its maker" } else { "the row numbers" },
     );
     if let Some(dim) = info.code_dim {
         let _ = writeln!(text, "  codes     {dim} bytes a row, for the int8 screen");
     }
+    if let Some(probes) = info.probes {
+        let ranked = match info.refine {
+            Some(rows) => format!("{rows} rows"),
+            None => "as many rows as suit k and codes".to_owned(),
+        };
+        let lists = match info.spec.lists {
+            Some(lists) => format!("looks at {probes} of {} lists", ui::count(lists as u64)),
+            None => "looks at all codes".to_owned(),
+        };
+        let _ = writeln!(text, "  search    {lists}, ranks {ranked} again");
+        let _ = writeln!(text, "  bytes     {}", row_bytes(&nf, info.rows));
+    }
     let _ = writeln!(text, "  file      {}, all checksums are right", ui::bytes(end));
     for (i, s) in nf.sections().iter().enumerate() {
         let head = if i == 0 { "sections" } else { "" };
         let size = ui::bytes(s.len);
-        let _ = writeln!(text, "  {head:<9} {:<10} {size:>10} at byte {:<8} crc32 {:08x}", s.name, s.offset, s.crc32);
+        let _ = writeln!(text, "  {head:<9} {:<14} {size:>10} at byte {:<8} crc32 {:08x}", s.name, s.offset, s.crc32);
     }
     let sections: Vec<_> = nf
         .sections()
@@ -63,6 +79,8 @@ pub fn run(args: &InfoArgs) -> Result<()> {
         "has_ids": info.has_ids,
         "screen": info.screen.map(|s| s.to_string()),
         "code_dim": info.code_dim,
+        "nprobe": info.probes,
+        "refine": info.refine,
         "bytes": end,
         "sections": sections,
     });
@@ -70,4 +88,16 @@ pub fn run(args: &InfoArgs) -> Result<()> {
     outputs.json(args.json.as_ref(), &value)?;
     outputs.commit()?;
     fail::print(&text)
+}
+
+/// What a row takes: its code with what stands beside it, and what it is ranked again from.
+fn row_bytes(nf: &NfFile, rows: usize) -> String {
+    let each = |of: &dyn Fn(&str) -> bool| {
+        let bytes: u64 = nf.sections().iter().filter(|s| of(&s.name)).map(|s| s.len).sum();
+        bytes as f64 / rows.max(1) as f64
+    };
+    let codes = each(&|name| name.starts_with("list_") && name != "list_rows");
+    let better = each(&|name| name == "rows" || name.starts_with("better_"));
+    let text = format!("{codes:.1} a row in codes");
+    if better > 0.0 { format!("{text}, {better:.1} to rank from") } else { text }
 }

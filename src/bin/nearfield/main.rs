@@ -1,4 +1,4 @@
-//! The program `nearfield`: exact vector search from the command line. One file a command.
+//! The program `nearfield`: vector search from the command line. One file a command.
 //!
 //! Exit codes: 0 done, 2 wrong usage or input, 1 when the device or the disk failed. Errors are one line on stderr.
 
@@ -25,7 +25,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Exact vector search on any GPU, and on the CPU when there is none.
+/// Vector search, exact or in compressed indexes, on any GPU, and on the CPU when there is none.
 #[derive(Parser, Debug)]
 #[command(name = "nearfield", version, max_term_width = 100, arg_required_else_help = true)]
 struct Cli {

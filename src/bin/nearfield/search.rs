@@ -78,9 +78,14 @@ impl ListArgs {
         options.refine = self.refine.and_then(|r| r.0);
     }
 
+    /// The lists asked for.
+    pub fn probes(&self) -> Option<usize> {
+        self.nprobe.map(|n| n as usize)
+    }
+
     /// Puts what was asked for into the options.
     pub fn apply(&self, options: &mut SearchOptions) {
-        options.probes = self.nprobe.map(|n| n as usize);
+        options.probes = self.probes();
         self.refine_only(options);
     }
 }

@@ -80,6 +80,7 @@ pub fn run(args: &TuneArgs) -> Result<()> {
     let tuned = tuning.run(&device, &base, queries.view(), args.metric, args.k, &mut |line| bar.println(line))?;
     bar.finish_and_clear();
     let chosen = &tuned.points[tuned.chosen];
+    data::note_warnings(&tuned.index);
     if let Some(path) = &args.out {
         tuned.index.save(path)?;
     }
@@ -90,7 +91,7 @@ pub fn run(args: &TuneArgs) -> Result<()> {
         "metric": args.metric.to_string(),
         "k": args.k,
         "batch": args.batch,
-        "goal": {"recall": args.recall, "memory_bytes": args.memory},
+        "goal": {"recall": (f64::from(args.recall) * 1e6).round() / 1e6, "memory_bytes": args.memory},
         "reached": tuned.reached,
         "chosen": point_json(chosen),
         "points": points,

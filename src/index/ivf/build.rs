@@ -70,7 +70,9 @@ impl Ivf {
     ) -> Result<Ivf, BuildError> {
         let rows = rows.into();
         let dim = rows.dim();
-        spec.check(dim, metric, Some(rows.rows()))?;
+        // So that what is too much for the rows to learn from is named by its part of the spec.
+        let known = options.rows.map_or(rows.rows(), |wanted| wanted.min(rows.rows()));
+        spec.check(dim, metric, Some(known))?;
         if (rows.dtype() == DType::Bits) != spec.binary {
             let wanted = if spec.binary { DType::Bits } else { DType::F32 };
             return Err(BuildError::DType { wanted, found: rows.dtype() });

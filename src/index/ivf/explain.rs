@@ -14,7 +14,8 @@ use crate::types::{DType, RowsView};
 
 impl Ivf {
     /// The plan of a search with bytes, operations and predicted time of each step. Its steps work on different rows:
-    /// `search` on the centroids, `scan` on the lists, `refine` on what is kept of rows.
+    /// `search` on the centroids, `scan` on the lists, `refine` on what is kept of rows. Without a `scan`, all rows are
+    /// searched as they are, since that is faster than so many lists.
     ///
     /// # Errors
     /// As [`Ivf::search`].
@@ -28,16 +29,17 @@ impl Ivf {
         if k == 0 {
             return Err(SearchError::ZeroK);
         }
-        let checked = self.checked(queries)?;
-        let count = checked.len();
-        if let (Kept::Rows(store), true) = (&self.kept, self.reach(count, options)?.1.flat) {
+        let queries = self.checked(queries)?;
+        let count = queries.len();
+        let (mask, reach) = self.reach(count, options)?;
+        if let (Kept::Rows(store), true) = (&self.kept, reach.flat) {
             let Device { engine, host } = &self.device;
-            let search = Search { engine: &**engine, host: &**host, store, queries: checked, mask: None };
+            let search = Search { engine: &**engine, host: &**host, store, queries, mask };
             let screen = if options.filter.is_some() { Some(Screen::None) } else { options.screen };
             let plan = search.plan(k, screen)?;
             return Ok(Explanation { device: engine.name(), ceilings: engine.ceilings(), costs: plan.costs(), plan });
         }
-        let (form, probes, keep) = (self.lists.form, self.probes_of(options), self.keep_of(k, options));
+        let (form, probes, keep) = (self.lists.form, reach.probes, self.keep_of(k, options));
         let lists = self.lists.lists.len();
         let problem =
             |dtype: DType, dim: usize, rows: usize| Problem { metric: self.metric, dtype, dim, rows, queries: count };

@@ -225,7 +225,7 @@ impl Ivf {
 
     /// Whether the rows themselves are looked through faster than the lists: many lists are asked for, or a filter leaves
     /// few rows.
-    fn flat_pays(&self, store: &Store, probes: usize, allowed: usize) -> bool {
+    pub(super) fn flat_pays(&self, store: &Store, probes: usize, allowed: usize) -> bool {
         let lists = self.lists.lists.len().max(1);
         let scanned = store.slots() * probes / lists;
         (self.coarse.is_some() && 2 * probes >= lists) || allowed <= FEW.max(scanned / 4)
