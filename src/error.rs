@@ -67,6 +67,12 @@ pub enum BuildError {
         /// The row, counted from the first one given.
         row: usize,
     },
+    /// A row whose squared length an f32 can't hold, where rows are coded.
+    #[error("row {row} is longer than 2^60, so that squared distances overflow; scale the rows down")]
+    TooLongToSquare {
+        /// The row, counted from the first one given.
+        row: usize,
+    },
     /// Another number of ids than of rows.
     #[error("{rows} rows need as many ids, found {ids}")]
     IdCount {

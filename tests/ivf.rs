@@ -307,3 +307,110 @@ fn packed_bits_in_lists() {
     let (some, _) = index.search_with(queries, 1, &SearchOptions::default().probes(2)).unwrap();
     assert!(some.distances.iter().all(|&d| d == 0.0), "a row finds itself");
 }
+
+#[test]
+fn an_update_that_fails_leaves_the_row() {
+    let bytes: Vec<u8> = (0..600 * DIM).map(|i| (i * 31 % 251) as u8).collect();
+    let rows = MatrixView::new(&bytes, DIM).unwrap();
+    let mut index =
+        Ivf::train(&Device::cpu(), &spec("IVF8,SQ8,RFlat"), Metric::L2, rows, &TrainOptions::default()).unwrap();
+    index.add(rows).unwrap();
+    let said = index.update(3, view(&values(DIM, 1))).unwrap_err();
+    assert!(matches!(said, BuildError::DType { .. }), "{said}");
+    assert_eq!(index.len(), 600);
+    let mut index = built(&Device::cpu(), "IVF8,SQ8,Refine(SQfp16)", Metric::L2, &clustered(600, 3));
+    let far = vec![1e6; DIM];
+    assert!(index.update(3, view(&far)).is_err());
+    assert_eq!(index.len(), 600);
+    let long = vec![1e20; DIM];
+    let said = built(&Device::cpu(), "IVF8,RaBitQ4", Metric::L2, &clustered(600, 3)).add(view(&long)).unwrap_err();
+    assert_eq!(said, BuildError::TooLongToSquare { row: 0 });
+}
+
+#[test]
+fn rows_without_lists_close_ranks() {
+    let rows = clustered(17_000, 3);
+    let mut index = built(&Device::cpu(), "SQ8", Metric::L2, &rows);
+    index.remove(&(0..3_399).collect::<Vec<u64>>());
+    // The one that closes the holes, and puts all rows into fewer lists.
+    index.update(5_000, view(&rows[..DIM])).unwrap();
+    assert_eq!(index.len(), 17_000 - 3_399);
+    assert_eq!(index.search(view(&rows[..DIM]), 1).unwrap().ids, [5_000]);
+    let path = std::env::temp_dir().join(format!("nearfield-ivf-ranks-{}.nf", std::process::id()));
+    index.remove(&(6_000..6_500).collect::<Vec<u64>>());
+    index.save(&path).unwrap();
+    let again = Ivf::load(&Device::cpu(), &path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    let queries = &rows[9_000 * DIM..9_020 * DIM];
+    assert_eq!(again.search(view(queries), 5).unwrap().ids, index.search(view(queries), 5).unwrap().ids);
+}
+
+#[test]
+fn an_answer_does_not_depend_on_the_batch_or_on_where_zero_is() {
+    let rows: Vec<f32> = clustered(ROWS, 3).into_iter().map(|x| x + 300.0).collect();
+    let wanted = truth(Metric::L2, &rows, &rows[..40 * DIM], 10, None);
+    for text in ["IVF16,SQ8", "SQ8", "RaBitQ8", "SQ4,Refine(SQ8)"] {
+        let index = built(&Device::cpu(), text, Metric::L2, &rows);
+        let options = SearchOptions::default().probes(16);
+        let (many, _) = index.search_with(view(&rows[..40 * DIM]).into(), 10, &options).unwrap();
+        assert!(recall(&many, &wanted) > 0.85, "{text}: {}", recall(&many, &wanted));
+        for q in 0..5 {
+            let one = index.search_with(view(&rows[q * DIM..(q + 1) * DIM]).into(), 10, &options).unwrap().0;
+            for (a, b) in one.distances.iter().zip(&many.distances[q * 10..]) {
+                assert!((a - b).abs() < 0.02 * (1.0 + b.abs()), "{text}: {a} alone, {b} among others");
+            }
+            assert!(one.distances[0] > -0.05, "{text}: {}", one.distances[0]);
+        }
+    }
+}
+
+#[test]
+fn rows_without_direction_have_cosine_zero() {
+    let mut rows = clustered(400, 3);
+    rows[7 * DIM..8 * DIM].fill(0.0);
+    for text in ["IVF4,Flat", "SQfp16", "IVF4,SQ8", "IVF4,SQ8,Refine(SQ8)", "IVF4,RaBitQ4", "IVF4,SQ8,RFlat"] {
+        let index = built(&Device::cpu(), text, Metric::Cosine, &rows);
+        let options = SearchOptions::filter(Filter::Ids(vec![7])).probes(4);
+        let (found, _) = index.search_with(view(&rows[DIM..3 * DIM]).into(), 1, &options).unwrap();
+        assert!(found.distances.iter().all(|d| d.abs() < 0.12), "{text}: {:?}", found.distances);
+        let zero = vec![0.0; DIM];
+        let (found, _) = index.search_with(view(&zero).into(), 3, &SearchOptions::default().probes(4)).unwrap();
+        assert!(found.distances.iter().all(|&d| d == 0.0), "{text}: {:?}", found.distances);
+    }
+}
+
+#[test]
+fn row_c11_tuning_counts_what_was_found_not_what_was_said() {
+    let rows = values(6000 * DIM, 3);
+    let matrix = nearfield::format::Matrix::from_vec(rows.clone(), DIM).unwrap();
+    let queries = values(60 * DIM, 5);
+    let mut tuning = nearfield::Tuning::new(0.9);
+    tuning.specs = vec![spec("RaBitQ")];
+    let tuned = tuning.run(&Device::cpu(), &matrix, view(&queries).into(), Metric::L2, 10, &mut |_| {}).unwrap();
+    assert!(!tuned.reached && tuned.points.iter().all(|p| p.checked < 0.7), "{:?}", tuned.points);
+    tuning.specs = vec![spec("IVF100000,SQ8")];
+    let said = tuning.run(&Device::cpu(), &matrix, view(&queries).into(), Metric::L2, 10, &mut |_| {});
+    assert!(said.unwrap_err().to_string().contains("IVF100000"));
+    tuning.specs = vec![spec("Flat"), spec("IVF16,SQ8,RFlat")];
+    tuning.memory = Some(1 << 10);
+    let said = tuning.run(&Device::cpu(), &matrix, view(&queries).into(), Metric::L2, 10, &mut |_| {});
+    assert!(matches!(said, Err(nearfield::TuneError::Memory { .. })));
+}
+
+#[test]
+fn row_c5_codes_take_the_bytes_they_claim() {
+    let rows = values(20_000 * 128, 9);
+    let matrix = MatrixView::new(&rows, 128).unwrap();
+    for (text, most) in [("RaBitQ", 28), ("RaBitQ2", 44), ("PQ16x4fs", 16), ("SQ8", 136), ("SQ4,Refine(SQ8)", 204)] {
+        let spec = spec(text);
+        let mut index =
+            Ivf::train(&Device::cpu(), &spec, Metric::L2, matrix, &TrainOptions::default().rows(4000)).unwrap();
+        index.add(matrix).unwrap();
+        let each = index.memory_bytes() as f64 / 20_000.0;
+        assert!(
+            each <= most as f64 + 0.2 && spec.bytes_per_vector(128) == most,
+            "{text}: {each}, claimed {}",
+            spec.bytes_per_vector(128)
+        );
+    }
+}

@@ -136,7 +136,7 @@ pub(crate) fn read(spec: CodecSpec, dim: usize, bytes: &[u8]) -> Result<Box<dyn 
     };
     reader.end()?;
     let fits = match (spec, codec.form()) {
-        (CodecSpec::Flat, form) => matches!(form, Form::Rows(DType::F32) | Form::Bits),
+        (CodecSpec::Flat, form) => form == Form::Rows(DType::F32),
         (CodecSpec::F16, form) => form == Form::Rows(DType::F16),
         (CodecSpec::Bf16, form) => form == Form::Rows(DType::Bf16),
         (CodecSpec::Scalar { bits }, form) => kind == KIND_SCALAR && form == Form::Integers(bits),

@@ -94,6 +94,9 @@ fn known<'a>(task: &Task<'a>, blocks: usize) -> Result<Known<'a>, EngineError> {
         let (positions, bounds) = (known.positions.len(), known.bounds.len());
         return mismatch(format!("{positions} positions and {bounds} bounds for {q} queries x {blocks} blocks"));
     }
+    if let Some(far) = known.positions.iter().find(|&&p| p != u32::MAX && p as usize >= task.base.rows.rows()) {
+        return mismatch(format!("row {far} is known of {} rows", task.base.rows.rows()));
+    }
     Ok(known)
 }
 

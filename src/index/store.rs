@@ -162,6 +162,12 @@ impl Store {
         Ok(fresh)
     }
 
+    /// Whether these rows could be added.
+    pub fn check(&self, rows: &RowsView<'_>) -> Result<(), BuildError> {
+        let converted = self.convert(rows)?;
+        self.check_stored(&converted.as_ref().map_or(*rows, RowBuf::view), rows).map(drop)
+    }
+
     /// Replaces the row with this id.
     pub fn update(&mut self, id: u64, row: &RowsView<'_>) -> Result<(), BuildError> {
         let converted = self.convert(row)?;

@@ -8,7 +8,15 @@ use super::{AnyIndex, CodecSpec, Index, IndexSpec, RefineSpec, SearchOptions, Tr
 use crate::engine::Device;
 use crate::error::{BuildError, SearchError};
 use crate::format::{Matrix, NotBytes};
+use crate::kernels::metric;
+use crate::plan::Screen;
 use crate::types::{DType, Metric, Neighbors, RowsView};
+
+/// How much faster a later, less simple index must be: speeds vary by this from run to run.
+const MARGIN: f64 = 1.03;
+
+/// How long a setting is timed at first.
+const GLANCE: Duration = Duration::from_millis(40);
 
 /// How long a setting is timed that may be among the best.
 const LEAST: Duration = Duration::from_millis(200);
@@ -68,7 +76,7 @@ pub struct TunedPoint {
     pub refine: Option<usize>,
     /// Recall on the half of the queries that was tuned with.
     pub recall: f64,
-    /// Recall on the other half.
+    /// Recall on the other half, which no setting was picked by but which the chosen one must reach the goal on too.
     pub checked: f64,
     /// Queries a second, in batches as asked for.
     pub qps: f64,
@@ -135,7 +143,7 @@ impl Tuning {
         }
         let options = TrainOptions::default().seed(self.seed);
         let flat = AnyIndex::build(device, &IndexSpec::FLAT, metric, rows.clone(), None, &options)?;
-        let halves = Halves::new(&flat, queries, k, metric)?;
+        let halves = Halves::new(&flat, rows, queries, k, metric)?;
         let mut best: Option<(usize, AnyIndex)> = None;
         let mut smallest: Option<(u64, IndexSpec)> = None;
         let (mut points, mut kept): (Vec<TunedPoint>, Option<f64>) = (Vec::new(), None);
@@ -144,6 +152,12 @@ impl Tuning {
             let mut index = AnyIndex::build(device, &spec, metric, rows.clone(), None, &options)?;
             if let AnyIndex::Flat(flat) = &index {
                 flat.prepare()?;
+            }
+            if let (AnyIndex::Flat(flat), Some(memory)) = (&mut index, self.memory)
+                && flat.memory_bytes() as u64 > memory
+            {
+                // Codes are what may be left out.
+                flat.set_screen(Some(Screen::F32))?;
             }
             let build = began.elapsed().as_secs_f64();
             let bytes = index.memory_bytes() as u64;
@@ -170,7 +184,7 @@ impl Tuning {
             }
             // Kept while it holds the best setting so far.
             if let Some(i) = (first..points.len()).filter(|&i| self.reaches(&points[i])).max_by(by_speed(&points))
-                && kept.is_none_or(|qps| points[i].qps > qps)
+                && kept.is_none_or(|qps| points[i].qps > qps * MARGIN)
             {
                 kept = Some(points[i].qps);
                 set(&mut index, &points[i]);
@@ -273,12 +287,13 @@ pub fn settings(index: &AnyIndex, k: usize) -> Vec<SearchOptions> {
     let AnyIndex::Ivf(ivf) = index else { return vec![SearchOptions::default()] };
     let lists = ivf.lists();
     let mut probes: Vec<usize> =
-        [1, 2, 4, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 256].to_vec();
+        [1, 2, 4, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 256, 384, 512, 1024]
+            .to_vec();
     probes.retain(|&p| p <= lists);
     let halves: &[usize] = if ivf.spec().refine.is_some() { &[2, 3, 4, 5, 6, 8, 12, 16, 32, 64] } else { &[] };
     let refine: Vec<Option<usize>> = match halves {
         [] => vec![None],
-        halves => halves.iter().map(|h| Some((h * k).div_ceil(2).min(index.len().max(1)))).collect(),
+        halves => halves.iter().map(|h| Some(k.saturating_mul(*h).div_ceil(2).min(index.len().max(1)))).collect(),
     };
     let option = |probes: usize, refine: Option<usize>| {
         let options = SearchOptions::default().probes(probes);
@@ -301,11 +316,10 @@ pub fn fastest(points: &[(f64, f64)]) -> Vec<usize> {
 }
 
 /// The settings of one index that no other of it surpasses.
-fn front(halves: &Halves, index: &AnyIndex, k: usize, batch: usize) -> Result<Vec<SearchOptions>, SearchError> {
+fn front(halves: &Halves<'_>, index: &AnyIndex, k: usize, batch: usize) -> Result<Vec<SearchOptions>, SearchError> {
     let settings = settings(index, k);
-    let time = |options: &SearchOptions| {
-        halves.time(index, options, k, batch, Duration::ZERO).map(|(qps, recall)| (recall, qps))
-    };
+    let time =
+        |options: &SearchOptions| halves.time(index, options, k, batch, GLANCE).map(|(qps, recall)| (recall, qps));
     let tried = settings.iter().map(time).collect::<Result<Vec<_>, _>>()?;
     Ok(fastest(&tried).into_iter().map(|i| settings[i].clone()).collect())
 }
@@ -326,9 +340,10 @@ fn pareto(points: Vec<TunedPoint>, chosen: usize) -> (Vec<TunedPoint>, usize) {
     (order.into_iter().map(|i| points[i].clone()).collect(), at)
 }
 
-/// Every second query, and the others, each with the distances of its true neighbours.
-struct Halves {
+/// Every second query, and the others, each with its true neighbours.
+struct Halves<'a> {
     metric: Metric,
+    rows: &'a Matrix,
     tuned: Half,
     checked: Half,
 }
@@ -338,8 +353,14 @@ struct Half {
     truth: Neighbors,
 }
 
-impl Halves {
-    fn new(flat: &AnyIndex, queries: RowsView<'_>, k: usize, metric: Metric) -> Result<Halves, TuneError> {
+impl<'a> Halves<'a> {
+    fn new(
+        flat: &AnyIndex,
+        rows: &'a Matrix,
+        queries: RowsView<'_>,
+        k: usize,
+        metric: Metric,
+    ) -> Result<Halves<'a>, TuneError> {
         let half = |first: usize| -> Result<Half, TuneError> {
             let picked = (first..queries.rows()).step_by(2);
             let matrix = match queries {
@@ -358,7 +379,7 @@ impl Halves {
             let (truth, _) = flat.search_with(matrix.view(), k, &SearchOptions::default())?;
             Ok(Half { queries: matrix, truth })
         };
-        Ok(Halves { metric, tuned: half(0)?, checked: half(1)? })
+        Ok(Halves { metric, rows, tuned: half(0)?, checked: half(1)? })
     }
 
     /// Queries a second and recall on the half that is tuned with.
@@ -386,19 +407,30 @@ impl Halves {
         Ok(self.recall(&self.checked, &self.checked.ask(index, options, k, batch)?))
     }
 
-    /// The share of answers that are as near as the k-th true neighbour; ties cost nothing.
+    /// The share of answers that lie as near as the k-th true neighbour, whatever distance the index gave them: ties cost
+    /// nothing.
     fn recall(&self, half: &Half, found: &[Neighbors]) -> f64 {
-        let larger = self.metric.is_similarity();
+        let view = self.rows.view();
+        let row = |rows: &RowsView<'_>, i: usize| -> Vec<f64> {
+            let mut floats = vec![0.0; rows.dim()];
+            rows.row_f32(i, &mut floats);
+            floats.into_iter().map(f64::from).collect()
+        };
         let (mut hits, mut wanted, mut q) = (0, 0, 0);
         for part in found {
             for i in 0..part.queries {
-                let truth: Vec<f32> = half.truth.query(q).map(|(_, d)| d).collect();
-                if let Some(&last) = truth.last() {
-                    let slack = 1e-5 * last.abs().max(1e-20);
-                    let near = |d: f32| if larger { d >= last - slack } else { d <= last + slack };
-                    hits += part.query(i).filter(|&(_, d)| near(d)).count().min(truth.len());
-                    wanted += truth.len();
+                let truth: Vec<u64> = half.truth.query(q).map(|(id, _)| id).collect();
+                let known = part.query(i).filter(|(id, _)| truth.contains(id)).count();
+                let mut right = known;
+                if let Some(&last) = truth.last().filter(|_| known < truth.len()) {
+                    let query = row(&half.queries.view(), q);
+                    let key = |id: u64| metric::key(self.metric, &query, &row(&view, id as usize));
+                    let kth = key(last);
+                    let near = |id: u64| key(id) <= kth + 1e-6 * kth.abs();
+                    right += part.query(i).filter(|(id, _)| !truth.contains(id) && near(*id)).count();
                 }
+                hits += right.min(truth.len());
+                wanted += truth.len();
                 q += 1;
             }
         }

@@ -242,6 +242,27 @@ impl Lists {
         self.number();
     }
 
+    /// Puts the rows of all lists, in their order, into lists of `size` rows each.
+    pub fn regroup(&mut self, size: usize) {
+        let mut whole: Vec<List> = Vec::new();
+        let mut code = vec![0; self.code_bytes()];
+        for list in std::mem::take(&mut self.lists) {
+            for place in 0..list.len() {
+                read(self.form, self.dim, &list, place, &mut code);
+                if whole.last().is_none_or(|last| last.len() == size) {
+                    whole.push(List::default());
+                }
+                let Some(to) = whole.last_mut() else { continue };
+                push(self.form, self.dim, to, &code);
+                to.positions.push(list.positions[place]);
+                to.add.extend(list.add.get(place));
+                to.scale.extend(list.scale.get(place));
+            }
+        }
+        self.lists = whole;
+        self.number();
+    }
+
     /// The code in a place of a list, as it was before it was packed.
     pub fn code(&self, list: usize, place: usize, code: &mut [u8]) {
         read(self.form, self.dim, &self.lists[list], place, code);

@@ -45,6 +45,7 @@ pub struct ExplainArgs {
 pub fn run(args: &ExplainArgs) -> Result<()> {
     let device = args.device.open()?;
     let mut source = args.source.open(&device)?;
+    args.lists.prepare(&mut source.index);
     let queries = match &args.queries {
         Some(path) => data::queries(path, &source)?,
         None => stand_ins(&source.index, args.batch.unwrap_or(1) as usize)?,

@@ -49,7 +49,8 @@ fn radius(text: &str) -> Result<f32, String> {
 
 pub fn run(args: &RangeArgs) -> Result<()> {
     let files = [args.offsets.as_ref(), args.ids.as_ref(), args.distances.as_ref()];
-    let job = args.ask.prepare(&args.source, &args.device, &files)?;
+    let mut job = args.ask.prepare(&args.source, &args.device, &files)?;
+    args.lists.prepare(&mut job.source.index);
     let (mut offsets, mut ids, mut distances) = (vec![0i64], Vec::<i64>::new(), Vec::<f32>::new());
     let (stats, wall) = job.run(ScreenChoice(None), args.lists, |queries, options| {
         let (found, stats) = job.source.index.range_search_with(queries, args.radius, options)?;

@@ -66,6 +66,18 @@ fn refine(text: &str) -> Result<Refine, String> {
 }
 
 impl ListArgs {
+    /// With `--refine auto` an index forgets what it was set to.
+    pub fn prepare(&self, index: &mut AnyIndex) {
+        if let (AnyIndex::Ivf(ivf), Some(Refine(None))) = (index, self.refine) {
+            ivf.set_refine(None);
+        }
+    }
+
+    /// Puts the rows to be ranked again into the options.
+    pub fn refine_only(&self, options: &mut SearchOptions) {
+        options.refine = self.refine.and_then(|r| r.0);
+    }
+
     /// The lists asked for.
     pub fn probes(&self) -> Option<usize> {
         self.nprobe.map(|n| n as usize)
@@ -74,7 +86,7 @@ impl ListArgs {
     /// Puts what was asked for into the options.
     pub fn apply(&self, options: &mut SearchOptions) {
         options.probes = self.probes();
-        options.refine = self.refine.and_then(|r| r.0);
+        self.refine_only(options);
     }
 }
 
@@ -163,7 +175,8 @@ fn batch_of(index: &AnyIndex) -> usize {
 }
 
 pub fn run(args: &SearchArgs) -> Result<()> {
-    let job = args.ask.prepare(&args.source, &args.device, &[args.ids.as_ref(), args.distances.as_ref()])?;
+    let mut job = args.ask.prepare(&args.source, &args.device, &[args.ids.as_ref(), args.distances.as_ref()])?;
+    args.lists.prepare(&mut job.source.index);
     let (q, k, index) = (job.queries.rows(), args.k, &job.source.index);
     let mut ids: Vec<i64> = reserve(q, k)?;
     let mut distances: Vec<f32> = reserve(q, k)?;

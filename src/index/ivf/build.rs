@@ -6,7 +6,7 @@ use super::super::roster::Roster;
 use super::super::rowbuf::{RowBuf, queries_f32};
 use super::super::store::{Store, length, lengths};
 use super::super::{CodecSpec, IndexSpec, RefineSpec, TransformSpec};
-use super::{Ivf, Kept, Settings, UNSORTED, inner};
+use super::{Ivf, Kept, Settings, UNSORTED, inner, sorted_by};
 use crate::cluster::{KMeans, Lengthy, assign};
 use crate::codec::transform::Transform;
 use crate::codec::{self, Codec};
@@ -23,6 +23,9 @@ const CHUNK: usize = 1 << 15;
 
 /// Rows that a codec learns from at most.
 const CODEC_ROWS: usize = 1 << 16;
+
+/// Longest rows: squares of longer ones overflow.
+const LONGEST: f32 = (1u64 << 60) as f32;
 
 /// Rows a list that k-means learns from at most.
 const ROWS_PER_LIST: usize = 256;
@@ -141,6 +144,9 @@ impl Ivf {
             return Err(BuildError::IdCount { rows: row.rows(), ids: 1 });
         }
         self.check(&row)?;
+        if let Kept::Rows(store) = &self.kept {
+            store.check(&row)?;
+        }
         let coded = self.encode(&row)?;
         self.remove(&[id]);
         self.take(&row, Some(&[id]), coded).map(drop)
@@ -157,6 +163,9 @@ impl Ivf {
             let moved = moved(&live);
             let keep = |p: u32| moved[p as usize];
             self.lists.retain(keep);
+            if self.coarse.is_none() {
+                self.lists.regroup(UNSORTED);
+            }
             if let Kept::Codes(_, lists, _) = &mut self.kept {
                 lists.retain(keep);
             }
@@ -174,7 +183,10 @@ impl Ivf {
         if rows.dim() != self.dim {
             return Err(BuildError::Dim { wanted: self.dim, found: rows.dim() });
         }
-        finite(rows).map(drop)
+        match finite(rows)?.iter().position(|&norm| norm > LONGEST) {
+            Some(row) => Err(BuildError::TooLongToSquare { row }),
+            None => Ok(()),
+        }
     }
 
     fn append(&mut self, rows: &RowsView<'_>, ids: Option<&[u64]>) -> Result<Vec<u64>, BuildError> {
@@ -200,9 +212,10 @@ impl Ivf {
             self.lists.grow((first + rows.rows()).div_ceil(UNSORTED));
         }
         let mut at = first;
-        for (encoded, lists) in coded.parts {
+        for (encoded, lists, count) in coded.parts {
+            let lists = if self.coarse.is_some() { lists } else { unsorted(at, count) };
             self.lists.append(&encoded, &lists, at as u32);
-            at += lists.len();
+            at += count;
         }
         if let Kept::Codes(_, lists, _) = &mut self.kept {
             let mut at = first;
@@ -219,26 +232,22 @@ impl Ivf {
     /// The codes of rows and the lists they belong to.
     fn encode(&self, rows: &RowsView<'_>) -> Result<Coded, BuildError> {
         let mut coded = Coded::default();
-        let first = self.kept.roster().slots();
         for start in (0..rows.rows()).step_by(CHUNK) {
             let some = rows.slice(start, rows.rows().min(start + CHUNK));
-            let at = first + start;
-            coded.parts.push(if self.spec.binary {
-                self.encode_bits(&some, at)?
-            } else {
-                self.encode_floats(&some, at)?
-            });
+            let (encoded, lists) = if self.spec.binary { self.encode_bits(&some)? } else { self.encode_floats(&some)? };
+            coded.parts.push((encoded, lists, some.rows()));
             if let Kept::Codes(_, _, codec) = &self.kept {
                 let floats = prepared_rows(self.metric, &some);
                 let zero = vec![0.0; self.dim];
                 let view = matrix(&floats, self.dim)?;
-                coded.better.push(codec.encode(self.inner(), view, &vec![0; some.rows()], &zero));
+                // Ranked by what they decode to, so that nothing beside the codes is needed.
+                coded.better.push(codec.encode(Metric::InnerProduct, view, &vec![0; some.rows()], &zero));
             }
         }
         Ok(coded)
     }
 
-    fn encode_floats(&self, rows: &RowsView<'_>, first: usize) -> Result<(Encoded, Vec<u32>), BuildError> {
+    fn encode_floats(&self, rows: &RowsView<'_>) -> Result<(Encoded, Vec<u32>), BuildError> {
         let projected = self.transform.apply(rows);
         let dim = self.codec.dim();
         let view = matrix(&projected.rows, dim)?;
@@ -255,7 +264,7 @@ impl Ivf {
             }
             None => {
                 let encoded = self.codec.encode(inner, view, &vec![0; view.rows()], &vec![0.0; dim]);
-                (encoded, unsorted(first, view.rows()))
+                (encoded, Vec::new())
             }
         };
         if inner == Metric::L2 && !encoded.add.is_empty() {
@@ -273,11 +282,11 @@ impl Ivf {
         Ok((encoded, lists))
     }
 
-    fn encode_bits(&self, rows: &RowsView<'_>, first: usize) -> Result<(Encoded, Vec<u32>), BuildError> {
+    fn encode_bits(&self, rows: &RowsView<'_>) -> Result<(Encoded, Vec<u32>), BuildError> {
         let codes = (0..rows.rows()).flat_map(|r| rows.row_bytes(r)).copied().collect();
         let lists = match &self.coarse {
             Some(coarse) => nearest_bits(&*self.device.engine, coarse, rows)?,
-            None => unsorted(first, rows.rows()),
+            None => Vec::new(),
         };
         Ok((Encoded { codes, ..Default::default() }, lists))
     }
@@ -286,7 +295,8 @@ impl Ivf {
 /// Codes of rows, chunk by chunk.
 #[derive(Default)]
 struct Coded {
-    parts: Vec<(Encoded, Vec<u32>)>,
+    /// Codes, the list of each (none where rows are not sorted), and how many.
+    parts: Vec<(Encoded, Vec<u32>, usize)>,
     /// For ranking, where there are such.
     better: Vec<Encoded>,
 }
@@ -355,8 +365,16 @@ fn nearest_bits(engine: &dyn Engine, coarse: &Store, rows: &RowsView<'_>) -> Res
     Ok(candidates(engine.run(&task, &mut SearchStats::default())?)?.positions)
 }
 
+/// Some [`CODEC_ROWS`] of so many rows, from all over them.
+fn evenly(rows: usize) -> impl Iterator<Item = usize> {
+    let count = rows.min(CODEC_ROWS);
+    (0..count).map(move |i| (i as u64 * rows as u64 / count as u64) as usize)
+}
+
 /// Rows to learn from.
 struct Sample {
+    /// Whether the caller said how many.
+    told: bool,
     rows: RowBuf,
 }
 
@@ -378,10 +396,10 @@ impl Sample {
             }
         }
         let norms = finite(rows)?;
-        if let Some(row) = norms.iter().position(|n| n.is_infinite()) {
-            return Err(BuildError::TooLong { row });
+        if let Some(row) = norms.iter().position(|&n| n > LONGEST) {
+            return Err(BuildError::TooLongToSquare { row });
         }
-        Ok(Sample { rows: picked })
+        Ok(Sample { rows: picked, told: options.rows.is_some() })
     }
 
     fn view(&self) -> RowsView<'_> {
@@ -391,10 +409,11 @@ impl Sample {
     /// The 8-bit codec of rows as they are given.
     fn codec(&self, metric: Metric, seed: u64) -> Result<Box<dyn Codec>, BuildError> {
         let view = self.view();
-        let some = view.slice(0, view.rows().min(CODEC_ROWS));
-        let floats = prepared_rows(metric, &some);
+        let mut some = RowBuf::new(view.dtype(), view.dim());
+        evenly(view.rows()).for_each(|r| some.extend(&view.slice(r, r + 1)));
+        let floats = prepared_rows(metric, &some.view());
         let spec = CodecSpec::Scalar { bits: 8 };
-        Ok(codec::train(spec, inner(metric), matrix(&floats, view.dim())?, seed, &mut Vec::new())?)
+        Ok(codec::train(spec, Metric::InnerProduct, matrix(&floats, view.dim())?, seed, &mut Vec::new())?)
     }
 }
 
@@ -420,24 +439,32 @@ impl Learnt {
         if metric == Metric::Cosine {
             stages.insert(0, TransformSpec::Normalize);
         }
+        let exact = matches!(spec.codec, CodecSpec::Flat | CodecSpec::F16 | CodecSpec::Bf16);
+        let centred = |s: &TransformSpec| matches!(s, TransformSpec::Pca { .. } | TransformSpec::Centre);
+        if inner(metric, spec.codec) == Metric::L2 && !exact && !stages.iter().any(centred) {
+            // Sums and differences of large squares would leave little of a distance.
+            stages.insert(usize::from(metric == Metric::Cosine), TransformSpec::Centre);
+        }
         if matches!(spec.codec, CodecSpec::RaBitQ { .. }) {
             stages.push(TransformSpec::Rotation { dim: None });
         }
         let learnt_from = queries_f32(&rows);
         let learnt_from = matrix(&learnt_from, rows.dim())?;
-        let transform = Transform::train(&stages, inner(metric), learnt_from, seed, &mut warnings)?;
+        let transform = Transform::train(&stages, inner(metric, spec.codec), learnt_from, seed, &mut warnings)?;
         let projected = transform.apply(&rows);
         let dim = transform.output_dim();
         let view = matrix(&projected.rows, dim)?;
-        let some = view.slice(0, view.rows().min(CODEC_ROWS));
+        let some: Vec<f32> = evenly(view.rows()).flat_map(|r| view.row(r)).copied().collect();
+        let some = matrix(&some, dim)?;
         let Some(lists) = spec.lists else {
-            let codec = codec::train(spec.codec, inner(metric), some, seed, &mut warnings)?;
+            let codec = codec::train(spec.codec, inner(metric, spec.codec), some, seed, &mut warnings)?;
             return Ok(Learnt { transform, coarse: None, codec, warnings });
         };
         let mut kmeans = KMeans::new(lists);
-        (kmeans.seed, kmeans.iterations, kmeans.sample) = (seed, 10, Some(ROWS_PER_LIST));
+        (kmeans.seed, kmeans.iterations) = (seed, 10);
+        kmeans.sample = Some(ROWS_PER_LIST).filter(|_| !sample.told);
         let found = kmeans.train(device, RowsView::F32(view))?;
-        let mut coarse = Store::new(inner(metric), DType::F32, dim)?;
+        let mut coarse = Store::new(sorted_by(metric), DType::F32, dim)?;
         coarse.add(&RowsView::F32(matrix(&found.centroids, dim)?), None)?;
         let nearest = nearest(device, some, &coarse)?;
         let mut residuals = Vec::with_capacity(some.rows() * dim);
@@ -445,7 +472,7 @@ impl Learnt {
             let centroid = &found.centroids[list as usize * dim..(list as usize + 1) * dim];
             residuals.extend(some.row(r).iter().zip(centroid).map(|(x, c)| x - c));
         }
-        let codec = codec::train(spec.codec, inner(metric), matrix(&residuals, dim)?, seed, &mut warnings)?;
+        let codec = codec::train(spec.codec, inner(metric, spec.codec), matrix(&residuals, dim)?, seed, &mut warnings)?;
         Ok(Learnt { transform, coarse: Some(coarse), codec, warnings })
     }
 

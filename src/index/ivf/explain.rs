@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::super::search::{MaskBits, Search};
+use super::super::search::Search;
 use super::super::store::Store;
 use super::super::{Explanation, SearchOptions, Trial};
 use super::{Ivf, Kept};
@@ -30,18 +30,16 @@ impl Ivf {
             return Err(SearchError::ZeroK);
         }
         let queries = self.checked(queries)?;
-        if let Kept::Rows(store) = &self.kept
-            && options.filter.is_none()
-            && self.flat_pays(store, self.probes_of(options), self.len())
-        {
-            let mask = MaskBits::new(store.roster(), None, queries.len())?;
+        let count = queries.len();
+        let (mask, reach) = self.reach(count, options)?;
+        if let (Kept::Rows(store), true) = (&self.kept, reach.flat) {
             let Device { engine, host } = &self.device;
             let search = Search { engine: &**engine, host: &**host, store, queries, mask };
-            let plan = search.plan(k, options.screen)?;
+            let screen = if options.filter.is_some() { Some(Screen::None) } else { options.screen };
+            let plan = search.plan(k, screen)?;
             return Ok(Explanation { device: engine.name(), ceilings: engine.ceilings(), costs: plan.costs(), plan });
         }
-        let count = queries.len();
-        let (form, probes, keep) = (self.lists.form, self.probes_of(options), self.keep_of(k, options));
+        let (form, probes, keep) = (self.lists.form, reach.probes, self.keep_of(k, options));
         let lists = self.lists.lists.len();
         let problem =
             |dtype: DType, dim: usize, rows: usize| Problem { metric: self.metric, dtype, dim, rows, queries: count };

@@ -9,13 +9,13 @@ use super::super::rowbuf::{RowBuf, Rows};
 use super::super::store::Store;
 use super::super::{FileInfo, Index, OpenError, RefineSpec};
 use super::build::moved;
-use super::{Ivf, Kept, Settings, inner};
+use super::{Ivf, Kept, Settings, UNSORTED, inner, sorted_by};
 use crate::codec::transform::Transform;
 use crate::codec::{self, Codec};
 use crate::engine::{Device, Tag};
 use crate::format::{NfFile, NfWriter, SaveError};
 use crate::index::CodecSpec;
-use crate::kernels::lists::{BLOCK, List, Lists};
+use crate::kernels::lists::{BLOCK, Form, List, Lists, floats};
 use crate::types::{Bitmap, DType, Metric};
 
 impl Ivf {
@@ -50,13 +50,13 @@ impl Ivf {
             let view = coarse.view();
             file.section("centroids", (0..view.rows()).map(|r| view.row_bytes(r)))?;
         }
-        write_lists(&mut file, "list", &self.lists, roster.live())?;
+        write_lists(&mut file, "list", &self.lists, roster.live(), self.coarse.is_none())?;
         match &self.kept {
             Kept::Ids(_) => {}
             Kept::Rows(store) => saved_rows(&mut file, &store.view(), &roster.live_runs())?,
             Kept::Codes(_, lists, codec) => {
                 file.section("better_codec", [codec.write()])?;
-                write_lists(&mut file, "better", lists, roster.live())?;
+                write_lists(&mut file, "better", lists, roster.live(), false)?;
             }
         }
         if let Some(ids) = roster.live_ids() {
@@ -96,11 +96,11 @@ impl Ivf {
                 let centroids = file.matrix("centroids", dtype, lists, coded)?;
                 let mut owned = RowBuf::new(dtype, coded);
                 owned.extend(&centroids.view());
-                Some(Store::over(inner(metric), Rows::Owned(owned), None, 0).map_err(rows_problem)?)
+                Some(Store::over(sorted_by(metric), Rows::Owned(owned), None, 0).map_err(rows_problem)?)
             }
         };
         let mut lists = Lists::new(codec.form(), codec.parts(), 0);
-        lists.lists = read_lists(&file, "list", &*codec, rows, wanted(&*codec, metric))?;
+        lists.lists = read_lists(&file, "list", &*codec, rows, wanted(&*codec, inner(metric, spec.codec)))?;
         lists.number();
         let error = FileInfo::value(&file, "code_error")?;
         lists.error = error
@@ -110,6 +110,9 @@ impl Ivf {
             .ok_or_else(|| problem(format!("`code_error` is `{error}`, wanted a number from 0")))?;
         if spec.lists.is_some_and(|wanted| wanted != lists.lists.len()) {
             return Err(problem(format!("`list_rows` has {} lists for `{spec}`", lists.lists.len())));
+        }
+        if spec.lists.is_none() && lists.lists.len() != rows.div_ceil(UNSORTED) {
+            return Err(problem(format!("`list_rows` has {} lists for {rows} rows of `{spec}`", lists.lists.len())));
         }
         let ids = info.has_ids.then(|| ids(&file, rows)).transpose()?;
         let kept = match spec.refine {
@@ -125,7 +128,8 @@ impl Ivf {
                     Some(_) => {
                         let better = read("better_codec", CodecSpec::Scalar { bits: 8 }, dim)?;
                         let mut one = Lists::new(better.form(), better.parts(), 0);
-                        one.lists = read_lists(&file, "better", &*better, rows, wanted(&*better, metric))?;
+                        one.lists =
+                            read_lists(&file, "better", &*better, rows, wanted(&*better, Metric::InnerProduct))?;
                         one.number();
                         let rising = one.lists.iter().flat_map(|l| &l.positions).enumerate();
                         if one.lists.len() != 1 || rising.into_iter().any(|(i, &p)| p as usize != i) {
@@ -139,7 +143,10 @@ impl Ivf {
         let most = coarse.as_ref().map_or(1, Store::slots).max(1);
         let settings = Settings {
             probes: FileInfo::number(&file, "probes")?.clamp(1, most),
-            refine: FileInfo::number(&file, "refine").ok().map(|r| r.max(1)),
+            refine: match FileInfo::value(&file, "refine") {
+                Ok(_) => Some(FileInfo::number(&file, "refine")?.max(1)),
+                Err(_) => None,
+            },
         };
         Ok(Ivf {
             device: device.clone(),
@@ -164,7 +171,7 @@ fn wanted(codec: &dyn Codec, metric: Metric) -> [bool; 2] {
     let zero = vec![0.0; codec.dim()];
     match crate::types::MatrixView::new(&zero, codec.dim()) {
         Ok(view) if !codec.form().is_exact() => {
-            let one = codec.encode(inner(metric), view, &[0], &zero);
+            let one = codec.encode(metric, view, &[0], &zero);
             [&one.add, &one.scale].map(|numbers| !numbers.is_empty())
         }
         _ => [false; 2],
@@ -172,10 +179,19 @@ fn wanted(codec: &dyn Codec, metric: Metric) -> [bool; 2] {
 }
 
 /// The sections of lists; rows that are gone are left out, and the positions are those afterwards.
-fn write_lists(file: &mut NfWriter, name: &str, lists: &Lists, live: Option<&Bitmap>) -> Result<(), SaveError> {
+fn write_lists(
+    file: &mut NfWriter,
+    name: &str,
+    lists: &Lists,
+    live: Option<&Bitmap>,
+    unsorted: bool,
+) -> Result<(), SaveError> {
     let packed = live.map(|live| {
         let (mut packed, moved) = (lists.clone(), moved(live));
         packed.retain(|p| moved[p as usize]);
+        if unsorted {
+            packed.regroup(UNSORTED);
+        }
         packed
     });
     let lists = &packed.as_ref().unwrap_or(lists).lists;
@@ -214,6 +230,12 @@ fn read_lists(
     if Some(codes.len()) != blocks.checked_mul(each * BLOCK) {
         return Err(problem(format!("`{name}_words` has {} words, wanted {blocks} blocks", codes.len())));
     }
+    if let Form::Rows(dtype) = codec.form() {
+        let word = |word: &u32| floats(dtype, &word.to_le_bytes()).iter().all(|x| x.is_finite());
+        if let Some(at) = codes.iter().position(|w| !word(w)) {
+            return Err(problem(format!("word {at} of `{name}_words` holds no finite number")));
+        }
+    }
     let mut seen = Bitmap::new(rows, false);
     for &p in &positions {
         if p as usize >= rows || seen.get(p as usize) {
@@ -224,7 +246,7 @@ fn read_lists(
     if positions.len() != rows {
         return Err(problem(format!("`{name}_positions` has {} numbers, wanted {rows}", positions.len())));
     }
-    let floats = |part: &str, wanted: bool| -> Result<Vec<f32>, OpenError> {
+    let numbers_of = |part: &str, wanted: bool| -> Result<Vec<f32>, OpenError> {
         let numbers: Vec<f32> = words(part)?.into_iter().map(f32::from_bits).collect();
         let count = if wanted { rows } else { 0 };
         if numbers.len() != count || numbers.iter().any(|x| !x.is_finite()) {
@@ -232,7 +254,7 @@ fn read_lists(
         }
         Ok(numbers)
     };
-    let beside = [floats("add", numbers[0])?, floats("scale", numbers[1])?];
+    let beside = [numbers_of("add", numbers[0])?, numbers_of("scale", numbers[1])?];
     let (mut row, mut word) = (0, 0);
     let mut lists = Vec::with_capacity(lengths.len());
     for &len in &lengths {

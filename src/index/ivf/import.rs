@@ -346,6 +346,7 @@ fn kept(index: &FaissIndex, order: Order) -> Imported<Kept> {
             let codec = codec_of(&refine.codec, dim)?;
             let mut lists = Lists::new(codec.form(), codec.parts(), 1);
             let one = std::slice::from_ref(&refine.rows);
+            let metric = Metric::InnerProduct;
             let packer = Packer { metric, from: &refine.codec, codec: &*codec, lists: one, centroids: &[] };
             for first in (0..rows).step_by(CHUNK) {
                 let some: Vec<(u32, u32)> = (first..rows.min(first + CHUNK)).map(|p| (0, p as u32)).collect();

@@ -17,9 +17,9 @@ use crate::engine::{Device, Tag};
 use crate::kernels::lists::Lists;
 use crate::types::{DType, Metric};
 
-use super::IndexSpec;
 use super::roster::Roster;
 use super::store::Store;
+use super::{CodecSpec, IndexSpec};
 
 pub use build::TrainOptions;
 
@@ -150,16 +150,23 @@ impl Ivf {
         self.device = device.clone();
     }
 
-    /// In which keys codes are compared: cosine as l2 between vectors of length 1.
+    /// In which keys codes are compared.
     fn inner(&self) -> Metric {
-        inner(self.metric)
+        inner(self.metric, self.spec.codec)
     }
 }
 
-/// See [`Ivf::inner`].
-fn inner(metric: Metric) -> Metric {
-    match metric {
-        Metric::Cosine => Metric::L2,
-        metric => metric,
+/// In which keys vectors of length 1 are compared for cosine: as products where they are stored as they are, so that a row
+/// without direction has cosine 0; else by l2, for which they can be centred.
+fn inner(metric: Metric, codec: CodecSpec) -> Metric {
+    match (metric, codec) {
+        (Metric::Cosine, CodecSpec::Flat | CodecSpec::F16 | CodecSpec::Bf16) => Metric::InnerProduct,
+        (Metric::Cosine, _) => Metric::L2,
+        (metric, _) => metric,
     }
+}
+
+/// How rows are sorted into lists, and lists found.
+fn sorted_by(metric: Metric) -> Metric {
+    if metric == Metric::Cosine { Metric::L2 } else { metric }
 }

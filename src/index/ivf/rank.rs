@@ -42,7 +42,7 @@ impl Ivf {
             Kept::Ids(_) if self.lists.form.is_exact() => scanned.found.keys.clone(),
             Kept::Ids(_) => self.keys_of_codes(scanned)?,
         };
-        if self.metric == Metric::Cosine && !matches!(self.kept, Kept::Rows(_)) {
+        if self.metric == Metric::Cosine && self.inner() == Metric::L2 && matches!(self.kept, Kept::Ids(_)) {
             let width = scanned.found.width;
             for (keys, &norm) in keys.chunks_mut(width).zip(&queries.norms) {
                 // Between vectors of length 1; a query without direction has cosine 0 with every row.
@@ -149,27 +149,24 @@ impl Ivf {
         positions: &[u32],
     ) -> Result<Vec<f32>, SearchError> {
         let RowsView::F32(view) = queries.view() else { return Ok(Vec::new()) };
-        let (dim, inner, width) = (self.dim, self.inner(), positions.len() / queries.len().max(1));
+        let (dim, width) = (self.dim, positions.len() / queries.len().max(1));
         let mut keys = vec![f32::INFINITY; positions.len()];
         keys.par_chunks_mut(width.max(1))
             .zip(positions.par_chunks(width.max(1)))
             .enumerate()
             .with_min_len(FEW)
             .for_each_init(
-                || (vec![0; lists.code_bytes()], vec![0.0; dim]),
-                |(code, query), (q, (keys, positions))| {
+                || (vec![0; lists.code_bytes()], vec![0.0; dim], vec![0.0; dim]),
+                |(code, query, row), (q, (keys, positions))| {
                     query.copy_from_slice(view.row(q));
                     if self.metric == Metric::Cosine && queries.norms[q] > 0.0 {
                         query.iter_mut().for_each(|x| *x /= queries.norms[q]);
                     }
-                    let offset = match inner {
-                        Metric::L2 => query.iter().map(|x| x * x).sum(),
-                        _ => 0.0,
-                    };
                     for (key, &position) in keys.iter_mut().zip(positions).filter(|(_, p)| **p != u32::MAX) {
                         // One list that holds all rows in order.
                         lists.code(0, position as usize, code);
-                        *key = whole(lists, (0, position as usize), offset, codec.product(inner, query, code));
+                        codec.decode(code, 1.0, row);
+                        *key = direct(self.metric, query, row);
                     }
                 },
             );
@@ -205,6 +202,18 @@ fn whole(lists: &Lists, (list, place): (usize, usize), offset: f32, product: f32
     estimate(&lists.lists[list], place, terms, offset, 0)
 }
 
+/// The key of two vectors by l2 or, of those of length 1 for cosine, by their product.
+fn direct(metric: Metric, query: &[f32], row: &[f32]) -> f32 {
+    // Partial sums let the compiler use vectors.
+    let mut sums = [0.0f32; 16];
+    for (query, row) in query.chunks(16).zip(row.chunks(16)) {
+        for (sum, (q, x)) in sums.iter_mut().zip(query.iter().zip(row)) {
+            *sum += if metric == Metric::L2 { (q - x) * (q - x) } else { -q * x };
+        }
+    }
+    sums.iter().sum()
+}
+
 /// The `k` smallest (key, position) of each query.
 fn best(keys: &[f32], positions: &[u32], width: usize, queries: usize, k: usize) -> Result<Candidates, EngineError> {
     let mut out = Candidates::places(queries, k)?;
@@ -213,7 +222,8 @@ fn best(keys: &[f32], positions: &[u32], width: usize, queries: usize, k: usize)
         let range = q * width..(q + 1) * width;
         let all = keys[range.clone()].iter().copied().zip(positions[range].iter().copied());
         pairs.clear();
-        pairs.extend(all.filter(|&(_, p)| p != u32::MAX));
+        let known = |key: f32| if key.is_nan() { f32::INFINITY } else { key };
+        pairs.extend(all.filter(|&(_, p)| p != u32::MAX).map(|(key, p)| (known(key), p)));
         let order = |a: &(f32, u32), b: &(f32, u32)| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1));
         if pairs.len() > k {
             pairs.select_nth_unstable_by(k - 1, order);

@@ -6,6 +6,7 @@ use super::super::search::{MaskBits, Queries, Search, candidates};
 use super::super::store::{Store, lengths};
 use super::super::{Index, SearchOptions};
 use super::{Ivf, Kept};
+use crate::codec::transform::Projected;
 use crate::engine::{Base, Candidates, Device, Input, Listed, Task};
 use crate::error::SearchError;
 use crate::kernels::lists::{Form, Prepared, Probes};
@@ -43,7 +44,8 @@ impl Ivf {
         self.search_with(queries.into(), k, &SearchOptions::default()).map(|(found, _)| found)
     }
 
-    /// All rows within `radius` of each query in the lists looked at: distances at most, similarities at least the radius.
+    /// Rows within `radius` of each query in the lists looked at: distances at most, similarities at least the radius. All
+    /// of them, as far as codes can tell rows apart; with all lists and rows kept (`RFlat`), exactly all.
     ///
     /// # Errors
     /// As [`Ivf::search`], and when the radius is not a number.
@@ -71,7 +73,7 @@ impl Ivf {
         let keep = match (self.lists.form, &self.kept) {
             // The keys are what a ranking would compute again.
             (form, Kept::Ids(_)) if form.is_exact() => k,
-            (_, Kept::Ids(_)) => chosen.unwrap_or(k + k / 2 + 8),
+            (_, Kept::Ids(_)) => chosen.unwrap_or(k.saturating_add(k / 2 + 8)),
             (form, _) => chosen.unwrap_or_else(|| {
                 let times = match form {
                     Form::Rows(_) | Form::Bits => 2,
@@ -82,7 +84,7 @@ impl Ivf {
                     Form::Integers(_) => 16,
                     Form::Parts(_) => 10,
                 };
-                times * k + 10
+                k.saturating_mul(times).saturating_add(10)
             }),
         };
         keep.min(self.lists.slots()).max(1)
@@ -98,12 +100,18 @@ impl Ivf {
         stats: &mut SearchStats,
     ) -> Result<Scanned, SearchError> {
         let (q, began) = (queries.len(), Instant::now());
-        let floats = match queries.view() {
-            RowsView::F32(_) => self.transform.apply(&queries.view()).rows,
-            _ => Vec::new(),
+        let Projected { rows: floats, lost } = match queries.view() {
+            RowsView::F32(_) => self.transform.apply(&queries.view()),
+            _ => Projected::default(),
         };
         stats.add_stage("transform", began.elapsed(), false);
-        let (lists, offsets) = self.nearest_lists(queries, &floats, probes, stats)?;
+        let (lists, mut offsets) = self.nearest_lists(queries, &floats, probes, stats)?;
+        if self.inner() == Metric::L2 {
+            // What a projection drops of a query is length that its distances still have.
+            for (offsets, lost) in offsets.chunks_mut(probes.max(1)).zip(&lost) {
+                offsets.iter_mut().for_each(|o| *o += lost);
+            }
+        }
         let began = Instant::now();
         let prepared = match queries.view() {
             RowsView::Bits(bits) => self.packed(bits),
@@ -173,7 +181,8 @@ impl Ivf {
             RowsView::Bits(bits) => RowsView::Bits(bits),
             _ => RowsView::F32(self.projected(floats)?),
         };
-        let norms = lengths(&view).unwrap_or_default();
+        let norms =
+            lengths(&view).map_err(|(query, component, value)| SearchError::NotFinite { query, component, value })?;
         let problem = Problem {
             metric: coarse.metric(),
             dtype: coarse.dtype(),
@@ -181,8 +190,9 @@ impl Ivf {
             rows: coarse.slots(),
             queries: q,
         };
-        // Behind the f32 screen keys err by less than a code does.
-        let screened = Plan::one(problem, Step::Search { screen: Screen::F32, keep: probes });
+        // Which lists are nearest is seen well enough behind the f32 screen; what they add to keys is computed directly.
+        let near = [Step::Search { screen: Screen::F32, keep: probes }, Step::Refine, Step::SelectK { k: probes }];
+        let screened = Plan { problem, steps: near.to_vec() };
         let direct = Plan::one(problem, Step::Search { screen: Screen::None, keep: probes });
         let provable = coarse.norms_in_range() && norms.iter().all(|&n| norm_in_range(n));
         let engine = &self.device.engine;
@@ -221,6 +231,30 @@ impl Ivf {
         (self.coarse.is_some() && 2 * probes >= lists) || allowed <= FEW.max(scanned / 4)
     }
 
+    /// How far to look for a batch of queries.
+    pub(super) fn reach(
+        &self,
+        queries: usize,
+        options: &SearchOptions,
+    ) -> Result<(Option<MaskBits>, Reach), SearchError> {
+        let roster = self.kept.roster();
+        let mask = MaskBits::new(roster, options.filter.as_ref(), queries)?;
+        let allowed = match (&mask, &options.filter) {
+            (Some(mask), Some(_)) => mask.allowed(queries),
+            _ => vec![roster.len()],
+        };
+        let mut probes = self.probes_of(options);
+        let most = allowed.iter().copied().max().unwrap_or(0);
+        let flat = matches!(&self.kept, Kept::Rows(store) if self.flat_pays(store, probes, most));
+        if options.filter.is_some() {
+            // The k nearest of few rows lie further away than those of all, so in more lists.
+            let least = allowed.iter().copied().min().unwrap_or(0);
+            let share = least.max(1) as f64 / roster.len().max(1) as f64;
+            probes = ((probes as f64 / share.sqrt()).ceil() as usize).min(self.lists.lists.len());
+        }
+        Ok((mask, Reach { probes, allowed, flat }))
+    }
+
     /// The answer for a batch of checked queries.
     fn nearest(
         &self,
@@ -234,30 +268,15 @@ impl Ivf {
             stats.device = self.device.engine.name();
             return Ok(Candidates::places(q, k)?);
         }
-        let mask = MaskBits::new(roster, options.filter.as_ref(), q)?;
-        let allowed = match (&mask, &options.filter) {
-            (Some(mask), Some(_)) => mask.allowed(q),
-            _ => vec![roster.len()],
-        };
-        let least = allowed.iter().copied().min().unwrap_or(0);
-        let mut probes = self.probes_of(options);
-        if let Kept::Rows(store) = &self.kept
-            && self.flat_pays(store, probes, allowed.iter().copied().max().unwrap_or(0))
-        {
+        let (mask, reach) = self.reach(q, options)?;
+        if let (Kept::Rows(store), true) = (&self.kept, reach.flat) {
             let Device { engine, host } = &self.device;
             let search = Search { engine: &**engine, host: &**host, store, queries, mask };
             // For rows that a filter leaves, one by one; for all of them as fast as it goes.
             let screen = if options.filter.is_some() { Some(Screen::None) } else { options.screen };
-            if screen.is_none() {
-                store.ask(q);
-            }
             return search.nearest(k, screen, stats);
         }
-        if options.filter.is_some() {
-            // The k nearest of few rows lie further away than those of all, so in more lists.
-            let share = least.max(1) as f64 / roster.len() as f64;
-            probes = ((probes as f64 / share.sqrt()).ceil() as usize).min(self.lists.lists.len());
-        }
+        let Reach { probes, allowed, .. } = reach;
         let keep = self.keep_of(k, options);
         let mut scanned = self.scan(&queries, probes, keep, mask.as_ref(), stats)?;
         scanned.all = options.refine.or(self.settings.refine).is_some();
@@ -272,34 +291,54 @@ impl Ivf {
         Ok(answer)
     }
 
-    /// All rows within a key of each query, of those in the lists looked at.
+    /// All rows within a radius of each query, of those in the lists looked at.
     fn within(
         &self,
-        queries: &Queries<'_>,
-        key: f32,
+        queries: Queries<'_>,
+        radius: f32,
         options: &SearchOptions,
         stats: &mut SearchStats,
-    ) -> Result<Vec<Vec<(f32, u32)>>, SearchError> {
+    ) -> Result<RangeHits, SearchError> {
         let (q, roster) = (queries.len(), self.kept.roster());
         if q == 0 || roster.len() == 0 {
-            return Ok(vec![Vec::new(); q]);
+            return Ok(RangeHits { offsets: vec![0; q + 1], ..RangeHits::default() });
         }
-        let mask = MaskBits::new(roster, options.filter.as_ref(), q)?;
-        let (probes, most) = (self.probes_of(options), self.lists.slots().max(1));
+        let (mask, reach) = self.reach(q, options)?;
+        if let (Kept::Rows(store), true) = (&self.kept, reach.flat) {
+            let Device { engine, host } = &self.device;
+            return Search { engine: &**engine, host: &**host, store, queries, mask }.within(radius, stats);
+        }
+        // `external` is its own inverse.
+        let key = self.metric.external(radius);
+        let most = self.lists.slots().max(1);
         let mut keep = 256.min(most);
         loop {
-            let scanned = self.scan(queries, probes, keep, mask.as_ref(), stats)?;
-            let ranked = self.rank(queries, &scanned, keep, stats)?;
-            let row = |i: usize| (i * keep..(i + 1) * keep).map(|j| (ranked.keys[j], ranked.positions[j]));
-            let hits: Vec<Vec<(f32, u32)>> =
-                (0..q).map(|i| row(i).filter(|&(x, p)| p != u32::MAX && x <= key).collect()).collect();
-            // Where the far half of the candidates holds no hit, none is expected beyond.
-            if keep == most || hits.iter().all(|h| 2 * h.len() <= keep) {
-                return Ok(hits);
+            let scanned = self.scan(&queries, reach.probes, keep, mask.as_ref(), stats)?;
+            let ranked = self.rank(&queries, &scanned, keep, stats)?;
+            let within = |i: &usize| ranked.positions[*i] != u32::MAX && ranked.keys[*i] <= key;
+            let hits = |q: usize| (q * keep..(q + 1) * keep).filter(within);
+            // Where the farther three quarters of the candidates hold no hit, none is expected beyond.
+            if keep == most || (0..q).all(|q| 4 * hits(q).count() <= keep) {
+                let mut all = RangeHits { offsets: vec![0], ..RangeHits::default() };
+                for q in 0..q {
+                    all.ids.extend(hits(q).map(|i| roster.id(ranked.positions[i])));
+                    all.distances.extend(hits(q).map(|i| self.metric.external(ranked.keys[i])));
+                    all.offsets.push(all.ids.len() as u64);
+                }
+                return Ok(all);
             }
-            keep = (4 * keep).min(most);
+            keep = keep.saturating_mul(4).min(most);
         }
     }
+}
+
+/// How far a search looks.
+pub(super) struct Reach {
+    pub probes: usize,
+    /// Rows that may be returned to each query; one number where it is the same for all.
+    pub allowed: Vec<usize>,
+    /// Whether the rows themselves are looked through instead.
+    pub flat: bool,
 }
 
 impl Index for Ivf {
@@ -357,19 +396,17 @@ impl Index for Ivf {
             return Err(SearchError::Radius { found: radius });
         }
         let mut stats = SearchStats::default();
-        let (q, roster) = (queries.rows(), self.kept.roster());
+        let q = queries.rows();
         let mut hits = RangeHits { offsets: vec![0], ..RangeHits::default() };
-        // `external` is its own inverse.
-        let key = self.metric.external(radius);
         for start in (0..q).step_by(BATCH) {
             let end = q.min(start + BATCH);
             let part = part_of(options, start, end, q)?;
             let some = self.checked(queries.slice(start, end)).map_err(|e| e.shifted(start))?;
-            for found in self.within(&some, key, part.as_ref().unwrap_or(options), &mut stats)? {
-                hits.ids.extend(found.iter().map(|&(_, p)| roster.id(p)));
-                hits.distances.extend(found.iter().map(|&(key, _)| self.metric.external(key)));
-                hits.offsets.push(hits.ids.len() as u64);
-            }
+            let found = self.within(some, radius, part.as_ref().unwrap_or(options), &mut stats)?;
+            let before = hits.ids.len() as u64;
+            hits.offsets.extend(found.offsets.iter().skip(1).map(|o| before + o));
+            hits.ids.extend(found.ids);
+            hits.distances.extend(found.distances);
         }
         Ok((hits, stats))
     }

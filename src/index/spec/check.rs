@@ -4,6 +4,9 @@ use super::{CodecSpec, IndexSpec, RefineSpec, SpecError, TransformSpec};
 use crate::kernels::lists::Form;
 use crate::types::{DType, Metric};
 
+/// Most components of a row that is coded.
+const MOST_DIM: usize = 1 << 16;
+
 impl IndexSpec {
     /// Whether an index of this kind can hold rows of `dim` components (bits, of packed rows) under `metric`; with
     /// `rows`, also whether so many are enough to train it.
@@ -12,8 +15,15 @@ impl IndexSpec {
     /// [`SpecError`] names the part that cannot fit and what would.
     pub fn check(&self, dim: usize, metric: Metric, rows: Option<usize>) -> Result<(), SpecError> {
         self.check_metric(metric)?;
+        if dim > MOST_DIM && !self.is_flat() {
+            return Err(self.wrong(0, format!("takes rows of at most {MOST_DIM} components; they have {dim}")));
+        }
         let mut left = dim;
         for (i, transform) in self.transforms.iter().enumerate() {
+            if metric == Metric::InnerProduct && *transform == TransformSpec::Centre {
+                let why = "would change the order of inner products; it goes with l2 and cosine".to_owned();
+                return Err(self.wrong(i, why));
+            }
             fits(transform, left).map_err(|why| self.wrong(i, why))?;
             left = transform.output_dim(left);
         }
@@ -43,6 +53,9 @@ impl IndexSpec {
         let last = self.tokens().len() - 1;
         if self.binary {
             return match metric {
+                Metric::Jaccard if !self.is_flat() => {
+                    Err(self.wrong(0, "lists of packed bits take hamming; for jaccard there is `BFlat`".to_owned()))
+                }
                 Metric::Hamming | Metric::Jaccard => Ok(()),
                 _ => Err(self.wrong(last, format!("packed bits take hamming or jaccard; the metric is {metric}"))),
             };
@@ -95,9 +108,10 @@ impl RefineSpec {
     /// Bytes of a row that is ranked again.
     pub(super) fn bytes(self, dim: usize) -> usize {
         match self {
-            RefineSpec::Flat => 4 * dim,
-            RefineSpec::F16 => 2 * dim,
-            RefineSpec::Scalar8 => dim,
+            // Beside a row its length, beside a code its position.
+            RefineSpec::Flat => 4 * dim + 4,
+            RefineSpec::F16 => 2 * dim + 4,
+            RefineSpec::Scalar8 => dim.next_multiple_of(4) + 4,
         }
     }
 }
@@ -108,6 +122,7 @@ fn fits(transform: &TransformSpec, dim: usize) -> Result<(), String> {
         TransformSpec::Pad { dim: wanted } if wanted < dim => {
             Err(format!("vectors have {dim} components already; `Pad{dim}` or more, or `Slice{wanted}`"))
         }
+        TransformSpec::Pad { dim: wanted } if wanted > MOST_DIM => Err(format!("at most {MOST_DIM} components")),
         TransformSpec::Pad { .. } => Ok(()),
         TransformSpec::Opq { parts, .. } => {
             let left = transform.output_dim(dim);

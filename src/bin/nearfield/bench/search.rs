@@ -100,6 +100,7 @@ pub fn run(args: &BenchSearchArgs) -> Result<()> {
     let read = |path: &PathBuf| Truth::read(path, queries.rows(), base.rows(), args.k);
     let truth = args.truth.as_ref().map(read).transpose()?;
     let mut settings = settings::of(&source.index, args.k, args.sweep.as_ref());
+    settings.iter_mut().filter(|s| s.refine.is_none()).for_each(|s| args.lists.refine_only(s));
     if settings.is_empty() {
         if args.sweep.as_ref().is_some_and(|s| *s != Sweep::Auto) {
             fail::tell("note", &format!("{} has no settings to sweep, so each batch size is one row", args.how.index));
@@ -145,7 +146,11 @@ pub fn run(args: &BenchSearchArgs) -> Result<()> {
         let least = Duration::from_millis(60);
         let first = settings.iter().map(|options| time(options, batch, least)).collect::<Result<Vec<Row>>>()?;
         let point = |row: &Row| (row.recall.unwrap_or(0.0), row.qps);
-        let front = nearfield::fastest(&first.iter().map(point).collect::<Vec<_>>());
+        let mut front = nearfield::fastest(&first.iter().map(point).collect::<Vec<_>>());
+        if truth.is_none() {
+            // Nothing tells them apart but speed.
+            front = (0..settings.len()).collect();
+        }
         settings = front.into_iter().map(|i| settings[i].clone()).collect();
     }
     let least = if swept { Duration::from_millis(400) } else { Duration::from_secs(1) };

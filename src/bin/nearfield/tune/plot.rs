@@ -38,7 +38,7 @@ pub fn svg(tuned: &Tuned, base: &Path, goal: f32) -> String {
          <style>{STYLE}</style><rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\
          <text class=\"title\" x=\"{LEFT}\" y=\"36\">Recall and speed: {}</text>\
          <text class=\"sub\" x=\"{LEFT}\" y=\"60\">Settings that no other beats in recall, speed and memory; \
-         recall on queries that were not tuned with</text>",
+         recall on the half of the queries that checks</text>",
         escape(&name)
     );
     grid(&mut out, low, (slow, fast), &x, &y);
