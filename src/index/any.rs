@@ -24,6 +24,8 @@ use crate::types::{DType, Metric, Neighbors, RangeHits, RowsView};
 /// ```
 #[derive(Debug)]
 #[non_exhaustive]
+// There are few of these, and each holds megabytes.
+#[allow(clippy::large_enum_variant)]
 pub enum AnyIndex {
     /// Exact search.
     Flat(Flat),

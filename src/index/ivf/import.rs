@@ -90,7 +90,7 @@ fn no_counterpart(part: &'static str, problem: impl Into<String>) -> ImportError
 
 /// Numbers that every part of ours may have.
 fn finite(part: &'static str, numbers: &[f32]) -> Imported<()> {
-    match numbers.iter().position(|x| !(x.abs() <= 1e30)) {
+    match numbers.iter().position(|x| x.is_nan() || x.abs() > 1e30) {
         Some(i) => Err(no_counterpart(part, format!("number {i} is {}, wanted finite ones below 1e30", numbers[i]))),
         None => Ok(()),
     }
