@@ -156,9 +156,9 @@ fn labels(scene: &mut Scene, map: &Map, camera: &Camera, font: &Font) -> usize {
 
 /// As many of the words as there is room for, at least the first.
 fn fitting(words: &[String], font: &Font, room: f32) -> String {
-    let some = (1..=words.len()).rev().map(|count| words[..count].join(", "));
+    let mut some = (1..=words.len()).rev().map(|count| words[..count].join(", "));
     let fits = |text: &String| font.width(text, HEAD * BOLD) <= room;
-    some.clone().find(fits).or_else(|| some.last().map(|w| font.fit(&w, HEAD * BOLD, room))).unwrap_or_default()
+    some.clone().find(fits).or_else(|| some.next_back().map(|w| font.fit(&w, HEAD * BOLD, room))).unwrap_or_default()
 }
 
 /// The middle of a cluster on the page.

@@ -86,12 +86,12 @@ pub fn svg(tuned: &Tuned, base: &Path, goal: f32) -> String {
     }
     let chosen = &points[tuned.chosen];
     let at = TOP + 20.0 * specs.len() as f64 + 24.0;
-    let _ = write!(
+    let _ = writeln!(
         out,
         "<circle cx=\"{:.1}\" cy=\"{:.1}\" r=\"9\" fill=\"none\" stroke=\"#111\" stroke-width=\"2\"/>\
          <circle cx=\"{NAMES}\" cy=\"{:.1}\" r=\"7\" fill=\"none\" stroke=\"#111\" stroke-width=\"2\"/>\
          <text x=\"{:.1}\" y=\"{at:.1}\">chosen: {} queries/s</text>\
-         <text x=\"{:.1}\" y=\"{:.1}\">recall {:.4}, {}</text></svg>\n",
+         <text x=\"{:.1}\" y=\"{:.1}\">recall {:.4}, {}</text></svg>",
         x(chosen.checked),
         y(chosen.qps),
         at - 5.0,
