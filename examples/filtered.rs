@@ -52,7 +52,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let options = SearchOptions::filter(Filter::Rows(allowed)).probes(4);
         let (hits, _) = index.search_with(RowsView::from(&[[20.2, 30.1]]), 3, &options)?;
         println!("every {every:>4}th of many:  {:?} at {:?}", hits.ids, hits.distances);
-        assert!(hits.ids.iter().all(|&id| id as usize % every == 0));
+        assert!(hits.ids.iter().all(|&id| (id as usize).is_multiple_of(every)));
     }
     Ok(())
 }

@@ -291,7 +291,7 @@ fn refusals_leave_the_index_as_it_was() {
 #[test]
 fn packed_bits_in_lists() {
     // Thirty patterns with a few bits changed.
-    let byte = |i: usize| ((i / 16 % 30 * 37 * (i % 16 + 1)) ^ (i * i / 7 & 5)) as u8;
+    let byte = |i: usize| ((i / 16 % 30 * 37 * (i % 16 + 1)) ^ ((i * i / 7) & 5)) as u8;
     let bytes: Vec<u8> = (0..3000 * 16).map(byte).collect();
     let rows = MatrixView::new(&bytes, 16).unwrap();
     let rows = nearfield::RowsView::Bits(rows);

@@ -223,7 +223,7 @@ mod tests {
                 }
             }
         }
-        if form == Form::Bits && dim % 8 != 0 {
+        if form == Form::Bits && !dim.is_multiple_of(8) {
             let bytes = lists.code_bytes();
             codes.chunks_mut(bytes).for_each(|c| c[bytes - 1] &= (1 << (dim % 8)) - 1);
         }

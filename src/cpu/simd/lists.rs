@@ -364,13 +364,15 @@ impl<K: Sink> Scan<'_, K> {
         };
         assert!(lines.len() >= dim * BLOCK);
         let rows: *const f32 = lines.as_ptr().cast();
-        // SAFETY: the lines hold `dim` times BLOCK numbers (asserted); each tile gets whole queries.
         for asked in self.asked.chunks(4) {
-            let keys = match asked.len() {
-                1 => unsafe { self.float_tile::<S, 1>(s, rows, asked) },
-                2 => unsafe { self.float_tile::<S, 2>(s, rows, asked) },
-                3 => unsafe { self.float_tile::<S, 3>(s, rows, asked) },
-                _ => unsafe { self.float_tile::<S, 4>(s, rows, asked) },
+            // SAFETY: the lines hold `dim` times BLOCK numbers (asserted), and the tile as many queries as there are.
+            let keys = unsafe {
+                match asked.len() {
+                    1 => self.float_tile::<S, 1>(s, rows, asked),
+                    2 => self.float_tile::<S, 2>(s, rows, asked),
+                    3 => self.float_tile::<S, 3>(s, rows, asked),
+                    _ => self.float_tile::<S, 4>(s, rows, asked),
+                }
             };
             for (asked, keys) in asked.iter().zip(&keys) {
                 self.offer(block, asked.query, keys);
