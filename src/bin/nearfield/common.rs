@@ -236,7 +236,7 @@ mod tests {
         }
         assert!(metric("lp:0").unwrap_err().contains("lp:3"));
         assert!(spec("Flatt").unwrap_err().contains("did you mean `Flat`?"));
-        assert!(spec("flat").unwrap_err().contains("capital"));
+        assert!(spec("flat").unwrap_err().to_lowercase().contains("capital"));
         assert!(screen("f64").unwrap_err().contains("auto, none, f32"));
     }
 
