@@ -7,7 +7,9 @@
 use std::path::{Path, PathBuf};
 
 use nearfield::format::{Matrix, read_ids, read_matrix};
-use nearfield::{Device, DeviceOptions, Flat, Index, Metric, RowsView, SearchOptions};
+use nearfield::{
+    AnyIndex, Device, DeviceOptions, Flat, Index, IndexSpec, Metric, RowsView, SearchOptions, TrainOptions,
+};
 use rayon::prelude::*;
 
 fn row(rows: &RowsView<'_>, i: usize) -> Vec<f32> {
@@ -146,5 +148,44 @@ fn row_c1_real_sets_with_ground_truth() {
         let prefix: Vec<u8> = all.slice(0, 100_000).as_slice().to_vec();
         let base = Matrix::from_vec(prefix, 128).unwrap();
         check_everywhere(&Set { base, truth: None, ..whole }, 8, 8);
+    }
+}
+
+/// The share of answers that lie as near as the 10th true neighbour.
+fn recall(set: &Set, found: &nearfield::Neighbors) -> f64 {
+    let (base, queries) = (set.base.view(), set.queries.view());
+    let truth = set.truth.as_ref().expect("these sets have their truth");
+    let hits: usize = (0..found.queries)
+        .into_par_iter()
+        .map(|q| {
+            let query = row(&queries, q);
+            let far = |id: u64| distance(set.metric, &row(&base, id as usize), &query);
+            let kth = far(truth[q * 100 + 9] as u64);
+            found.query(q).filter(|&(id, _)| far(id) <= kth + 1e-6 * kth.abs()).count()
+        })
+        .sum();
+    hits as f64 / (10 * found.queries) as f64
+}
+
+#[test]
+fn row_c3_c5_compressed_indexes_of_real_sets() {
+    let cases = [
+        ("mnist-784-l2", Metric::L2, "PCAR112,IVF1024,SQ8,RFlat", 16, Some(20), 0.95),
+        ("mnist-784-l2", Metric::L2, "IVF256,RaBitQ,RFlat", 16, None, 0.95),
+        ("wordnet-minilm-384-angular", Metric::Cosine, "PCAR160,IVF1024,SQ8,RFlat", 64, Some(30), 0.945),
+        ("wordnet-minilm-384-angular", Metric::Cosine, "IVF1024,RaBitQ4", 96, None, 0.92),
+        ("wordnet-minilm-384-angular", Metric::Cosine, "PQ96x4fs,Refine(SQ8)", 1, Some(200), 0.95),
+    ];
+    for (name, metric, spec, probes, refine, least) in cases {
+        let Some(folder) = shared(name) else { continue };
+        let set = Set::open(&folder, "base.npy", metric);
+        let spec: IndexSpec = spec.parse().unwrap();
+        let index =
+            AnyIndex::build(&Device::cpu(), &spec, metric, set.base.clone(), None, &TrainOptions::default()).unwrap();
+        let mut options = SearchOptions::default().probes(probes);
+        options.refine = refine;
+        let (found, _) = index.search_with(set.queries.view(), 10, &options).unwrap();
+        let got = recall(&set, &found);
+        assert!(got >= least, "{name} {spec}: recall {got}, wanted {least}");
     }
 }

@@ -123,7 +123,10 @@ fn row_c10_specs_that_do_not_fit_the_data() {
     for (text, dim, metric, rows, wrong) in [
         ("Flat", 3, Metric::Lp(3.0), Some(1), None),
         ("Flat", 64, Metric::Hamming, Some(1), None),
-        ("BIVF16", 64, Metric::Jaccard, Some(16), None),
+        ("BIVF16", 64, Metric::Hamming, Some(16), None),
+        ("BIVF16", 64, Metric::Jaccard, Some(16), Some(("BIVF16", 1, "`BFlat`"))),
+        ("Center,SQ8", 64, Metric::InnerProduct, None, Some(("Center", 1, "order of inner products"))),
+        ("SQ8", 70_000, l2, None, Some(("SQ8", 1, "65536"))),
         ("BIVF16", 64, l2, None, Some(("BIVF16", 1, "hamming or jaccard"))),
         ("IVF16,Flat", 64, Metric::L1, None, Some(("IVF16", 1, "l2, ip or cosine"))),
         ("SQ8", 64, Metric::Hamming, None, Some(("SQ8", 1, "`BFlat` and `BIVF256`"))),
@@ -166,8 +169,8 @@ fn bytes_of_a_vector_are_those_of_its_parts() {
         ("IVF16,SQ8", 128, 128 + 8),
         ("IVF16,PQ64x4fs", 128, 32 + 8),
         ("IVF16,PQ16", 128, 16 + 8),
-        ("PCA64,IVF16,SQ8,RFlat", 128, 64 + 8 + 512),
-        ("IVF16,SQfp16,Refine(SQ8)", 128, 256 + 4 + 128),
+        ("PCA64,IVF16,SQ8,RFlat", 128, 64 + 8 + 516),
+        ("IVF16,SQfp16,Refine(SQ8)", 128, 256 + 4 + 132),
         ("BIVF16", 128, 16 + 4),
     ] {
         assert_eq!(parse(text).bytes_per_vector(dim), bytes, "{text}");
