@@ -391,10 +391,13 @@ impl<K: Sink> Scan<'_, K> {
         let mut keys = [[0.0; BLOCK]; 4];
         for at in (0..BLOCK).step_by(S::LANES) {
             // Two sums, so that additions need not wait for each other.
-            let mut acc = [[s.splat(0.0); 2]; Q];
+            let (mut acc, mut squares) = ([[s.splat(0.0); 2]; Q], [s.splat(0.0); 2]);
             for i in 0..self.dim {
                 // SAFETY: the caller's promise.
                 let x = unsafe { s.load(rows.add(i * BLOCK + at)) };
+                if self.metric == Metric::Cosine {
+                    squares[i % 2] = s.fma(x, x, squares[i % 2]);
+                }
                 for q in 0..Q {
                     let w = s.splat(query[q][i]);
                     acc[q][i % 2] = match self.metric {
@@ -408,7 +411,17 @@ impl<K: Sink> Scan<'_, K> {
             }
             for q in 0..Q {
                 let sum = s.add(acc[q][0], acc[q][1]);
-                let key = if self.metric == Metric::L2 { sum } else { s.sub(s.splat(0.0), sum) };
+                let key = match self.metric {
+                    Metric::L2 => sum,
+                    Metric::Cosine => {
+                        let length = query[q].iter().map(|x| x * x).sum::<f32>().sqrt();
+                        let both = s.mul(s.sqrt(s.add(squares[0], squares[1])), s.splat(length));
+                        // Nothing over nothing is nothing.
+                        let quotient = s.div(s.sub(s.splat(0.0), sum), both);
+                        s.if_above(both, s.splat(0.0), quotient, s.splat(0.0))
+                    }
+                    _ => s.sub(s.splat(0.0), sum),
+                };
                 // SAFETY: LANES divides BLOCK.
                 unsafe { s.store(keys[q].as_mut_ptr().add(at), key) };
             }
