@@ -63,6 +63,7 @@ mod principal;
 pub mod roofline;
 #[cfg(feature = "gpu")]
 mod router;
+mod simd;
 #[doc(hidden)]
 pub mod stats;
 #[doc(hidden)]
