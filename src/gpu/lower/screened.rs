@@ -7,11 +7,12 @@ use super::search::{last_of, refine_block, sort_into};
 use super::select::{self, Selection};
 use super::{Job, ROW_STEP, block_queries};
 use crate::engine::{Candidates, Coded, EngineError, Tag, Task};
+use crate::gpu::case::Case;
 use crate::gpu::copies::{CopyShard, Form};
 use crate::gpu::halves;
+use crate::gpu::machine::Machine;
 use crate::gpu::memory::Buffer;
-use crate::gpu::selftest::Case;
-use crate::gpu::submit::{Bind, Machine};
+use crate::gpu::submit::Bind;
 use crate::kernels::search::screened::{self, Tiling, Unit};
 use crate::kernels::search::screens;
 use crate::plan::{Screen, Step};
@@ -114,7 +115,6 @@ pub(super) fn run(job: &mut Job<'_>, keep: usize, k: usize) -> Result<Option<Can
         job.rec.stats.bytes_read += copies.bytes;
         let mut read = job.rec.read(&sources)?.into_iter();
         let (Some(mut keys), Some(positions), Some(parts)) = (read.next(), read.next(), read.next()) else { break };
-        job.spoil(copies.unit.kernel(), &mut keys);
         let all = found.width == job.rows();
         let of_parts = parts.chunks(parts.len() / queries);
         for (q, (bound, words)) in out.bound[first..first + queries].iter_mut().zip(of_parts).enumerate() {
@@ -122,8 +122,7 @@ pub(super) fn run(job: &mut Job<'_>, keep: usize, k: usize) -> Result<Option<Can
             let all = bound_of(&keys[places.clone()], &positions[places], all);
             *bound = words.iter().fold(all, |least, &word| least.min(screened::bound_of(word)));
         }
-        if let Some(mut direct) = read.next() {
-            job.spoil("refine", &mut direct);
+        if let Some(direct) = read.next() {
             job.rec.stats.refined += positions.iter().filter(|&&p| p != u32::MAX).count() as u64;
             keys = direct;
         }

@@ -6,8 +6,8 @@ use super::matrix;
 use super::select::{self, Selection};
 use super::{Block, Job, ROW_STEP, block_queries, screened};
 use crate::engine::{Candidates, EngineError, Input};
+use crate::gpu::case::Case;
 use crate::gpu::resident::Shard;
-use crate::gpu::selftest::Case;
 use crate::gpu::submit::Bind;
 use crate::gpu::sync::{in_threads, share};
 use crate::kernels::{refine, search};
@@ -67,12 +67,10 @@ pub(super) fn run(job: &mut Job<'_>, screen: Screen, keep: usize, k: usize) -> R
         }
         let mut read = job.rec.read(&sources)?.into_iter();
         let (Some(mut keys), Some(positions)) = (read.next(), read.next()) else { break };
-        job.spoil("search", &mut keys);
         if screened {
             write_bounds(&mut out.bound[first..first + queries], &keys, &positions, kept, keep);
         }
-        if let Some(mut direct) = read.next() {
-            job.spoil("refine", &mut direct);
+        if let Some(direct) = read.next() {
             job.rec.stats.refined += positions.iter().filter(|&&p| p != u32::MAX).count() as u64;
             keys = direct;
         }
@@ -294,8 +292,7 @@ pub(super) fn refine_given(job: &mut Job<'_>) -> Result<Candidates, EngineError>
                 .collect();
             let given = job.rec.upload(bytemuck::cast_slice(&packed))?;
             let found = refine_block(job, &block, Bind::first(&given, packed.len() as u64 * 4), piece)?;
-            let mut read = job.rec.read(&[found])?.pop().unwrap_or_default();
-            job.spoil("refine", &mut read);
+            let read = job.rec.read(&[found])?.pop().unwrap_or_default();
             for (target, source) in keys.chunks_mut(width).zip(read.chunks(piece)) {
                 target[column..column + piece].copy_from_slice(source);
             }
