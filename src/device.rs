@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use crate::cpu::{CpuEngine, CpuOptions};
-use crate::engine::{Device, Engine, EngineError, Output, Task};
+use crate::compute::{Backend, Capabilities, EngineError, Input, Pending};
+use crate::engine::Device;
 use crate::error::DeviceError;
 #[cfg(feature = "gpu")]
 use crate::gpu::{GpuEngine, GpuOptions, OpenError, Select};
-use crate::plan::{Plan, Problem};
+use crate::ops::{Engine, Op, Program};
 #[cfg(feature = "gpu")]
 use crate::router::Router;
-use crate::stats::{Ceilings, SearchStats};
+use crate::stats::Ceilings;
 use crate::tune;
 
 /// The environment variable that names the device when the program does not.
@@ -94,7 +95,7 @@ impl Device {
 
     fn on_cpu(options: &DeviceOptions, reason: Option<String>) -> Device {
         let cpu = CpuEngine::new(CpuOptions { threads: options.threads, level: None });
-        let cpu: Arc<dyn Engine> = Arc::new(cpu);
+        let cpu: Arc<Engine> = Arc::new(cpu);
         match reason {
             None => Device { engine: cpu.clone(), host: cpu },
             Some(reason) => Device { engine: Arc::new(Excused { cpu: cpu.clone(), reason }), host: cpu },
@@ -132,7 +133,7 @@ impl Device {
     #[cfg(feature = "gpu")]
     #[doc(hidden)]
     pub fn auto_given(engine: Arc<GpuEngine>, reopen: GpuOptions, given: [tune::Calibration; 2]) -> Device {
-        let host: Arc<dyn Engine> = Arc::new(CpuEngine::new(CpuOptions::default()));
+        let host: Arc<Engine> = Arc::new(CpuEngine::new(CpuOptions::default()));
         let router = Router::new(engine, Some(host.clone()), Some(reopen)).given(given);
         Device { engine: Arc::new(router), host }
     }
@@ -146,13 +147,13 @@ impl Device {
         }
     }
 
-    /// Predicted seconds of each step of a plan, with the rows where the device wants them. The first call on a machine
+    /// Predicted seconds of each operation of a program, with the rows where the device wants them. The first call on a machine
     /// measures the device, for at most 200 ms beside compiling; the figures are kept in the user's cache folder.
     ///
     /// # Errors
     /// [`EngineError`] when the device fails while it is measured.
-    pub fn predict(&self, plan: &Plan) -> Result<Vec<f64>, EngineError> {
-        let predictions = self.parts().into_iter().map(|d| Ok(tune::predictor(&*d.engine)?.steps(plan)));
+    pub fn predict(&self, program: &Program) -> Result<Vec<f64>, EngineError> {
+        let predictions = self.parts().into_iter().map(|d| Ok(tune::predictor(&*d.engine)?.steps(program)));
         let all: Vec<Vec<f64>> = predictions.collect::<Result<_, EngineError>>()?;
         let total = |steps: &Vec<f64>| steps.iter().sum::<f64>();
         Ok(all.into_iter().min_by(|a, b| total(a).total_cmp(&total(b))).unwrap_or_default())
@@ -176,7 +177,7 @@ impl Device {
 
     #[cfg(feature = "gpu")]
     fn routed(engine: Arc<GpuEngine>, reopen: Option<GpuOptions>, auto: bool, options: &DeviceOptions) -> Device {
-        let host: Arc<dyn Engine> = Arc::new(CpuEngine::new(CpuOptions { threads: options.threads, level: None }));
+        let host: Arc<Engine> = Arc::new(CpuEngine::new(CpuOptions { threads: options.threads, level: None }));
         let router = Router::new(engine, auto.then(|| host.clone()), reopen);
         Device { engine: Arc::new(router), host }
     }
@@ -200,30 +201,29 @@ fn open_error(error: OpenError) -> DeviceError {
 
 /// The CPU in place of a GPU that is not there; every answer says why.
 struct Excused {
-    cpu: Arc<dyn Engine>,
+    cpu: Arc<Engine>,
     reason: String,
 }
 
-impl Engine for Excused {
+impl Backend<Op> for Excused {
     fn name(&self) -> String {
         self.cpu.name()
     }
 
-    fn run(&self, task: &Task<'_>, stats: &mut SearchStats) -> Result<Output, EngineError> {
-        stats.fallback = Some(self.reason.clone());
-        self.cpu.run(task, stats)
+    fn run<'a>(&'a self, program: &'a Program, inputs: &'a [Input<'a>]) -> Pending<'a> {
+        let run = self.cpu.run(program, inputs).wait();
+        Pending::done(run.map(|mut answer| {
+            answer.stats.fallback.get_or_insert_with(|| self.reason.clone());
+            answer
+        }))
     }
 
     fn identity(&self) -> String {
         self.cpu.identity()
     }
 
-    fn wants_screen(&self, plan: &Plan) -> bool {
-        self.cpu.wants_screen(plan)
-    }
-
-    fn wants_codes(&self, problem: &Problem) -> bool {
-        self.cpu.wants_codes(problem)
+    fn capabilities(&self) -> Capabilities {
+        self.cpu.capabilities()
     }
 
     fn ceilings(&self) -> Ceilings {

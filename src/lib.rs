@@ -44,6 +44,8 @@ pub mod cache;
 mod cluster;
 mod codec;
 #[doc(hidden)]
+pub mod compute;
+#[doc(hidden)]
 pub mod cpu;
 mod device;
 #[doc(hidden)]
@@ -55,9 +57,7 @@ pub mod format;
 pub mod gpu;
 mod index;
 #[doc(hidden)]
-pub mod kernels;
-#[doc(hidden)]
-pub mod plan;
+pub mod ops;
 mod principal;
 #[doc(hidden)]
 pub mod roofline;
@@ -70,12 +70,18 @@ pub mod stats;
 pub mod tune;
 #[doc(hidden)]
 pub mod types;
+#[cfg(test)]
+extern crate self as nearfield;
+#[cfg(test)]
+#[path = "../tests/task/mod.rs"]
+mod tasks;
 mod verbs;
 
 pub use cluster::{ClusterError, Clustering, KMeans, Progress};
 pub use codec::CodecError;
 pub use device::{DEVICE_VARIABLE, DeviceOptions};
-pub use engine::{Device, EngineError};
+pub use compute::EngineError;
+pub use engine::Device;
 pub use error::{DeviceError, SearchError};
 #[cfg(feature = "gpu")]
 pub use gpu::{AdapterReport, adapters};
@@ -85,8 +91,7 @@ pub use index::{
 };
 #[doc(hidden)]
 pub use index::{fastest, settings};
-pub use kernels::Cost;
-pub use plan::{Norm, Plan, Problem, Screen, Step, UnknownScreen};
+pub use ops::{Cost, Norm, Program, Screen, UnknownScreen};
 pub use principal::PrincipalComponents;
 pub use stats::{Ceilings, Peak, Roofs, SearchStats, Stage, Unit};
 pub use types::*;

@@ -47,6 +47,29 @@ impl SearchStats {
         }
     }
 
+    /// Adds what another run did.
+    pub fn absorb(&mut self, other: SearchStats) {
+        if self.stages.is_empty() && self.kernels.is_empty() && self.fallback.is_none() {
+            let before = std::mem::replace(self, other);
+            self.add_counts(&before);
+            return;
+        }
+        self.add_counts(&other);
+        other.kernels.into_iter().for_each(|kernel| self.add_kernel(kernel));
+        other.stages.iter().for_each(|stage| self.add_stage(&stage.name, stage.time, stage.on_device));
+        self.device = other.device;
+        self.fallback = self.fallback.take().or(other.fallback);
+    }
+
+    fn add_counts(&mut self, other: &SearchStats) {
+        self.bytes_read += other.bytes_read;
+        self.scanned += other.scanned;
+        self.refined += other.refined;
+        self.proven += other.proven;
+        self.fell_back += other.fell_back;
+        self.chunks_uploaded += other.chunks_uploaded;
+    }
+
     /// Notes that a kernel ran.
     pub fn add_kernel(&mut self, name: String) {
         if !self.kernels.contains(&name) {

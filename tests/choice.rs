@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nearfield::gpu::{Fault, GpuEngine, GpuOptions, Select};
-use nearfield::kernels::tuning::Tuning;
+use nearfield::ops::tuning::Tuning;
 use nearfield::tune::Calibration;
 use nearfield::{
     Device, DeviceError, DeviceOptions, Flat, Index, MatrixView, Metric, Neighbors, Screen, SearchError, SearchOptions,
@@ -363,7 +363,7 @@ fn row_d5_the_choice_is_near_the_better_engine_on_a_grid() {
                 let queries = MatrixView::new(&values[..batch * dim], dim).unwrap();
                 let point = [0, 1].map(|who| {
                     index.set_device(&parts[who]);
-                    let plan = index.explain(queries, k, &SearchOptions::default()).unwrap().plan;
+                    let plan = index.explain(queries, k, &SearchOptions::default()).unwrap().program;
                     let predicted: f64 = parts[who].predict(&plan).unwrap().iter().sum();
                     let run = || {
                         let began = Instant::now();

@@ -5,10 +5,10 @@
 mod device;
 
 use device::{Data, Gpu, each_gpu, each_variant, f32s, rows_of, u32s, words};
-use nearfield::engine::Mask;
-use nearfield::kernels::source::{MISSING_KEY, NO_POSITION};
-use nearfield::kernels::{Launch, distance, metric, normalize, range, refine, search, select_k};
-use nearfield::plan::{Norm, Screen};
+use nearfield::compute::Mask;
+use nearfield::ops::{Norm, Screen};
+use nearfield::ops::source::{MISSING_KEY, NO_POSITION};
+use nearfield::ops::{Launch, distance, metric, normalize, range, refine, search, select_k};
 use nearfield::{DType, Metric};
 
 const METRICS: [Metric; 10] = [

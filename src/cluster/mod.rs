@@ -13,7 +13,7 @@ mod update;
 
 pub(crate) use nearest::{Lengthy, assign};
 
-use crate::engine::EngineError;
+use crate::compute::EngineError;
 use crate::types::DType;
 
 /// k-means: Lloyd's iteration (Lloyd 1982) with exact assignments.

@@ -1,6 +1,6 @@
 //! The order of centroids: those near each other in one block, so that a block as a whole is far from most points.
 
-use crate::kernels::assign::BLOCK;
+use crate::ops::assign::BLOCK;
 
 /// Steps of the power iteration that finds where a set of centroids is longest; it need not be exact.
 const STEPS: usize = 6;

@@ -7,9 +7,10 @@ use rayon::prelude::*;
 
 use super::ClusterError;
 use crate::codec::int8::Coder;
-use crate::engine::{Device, EngineError};
-use crate::kernels::codes::{MOST_DIM, QueryCodes};
-use crate::kernels::search::norm_in_range;
+use crate::compute::EngineError;
+use crate::engine::Device;
+use crate::ops::codes::{MOST_DIM, QueryCodes};
+use crate::ops::search::norm_in_range;
 use crate::types::{DType, MatrixView, Metric, RowsView, ShapeError};
 
 /// Longer rows have squared distances that may overflow.
@@ -168,10 +169,9 @@ pub(super) fn codes_help<'a>(
     dim: usize,
     mut norms: impl Iterator<Item = &'a f32>,
 ) -> bool {
-    // Other engines have no kernel for it.
-    let on_cpu = device.engine.identity() == device.host.identity();
+    let coded = device.engine.capabilities().coded_assign;
     let worth = clusters >= 32 && points >= 1024 && (8..MOST_DIM).contains(&dim);
-    on_cpu && worth && norms.all(|&norm| norm_in_range(norm))
+    coded && worth && norms.all(|&norm| norm_in_range(norm))
 }
 
 /// Rows one after another as a matrix.

@@ -4,12 +4,13 @@
 use super::points::{Points, length, view};
 use super::update::Sums;
 use crate::codec::int8::Coder;
-use crate::engine::{Base, Candidates, Coded, Device, EngineError, Input, Known, Output, Tag, Task};
-use crate::kernels::assign::{BLOCK, POINTS};
-use crate::kernels::codes::{Codes, QueryCodes};
-use crate::plan::{Plan, Problem, Step};
+use crate::compute::{Candidates, EngineError, Input, Known, Output, Tag, Vectors};
+use crate::engine::Device;
+use crate::ops::assign::{BLOCK, POINTS};
+use crate::ops::codes::{Codes, QueryCodes};
+use crate::ops::{self, Assign, Batch, Coded, Program};
 use crate::stats::SearchStats;
-use crate::types::{DType, Metric, RowsView};
+use crate::types::{Metric, RowsView};
 
 /// Bytes that known bounds may take in all.
 const BOUNDS: usize = 512 << 20;
@@ -67,10 +68,10 @@ impl<'a> Rounds<'a> {
             let (start, end) = (i * chunk, self.points.len().min((i + 1) * chunk));
             let rows = self.points.floats(start, end);
             let coded = self.coding.as_ref().map(|(_, q)| Coded { codes: &codes, tag: &code_tag, queries: &q[i] });
-            let base = Base { rows: view(centroids, dim)?.into(), norms: Some(&norms), tag: Some(&tag), codes: coded };
+            let base = Vectors { rows: view(centroids, dim)?.into(), norms: Some(&norms), tag: Some(&tag) };
             let bounds = self.bounds.get(i).map_or(&[][..], |b| b);
             let known = Known { positions: &self.labels[start..end], bounds };
-            let found = self.run(base, &rows, (start, end), known)?;
+            let found = self.run(base, coded, &rows, (start, end), known)?;
             let labels = &mut self.labels[start..end];
             sums.change(&rows, labels, &found.positions);
             round.changed += labels.iter().zip(&found.positions).filter(|(old, new)| old != new).count();
@@ -85,22 +86,24 @@ impl<'a> Rounds<'a> {
 
     fn run(
         &self,
-        base: Base<'_>,
+        base: Vectors<'_>,
+        codes: Option<Coded<'_>>,
         rows: &[f32],
         (start, end): (usize, usize),
         known: Known<'_>,
     ) -> Result<Candidates, EngineError> {
         let (dim, clusters) = (self.points.dim(), self.clusters);
-        let problem = Problem { metric: Metric::L2, dtype: DType::F32, dim, rows: clusters, queries: end - start };
-        let task = Task {
-            plan: &Plan::one(problem, Step::Assign),
-            base,
-            queries: view(rows, dim)?.into(),
-            query_norms: &self.points.norms[start..end],
-            mask: None,
-            input: Input::Known(known),
-        };
-        match self.device.engine.run(&task, &mut SearchStats::default())? {
+        let norms = Some(&self.points.norms[start..end]);
+        let queries = Vectors { rows: view(rows, dim)?.into(), norms, tag: None };
+        let batch = Batch { metric: Metric::L2, rows: base, queries, mask: None, codes };
+        let mut program = Program::new();
+        let (pairs, codes) = batch.declare(&mut program)?;
+        let mut inputs = batch.inputs();
+        inputs.push(Input::Known(known));
+        let known = Some(program.input(Input::Known(known).ty()?));
+        let found = program.push(Assign { pairs, codes, known })?;
+        program.output(found);
+        match ops::run(&*self.device.engine, &program, &inputs, &mut SearchStats::default())? {
             Output::Candidates(found)
                 if found.positions.len() == end - start && found.positions.iter().all(|&p| (p as usize) < clusters) =>
             {

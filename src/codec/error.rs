@@ -1,6 +1,6 @@
 //! Why a codec or a transform could not be trained.
 
-use crate::engine::EngineError;
+use crate::compute::EngineError;
 use crate::types::MatrixView;
 
 /// Why a codec or a transform could not be trained: the token of the spec, what was found and what would fit.

@@ -8,7 +8,7 @@ use super::lloyd::Lloyd;
 use super::query::{FEW_QUERIES, centroid, factor, residual};
 use super::spec::CodecSpec;
 use super::{Codec, KIND_PRODUCT};
-use crate::kernels::lists::{Encoded, Form, Prepared, Terms};
+use crate::ops::lists::{Encoded, Form, Prepared, Terms};
 use crate::simd::{Kernel, Simd, Token};
 use crate::types::{MatrixView, Metric};
 

@@ -13,7 +13,7 @@ mod tests {
     use super::super::transform::Transform;
     use super::super::{Codec, train};
     use crate::format::read_matrix;
-    use crate::kernels::lists::{Encoded, Prepared, sum};
+    use crate::ops::lists::{Encoded, Prepared, sum};
     use crate::types::{Metric, RowsView};
 
     /// Rows, queries and the distances between them; where there is real data, of that.

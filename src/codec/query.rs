@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use crate::kernels::lists::{Encoded, Form, Prepared, Terms};
+use crate::ops::lists::{Encoded, Form, Prepared, Terms};
 use crate::simd::{Kernel, Simd, Token};
 use crate::types::{MatrixView, Metric};
 

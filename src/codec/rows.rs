@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use super::bytes::Reader;
 use super::{Codec, KIND_BITS, KIND_ROWS};
-use crate::kernels::lists::{Encoded, Form, Prepared, floats};
+use crate::ops::lists::{Encoded, Form, Prepared, floats};
 use crate::types::{DType, MatrixView, Metric};
 
 /// Vectors as they are, without their centroid taken off.

@@ -2,7 +2,7 @@
 
 use super::spec::CodecSpec;
 use super::{Codec, read};
-use crate::kernels::lists::{Encoded, Lists, sum};
+use crate::ops::lists::{Encoded, Lists, sum};
 use crate::types::{MatrixView, Metric};
 
 pub fn view(rows: &[f32], dim: usize) -> MatrixView<'_, f32> {

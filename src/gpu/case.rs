@@ -1,12 +1,12 @@
 //! The cases of self-tests: which kernel is to prove itself, and the launch that has its pipeline.
 
 use super::pipelines::Key;
-use crate::kernels::lists::Form;
-use crate::kernels::scan::Layout;
-use crate::kernels::search::screened::{self, Tiling, Unit};
-use crate::kernels::tuning::Tuning;
-use crate::kernels::{self, DeviceCaps, Launch};
-use crate::plan::{Norm, Screen};
+use crate::ops::lists::Form;
+use crate::ops::scan::Layout;
+use crate::ops::search::screened::{self, Tiling, Unit};
+use crate::ops::tuning::Tuning;
+use crate::ops::{self, DeviceCaps, Launch};
+use crate::ops::{Norm, Screen};
 use crate::types::{DType, Metric};
 
 /// Rows of the tiny case: more than a tile of any shape.
@@ -47,6 +47,9 @@ pub(super) enum Case {
     },
     Refine,
     Select,
+    Matmul {
+        transposed: bool,
+    },
     Normalize {
         norm: Norm,
     },
@@ -68,6 +71,7 @@ impl Case {
             Case::Range { .. } => "range",
             Case::Refine => "refine",
             Case::Select => "select_k",
+            Case::Matmul { .. } => "matmul",
             Case::Normalize { .. } => "normalize",
             Case::Scan { .. } => "scan",
         }
@@ -99,8 +103,8 @@ impl Case {
     pub(super) fn probe(self, metric: Metric, dtype: DType, queries: usize, caps: &DeviceCaps) -> Launch {
         let (row_end, q_end, dim) = (CASE_ROWS as u32, queries as u32, CASE_DIM);
         match self {
-            Case::Search { screen, keep, .. } => kernels::search::record(
-                &kernels::search::Args {
+            Case::Search { screen, keep, .. } => ops::search::record(
+                &ops::search::Args {
                     metric,
                     dtype,
                     dim,
@@ -119,8 +123,8 @@ impl Case {
                 caps,
             ),
             Case::Screened { unit, keep, .. } => probe_codes(unit, queries, keep, caps),
-            Case::Distance { .. } => kernels::distance::record(
-                &kernels::distance::Args {
+            Case::Distance { .. } => ops::distance::record(
+                &ops::distance::Args {
                     metric,
                     dtype,
                     dim,
@@ -135,8 +139,8 @@ impl Case {
                 },
                 caps,
             ),
-            Case::Assign { .. } => kernels::assign::record(
-                &kernels::assign::Args {
+            Case::Assign { .. } => ops::assign::record(
+                &ops::assign::Args {
                     metric,
                     dim,
                     row_begin: 0,
@@ -150,8 +154,8 @@ impl Case {
                 },
                 caps,
             ),
-            Case::Range { .. } => kernels::range::record_fill(
-                &kernels::range::Args {
+            Case::Range { .. } => ops::range::record_fill(
+                &ops::range::Args {
                     metric,
                     dtype,
                     dim,
@@ -167,8 +171,8 @@ impl Case {
                 },
                 caps,
             ),
-            Case::Refine => kernels::refine::record(
-                &kernels::refine::Args {
+            Case::Refine => ops::refine::record(
+                &ops::refine::Args {
                     metric,
                     dtype,
                     dim,
@@ -181,8 +185,8 @@ impl Case {
                 },
                 caps,
             ),
-            Case::Select => kernels::select_k::record(
-                &kernels::select_k::Args {
+            Case::Select => ops::select_k::record(
+                &ops::select_k::Args {
                     segments: 1,
                     width: 1,
                     in_stride: 1,
@@ -196,9 +200,13 @@ impl Case {
                 caps,
             ),
             Case::Normalize { norm } => {
-                kernels::normalize::record(&kernels::normalize::Args { norm, dtype, dim, row_begin: 0, row_end }, caps)
+                ops::normalize::record(&ops::normalize::Args { norm, dtype, dim, row_begin: 0, row_end }, caps)
             }
             Case::Scan { form, single } => probe_scan(metric, form, single, caps),
+            Case::Matmul { transposed } => {
+                let args = ops::matmul::Args { row_begin: 0, row_end: 1, inner: 1, columns: 1, transposed };
+                ops::matmul::record(&args, caps)
+            }
         }
     }
 
@@ -228,8 +236,8 @@ fn probe_codes(unit: Unit, queries: usize, keep: usize, caps: &DeviceCaps) -> La
 /// As [`Case::probe`], for the scan of lists.
 fn probe_scan(metric: Metric, form: Form, single: bool, caps: &DeviceCaps) -> Launch {
     let layout = Layout { form, dim: LIST_DIM, add: false, scale: false };
-    kernels::scan::record(
-        &kernels::scan::Args { layout, metric, single, items: 0..1, keep: 1, places: 1, mask: None },
+    ops::scan::record(
+        &ops::scan::Args { layout, metric, single, items: 0..1, keep: 1, places: 1, mask: None },
         caps,
     )
 }

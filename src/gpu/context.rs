@@ -10,9 +10,9 @@ use super::adapters::{self, AdapterReport, Kind, MATRIX_FEATURES, OPTIONAL, Open
 use super::faults::{Fault, Faults};
 use super::sync::lock;
 use super::trusted;
-use crate::engine::EngineError;
-use crate::kernels::DeviceCaps;
-use crate::kernels::tuning::Tuning;
+use crate::compute::EngineError;
+use crate::ops::DeviceCaps;
+use crate::ops::tuning::Tuning;
 
 /// Where a message about a lost device waits to be seen.
 type LostCell = Arc<Mutex<Option<String>>>;

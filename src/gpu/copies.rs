@@ -9,8 +9,8 @@ use super::halves;
 use super::machine::Machine;
 use super::memory::{Buffer, ROWS};
 use super::upload::{Upload, bytes_fit, staging_bytes};
-use crate::engine::{EngineError, Tag};
-use crate::kernels::codes::{Codes, GROUP};
+use crate::compute::{EngineError, Tag};
+use crate::ops::codes::{Codes, GROUP};
 use crate::stats::SearchStats;
 use crate::types::{DType, Metric, RowsView};
 

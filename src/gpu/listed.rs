@@ -1,4 +1,4 @@
-//! Inverted lists in device memory: whole blocks of rows in the order of their slots, as `kernels::scan::Layout` packs
+//! Inverted lists in device memory: whole blocks of rows in the order of their slots, as `ops::scan::Layout` packs
 //! them.
 //!
 //! They lie in shards of at most one storage binding, cut where a scan cuts lists into items, so that no item lies in two.
@@ -9,9 +9,10 @@ use std::sync::{Arc, Weak};
 use super::machine::Machine;
 use super::memory::{Buffer, ROWS};
 use super::upload::{Upload, bytes_fit, staging_bytes};
-use crate::engine::{EngineError, Listed, Tag};
-use crate::kernels::lists::{BLOCK, Lists};
-use crate::kernels::scan::{ITEM_ROWS, Layout};
+use crate::compute::{EngineError, Tag};
+use crate::ops::scan::Listed;
+use crate::ops::lists::{BLOCK, Lists};
+use crate::ops::scan::{ITEM_ROWS, Layout};
 use crate::stats::SearchStats;
 
 /// Slots `first..end` of all lists in one buffer.
@@ -208,7 +209,7 @@ fn shard_ends(lists: &Lists, most: u32) -> Vec<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::lists::{Encoded, Form};
+    use crate::ops::lists::{Encoded, Form};
 
     #[test]
     fn shards_are_cut_between_pieces() {

@@ -14,7 +14,9 @@ use super::memory::{Buffer, ROWS};
 use super::rows;
 use super::sync::lock;
 use super::upload::{Upload, bytes_fit, staging_bytes};
-use crate::engine::{Base, EngineError, Listed, Tag};
+use crate::compute::{EngineError, Tag, Vectors};
+use crate::ops::lists::Lists;
+use crate::ops::scan::Listed;
 use crate::stats::SearchStats;
 use crate::types::{DType, RowsView};
 
@@ -115,12 +117,12 @@ pub(super) fn bytes_per_row(view: &RowsView<'_>, norms: bool) -> u64 {
 }
 
 /// Bytes of a whole base on the device.
-pub(super) fn base_bytes(base: &Base<'_>) -> u64 {
+pub(super) fn base_bytes(base: &Vectors<'_>) -> u64 {
     bytes_per_row(&base.rows, base.norms.is_some()).saturating_mul(base.rows.rows() as u64)
 }
 
 /// Whether a base fits a budget.
-pub(super) fn fits(limit: u64, base: &Base<'_>, scratch: u64) -> bool {
+pub(super) fn fits(limit: u64, base: &Vectors<'_>, scratch: u64) -> bool {
     bytes_fit(limit, base_bytes(base), scratch)
 }
 
@@ -130,7 +132,7 @@ impl Residents {
     pub(super) fn place(
         &self,
         machine: &Machine,
-        base: &Base<'_>,
+        base: &Vectors<'_>,
         scratch: u64,
         stats: &mut SearchStats,
     ) -> Result<Option<Vec<Shard>>, EngineError> {
@@ -168,7 +170,7 @@ impl Residents {
     }
 
     /// Bytes of a base that are not on the device.
-    pub(super) fn missing_bytes(&self, base: &Base<'_>) -> u64 {
+    pub(super) fn missing_bytes(&self, base: &Vectors<'_>) -> u64 {
         let there = base.tag.map_or(0, |tag| {
             let store = lock(&self.store);
             store.bases.iter().find(|b| b.is_copy_of(tag, &base.rows)).map_or(0, |b| b.rows)
@@ -233,10 +235,10 @@ impl Residents {
     }
 
     /// Bytes of lists that are not on the device.
-    pub(super) fn missing_lists(&self, lists: &Listed<'_>) -> u64 {
+    pub(super) fn missing_lists(&self, lists: &Lists, tag: &Tag) -> u64 {
         let store = lock(&self.store);
-        let there = store.lists.iter().any(|held| held.is_of(lists.tag));
-        if there { 0 } else { listed::all_bytes(lists.lists) }
+        let there = store.lists.iter().any(|held| held.is_of(tag));
+        if there { 0 } else { listed::all_bytes(lists) }
     }
 
     /// Drops bases, the longest unused first, until so many bytes are free.
@@ -288,7 +290,7 @@ impl Store {
 
 impl Resident {
     /// Uploads the rows that are not here yet, and the lengths where they have become known.
-    fn append(&mut self, machine: &Machine, base: &Base<'_>, stats: &mut SearchStats) -> Result<(), EngineError> {
+    fn append(&mut self, machine: &Machine, base: &Vectors<'_>, stats: &mut SearchStats) -> Result<(), EngineError> {
         let mut upload = Upload::new(machine, staging_bytes(machine.memory.limit()));
         let total = base.rows.rows();
         while self.rows < total {
@@ -317,7 +319,7 @@ impl Resident {
     }
 
     /// Adds a shard with room for the rows that are missing; when it is not the first, for some more to come.
-    fn grow(&mut self, machine: &Machine, base: &Base<'_>, total: usize) -> Result<(), EngineError> {
+    fn grow(&mut self, machine: &Machine, base: &Vectors<'_>, total: usize) -> Result<(), EngineError> {
         let most = max_shard_rows(machine, &base.rows);
         let missing = total - self.rows;
         let each = bytes_per_row(&base.rows, base.norms.is_some());

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::machine::Machine;
 use super::memory::{Buffer, Hold};
 use super::rows;
-use crate::engine::EngineError;
+use crate::compute::EngineError;
 use crate::stats::SearchStats;
 use crate::types::RowsView;
 

@@ -5,25 +5,34 @@ use std::time::Instant;
 
 use super::{Flat, Index, SearchOptions};
 use crate::error::SearchError;
-use crate::kernels::Cost;
-use crate::plan::Plan;
+use crate::compute::Operation;
+use crate::ops::{Cost, Engine, Op, Program};
 use crate::stats::{Ceilings, SearchStats};
 use crate::types::RowsView;
 
-/// A plan with the cost and predicted time of every step on one device.
+/// A program with the cost and predicted time of every operation on one device.
 #[derive(Clone, Debug)]
 pub struct Explanation {
     /// The device in words.
     pub device: String,
     /// What the device can do at best, as measured.
     pub ceilings: Ceilings,
-    /// The steps.
-    pub plan: Plan,
-    /// Bytes and operations of each step.
+    /// What runs.
+    pub program: Program,
+    /// Bytes and operations of each operation.
     pub costs: Vec<Cost>,
 }
 
 impl Explanation {
+    pub(crate) fn of(engine: &Engine, program: Program) -> Explanation {
+        Explanation { device: engine.name(), ceilings: engine.ceilings(), costs: program.costs(), program }
+    }
+
+    /// Whether lists are scanned, rather than all rows searched as they are.
+    pub fn scans_lists(&self) -> bool {
+        self.program.operations().any(|(_, op)| matches!(op, Op::Scan(_)))
+    }
+
     /// The least time the device can need, in seconds.
     pub fn seconds(&self) -> f64 {
         self.costs.iter().map(|c| c.seconds(&self.ceilings)).sum()
@@ -32,24 +41,19 @@ impl Explanation {
 
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let p = &self.plan.problem;
-        writeln!(
-            f,
-            "{}: {} queries against {} rows of {} {}, {}",
-            self.device, p.queries, p.rows, p.dim, p.dtype, p.metric
-        )?;
+        writeln!(f, "{}: {}", self.device, subject(&self.program))?;
         let c = &self.ceilings;
         let (gb, gop) = (c.bytes_per_second / 1e9, c.operations_per_second / 1e9);
         writeln!(f, "measured ceilings: {gb:.1} GB/s, {gop:.0} GFLOP/s, {:.0} us a launch", c.launch_seconds * 1e6)?;
-        let wide = width(&self.plan) + 2;
-        writeln!(f, "{:<wide$} {:>12} {:>12} {:>12}  bound by", "step", "bytes", "operations", "predicted")?;
-        for (step, cost) in self.plan.steps.iter().zip(&self.costs) {
+        let wide = width(&self.program) + 2;
+        writeln!(f, "{:<wide$} {:>12} {:>12} {:>12}  bound by", "operation", "bytes", "operations", "predicted")?;
+        for ((_, op), cost) in self.program.operations().zip(&self.costs) {
             let bytes = cost.bytes_read + cost.bytes_written;
             let memory_bound = bytes / c.bytes_per_second > cost.operations / c.operations_per_second;
             writeln!(
                 f,
                 "{:<wide$} {:>12} {:>12} {:>12}  {}",
-                step.to_string(),
+                op.to_string(),
                 scaled(bytes, "B"),
                 scaled(cost.operations, "op"),
                 scaled(cost.seconds(c), "s"),
@@ -65,9 +69,9 @@ impl fmt::Display for Explanation {
 pub struct Trial {
     /// The device that answered, in words.
     pub device: String,
-    /// The steps.
-    pub plan: Plan,
-    /// Predicted seconds of each step, from the calibration of the device.
+    /// What runs.
+    pub program: Program,
+    /// Predicted seconds of each operation, from the calibration of the device.
     pub predicted: Vec<f64>,
     /// What the search did, its stages among it; rows and kernels were in place.
     pub stats: SearchStats,
@@ -89,8 +93,8 @@ impl Flat {
         options: &SearchOptions,
     ) -> Result<Trial, SearchError> {
         let queries = queries.into();
-        let plan = self.explain(queries, k, options)?.plan;
-        let predicted = self.device().predict(&plan)?;
+        let program = self.explain(queries, k, options)?.program;
+        let predicted = self.device().predict(&program)?;
         let run = || -> Result<(f64, SearchStats), SearchError> {
             let began = Instant::now();
             let (_, stats) = self.search_with(queries, k, options)?;
@@ -98,15 +102,15 @@ impl Flat {
         };
         let (first_seconds, _) = run()?;
         let (seconds, stats) = run()?;
-        Ok(Trial { device: stats.device.clone(), plan, predicted, stats, seconds, first_seconds })
+        Ok(Trial { device: stats.device.clone(), program, predicted, stats, seconds, first_seconds })
     }
 }
 
 impl fmt::Display for Trial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.device)?;
-        let wide = width(&self.plan);
-        writeln!(f, "  {:<wide$} {:>12} {:>12} {:>9}", "step", "predicted", "measured", "ratio")?;
+        let wide = width(&self.program);
+        writeln!(f, "  {:<wide$} {:>12} {:>12} {:>9}", "operation", "predicted", "measured", "ratio")?;
         let mut line = |name: &str, predicted: Option<f64>, measured: Option<f64>| {
             let time = |s: Option<f64>| s.map_or_else(|| "-".to_owned(), |s| scaled(s, "s"));
             let ratio = match (predicted, measured) {
@@ -119,10 +123,11 @@ impl fmt::Display for Trial {
             let found = self.stats.stages.iter().filter(|s| s.name == name);
             found.map(|s| s.time.as_secs_f64()).reduce(|a, b| a + b)
         };
-        for (step, predicted) in self.plan.steps.iter().zip(&self.predicted) {
-            line(&step.to_string(), Some(*predicted), stage(step.verb()))?;
+        let stage_of = |op: &Op| if let Op::Host(host) = op { host.what } else { op.name() };
+        for ((_, op), predicted) in self.program.operations().zip(&self.predicted) {
+            line(&op.to_string(), Some(*predicted), stage(stage_of(op)))?;
         }
-        let verbs: Vec<&str> = self.plan.steps.iter().map(|s| s.verb()).collect();
+        let verbs: Vec<&str> = self.program.operations().map(|(_, op)| stage_of(op)).collect();
         for other in self.stats.stages.iter().filter(|s| !verbs.contains(&s.name.as_str())) {
             line(&other.name, None, Some(other.time.as_secs_f64()))?;
         }
@@ -131,9 +136,28 @@ impl fmt::Display for Trial {
     }
 }
 
-/// Columns that the names of steps take.
-fn width(plan: &Plan) -> usize {
-    plan.steps.iter().map(|step| step.to_string().len()).max().unwrap_or(0).max(27)
+/// Columns that the names of operations take.
+fn width(program: &Program) -> usize {
+    program.operations().map(|(_, op)| op.to_string().len()).max().unwrap_or(0).max(27)
+}
+
+/// Queries and rows of the program, as its first operation over rows that are stored has them.
+fn subject(program: &Program) -> String {
+    let of_rows = program.operations().filter_map(|(_, op)| match op {
+        Op::Search(search) => search.pairs.extent(program).ok(),
+        Op::Refine(refine) => refine.pairs.extent(program).ok(),
+        Op::Assign(assign) => assign.pairs.extent(program).ok(),
+        Op::Range(range) => range.pairs.extent(program).ok(),
+        Op::Distance(distance) => distance.pairs.extent(program).ok(),
+        Op::Host(_) | Op::Matmul(_) | Op::Normalize(_) | Op::Scan(_) | Op::SelectK(_) => None,
+    });
+    // Of an inverted file the centroids come first, the rows last.
+    match of_rows.last() {
+        Some(e) => {
+            format!("{} queries against {} rows of {} {}, {}", e.queries, e.rows, e.dim, e.dtype, e.metric)
+        }
+        None => program.to_string(),
+    }
 }
 
 /// A number with a decimal prefix.

@@ -1,6 +1,7 @@
 //! `Flat`: every row is looked at, every answer is exact.
 
 use super::rowbuf::Rows;
+use super::planner::Planner;
 use super::search::{MaskBits, Queries, Search};
 use super::store::Store;
 use super::{Explanation, Index, SearchOptions};
@@ -8,9 +9,9 @@ use crate::engine::Device;
 use crate::error::SearchError;
 use crate::format::Matrix;
 use crate::index::BuildError;
-use crate::kernels::codes::MOST_DIM;
-use crate::kernels::search::screens;
-use crate::plan::{Problem, Screen};
+use crate::ops::codes::MOST_DIM;
+use crate::ops::search::screens;
+use crate::ops::{Extent, Screen};
 use crate::stats::SearchStats;
 use crate::types::{DType, Metric, Neighbors, RangeHits, RowsView};
 
@@ -150,7 +151,7 @@ impl Flat {
     /// # Errors
     /// [`SearchError`] when the device failed.
     pub fn prepare(&self) -> Result<(), SearchError> {
-        let problem = Problem {
+        let extent = Extent {
             metric: self.metric(),
             dtype: self.dtype(),
             dim: self.dim(),
@@ -158,7 +159,7 @@ impl Flat {
             queries: 1,
         };
         let chosen = self.screen.is_none_or(|s| s == Screen::Int8);
-        if chosen && self.codable() && self.device.engine.wants_codes(&problem) {
+        if chosen && self.codable() && Planner::new(&*self.device.engine).wants_codes(&extent) {
             self.store.current_codes(&*self.device.host)?;
         }
         Ok(())
@@ -188,7 +189,7 @@ impl Flat {
         self.range_search_with(queries.into(), radius, &SearchOptions::default()).map(|(found, _)| found)
     }
 
-    /// The plan of a search with bytes, operations and predicted time of each step.
+    /// The program of a search with bytes, operations and predicted time of each operation.
     ///
     /// # Errors
     /// As [`Flat::search`].
@@ -199,9 +200,8 @@ impl Flat {
         options: &SearchOptions,
     ) -> Result<Explanation, SearchError> {
         let search = self.checked(queries.into(), options)?;
-        let plan = search.plan(k, options.screen.or(self.screen))?;
-        let engine = &self.device.engine;
-        Ok(Explanation { device: engine.name(), ceilings: engine.ceilings(), costs: plan.costs(), plan })
+        let program = search.explain(k, options.screen.or(self.screen))?;
+        Ok(Explanation::of(&*self.device.engine, program))
     }
 
     /// Whether the rows can have codes with a proven bound.

@@ -8,6 +8,7 @@ mod file;
 mod flat;
 mod import;
 mod ivf;
+mod planner;
 mod roster;
 mod rowbuf;
 mod search;
@@ -29,7 +30,7 @@ pub(crate) use store::lengths;
 pub use tuning::{TuneError, Tuned, TunedPoint, Tuning, fastest, settings};
 
 use crate::error::SearchError;
-use crate::plan::Screen;
+use crate::ops::Screen;
 use crate::stats::SearchStats;
 use crate::types::{Filter, Metric, Neighbors, RangeHits, RowsView};
 

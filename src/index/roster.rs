@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::engine::Candidates;
+use crate::compute::Candidates;
 use crate::index::BuildError;
 use crate::types::{Bitmap, Metric, NO_ID, Neighbors};
 

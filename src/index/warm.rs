@@ -2,24 +2,12 @@
 
 use super::search::{MaskBits, Queries, Search};
 use super::{Flat, Index};
-use crate::engine::Engine;
+use crate::ops::Engine;
 use crate::error::SearchError;
-use crate::kernels::search::screens;
-use crate::plan::Screen;
+use crate::ops::Screen;
 use crate::stats::SearchStats;
 use crate::tune;
 use crate::types::{DType, MatrixView, RowsView};
-
-impl Search<'_> {
-    /// Whether the engine will search behind codes once there are some.
-    fn codes_will_pay(&self, k: usize) -> bool {
-        self.plan(k, None).is_ok_and(|plan| {
-            let screened =
-                screens(plan.problem.metric) && self.plan(k, Some(Screen::Int8)).is_ok_and(|p| p.steps.len() > 1);
-            screened && k <= plan.problem.rows / 32 && self.engine.wants_codes(&plan.problem)
-        })
-    }
-}
 
 /// Rows of a base as queries, in memory of their own.
 struct StandIns {
@@ -78,7 +66,7 @@ impl Flat {
         let mut stats = SearchStats::default();
         let router = &*self.device().engine;
         let parts = router.parts();
-        let engines: Vec<&dyn Engine> = parts.iter().map(|p| &**p).collect();
+        let engines: Vec<&Engine> = parts.iter().map(|p| &**p).collect();
         let engines = if engines.is_empty() { vec![router] } else { engines };
         if engines.len() > 1 {
             // Measured here, or it would be in the first search. A device that fails says so below.
@@ -100,7 +88,7 @@ impl Flat {
                 };
                 search.nearest(k, None, &mut stats)?;
                 // Codes would be made once enough has been asked.
-                if search.codes_will_pay(k) {
+                if search.would_code(k) {
                     search.nearest(k, Some(Screen::Int8), &mut stats)?;
                 }
             }

@@ -1,7 +1,7 @@
 //! The two engines side by side, for the commands that show both.
 
 use anyhow::Result;
-use nearfield::kernels::metric::tolerance;
+use nearfield::ops::metric::tolerance;
 use nearfield::{DType, Device, Flat, Index, Metric, Neighbors, RowsView, SearchOptions};
 use serde_json::{Value, json};
 

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 use nearfield::format::Matrix;
-use nearfield::{AnyIndex, DType, Device, Explanation, Index, SearchOptions, Step, Trial};
+use nearfield::{AnyIndex, DType, Device, Explanation, Index, SearchOptions, Trial};
 
 use crate::common::{DeviceArgs, ScreenChoice, k, screen};
 use crate::data::{self, SourceArgs};
@@ -75,7 +75,7 @@ pub fn run(args: &ExplainArgs) -> Result<()> {
 /// A line on an index with codes, or none.
 fn how_it_looks(index: &AnyIndex, explanation: &Explanation, asked: &ListArgs) -> String {
     let AnyIndex::Ivf(ivf) = index else { return String::new() };
-    let scans = explanation.plan.steps.iter().any(|step| matches!(step, Step::Scan { .. }));
+    let scans = explanation.scans_lists();
     let looks = match asked.probes().unwrap_or(ivf.probes()).min(ivf.lists()) {
         _ if ivf.lists() == 1 && scans => "all codes are looked at".to_owned(),
         probes if scans => format!("{probes} of {} lists are looked at", ivf.lists()),

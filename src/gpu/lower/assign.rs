@@ -1,17 +1,14 @@
 //! `assign`: the nearest row of each query, in one launch a block and shard.
 
 use super::{Block, Job, ROW_STEP, block_queries};
-use crate::engine::{Candidates, EngineError};
+use crate::compute::{Candidates, EngineError};
 use crate::gpu::case::Case;
 use crate::gpu::submit::Bind;
-use crate::kernels::assign;
+use crate::ops::assign;
 
 /// The row with the smallest (key, position) for each query.
 pub(super) fn run(job: &mut Job<'_>) -> Result<Candidates, EngineError> {
-    let p = job.task.plan.problem;
-    if !assign::assigns(p.metric, p.dtype) {
-        return Err(EngineError::Mismatch(format!("points are not assigned by {} to {} rows", p.metric, p.dtype)));
-    }
+    let p = job.work.extent;
     let mut out = Candidates::places(p.queries, 1)?;
     let each = job.query_bytes() + 16;
     let count = block_queries(job.queries_at_a_time(), job.scratch, |q| q as u64 * each);

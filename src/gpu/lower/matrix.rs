@@ -2,12 +2,11 @@
 
 use super::search::select_on_host;
 use super::{Block, Job, ROW_STEP, block_queries};
-use crate::engine::{Candidates, EngineError, Output};
+use crate::compute::{Candidates, EngineError, Output};
 use crate::gpu::case::Case;
 use crate::gpu::submit::Bind;
-use crate::kernels::{distance, normalize};
-use crate::plan::Norm;
-use crate::types::DType;
+use crate::ops::{distance, normalize};
+use crate::ops::Norm;
 
 /// Keys of all queries of a block and some rows.
 pub(super) struct Tile {
@@ -116,7 +115,7 @@ pub(super) fn search_on_host(job: &mut Job<'_>, out: &mut Candidates) -> Result<
     // At most 256 MiB of keys on the host, or one query.
     let most = ((256 << 20) / (rows * 4)).max(1);
     let count = queries_of_a_block(job).min(most);
-    let mask = job.task.mask;
+    let mask = job.work.mask;
     let mut first = 0;
     while first < job.queries() {
         let queries = count.min(job.queries() - first);
@@ -139,10 +138,7 @@ pub(super) fn search_on_host(job: &mut Job<'_>, out: &mut Candidates) -> Result<
 
 /// Each row divided by its norm, and the norms.
 pub(super) fn normalize(job: &mut Job<'_>, norm: Norm) -> Result<Output, EngineError> {
-    let p = job.task.plan.problem;
-    if p.dtype == DType::Bits {
-        return Err(EngineError::Mismatch("rows of bits have no norm".to_owned()));
-    }
+    let p = job.work.extent;
     job.ensure(Case::Normalize { norm })?;
     let (mut rows, mut norms) = (Vec::with_capacity(p.rows * p.dim), Vec::with_capacity(p.rows));
     let most = ((job.scratch / 3 / (p.dim as u64 * 4 + 4)) as usize).max(1);

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use super::search::{rank, unrank};
 use super::{Block, Job, ROW_STEP, block_queries, matrix};
-use crate::engine::{EngineError, Output};
+use crate::compute::{EngineError, Output};
 use crate::gpu::case::Case;
 use crate::gpu::memory::Buffer;
 use crate::gpu::resident::Shard;
 use crate::gpu::submit::Bind;
 use crate::gpu::sync::{in_threads, share};
-use crate::kernels::{Launch, range};
+use crate::ops::{Launch, range};
 
 /// Hits of each query, as ranks.
 type Hits = Vec<Vec<u64>>;
@@ -126,7 +126,7 @@ fn on_host(job: &mut Job<'_>, block: &Block, key: f32, begin: usize, end: usize)
         let queries = matrix::queries_of_a_block(job).min(last - first);
         job.ensure(Case::Distance { queries })?;
         let part = job.block(first, queries)?;
-        let mask = job.task.mask;
+        let mask = job.work.mask;
         let mut found: Hits = vec![Vec::new(); part.count as usize];
         matrix::read_tiles(job, &part, |column, width, keys| {
             for (q, (found, keys)) in found.iter_mut().zip(keys.chunks(width)).enumerate() {

@@ -5,31 +5,26 @@ use super::best::Best;
 use super::matrix;
 use super::select::{self, Selection};
 use super::{Block, Job, ROW_STEP, block_queries, screened};
-use crate::engine::{Candidates, EngineError, Input};
+use crate::compute::{Candidates, EngineError};
 use crate::gpu::case::Case;
 use crate::gpu::resident::Shard;
 use crate::gpu::submit::Bind;
 use crate::gpu::sync::{in_threads, share};
-use crate::kernels::{refine, search};
-use crate::plan::{Plan, Screen, Step};
+use crate::ops::{refine, search};
+use crate::ops::Screen;
 
 /// The `k` best rows of each query. With a screen `keep` candidates are kept, and refined if `k` is less.
 pub(super) fn run(job: &mut Job<'_>, screen: Screen, keep: usize, k: usize) -> Result<Candidates, EngineError> {
-    let refined = matches!(job.task.plan.steps.get(1), Some(Step::Refine));
-    let (screen, keep) = match screen {
-        Screen::None | Screen::F32 => (screen, keep),
-        _ => {
-            if let Some(found) = screened::run(job, keep, k)? {
-                return Ok(found);
-            }
-            instead(job, refined, keep, k)?
+    let refined = job.work.refined;
+    let keep = match screen {
+        // The direct pass needs no candidates beyond the answer.
+        Screen::None => k,
+        Screen::F32 if keep <= search::MAX_KEEP as usize => keep,
+        Screen::F32 => {
+            let most = search::MAX_KEEP;
+            return Err(EngineError::Unsupported(format!("a screen of f32 keeps at most {most} candidates, not {keep}")));
         }
-    };
-    let fused = keep <= search::MAX_KEEP as usize;
-    // The direct pass needs no candidates beyond the answer, and no second look at rows that cross the bus each time.
-    let (screen, keep) = match screen {
-        Screen::F32 if fused && !(refined && job.streamed()) => (screen, keep),
-        _ => (Screen::None, k),
+        Screen::F16 | Screen::Int8 => return screened::run(job, keep, k),
     };
     let screened = screen != Screen::None;
     let mut out = Candidates::places(job.queries(), if refined || !screened { k } else { keep })?;
@@ -78,22 +73,6 @@ pub(super) fn run(job: &mut Job<'_>, screen: Screen, keep: usize, k: usize) -> R
         first += queries;
     }
     Ok(out)
-}
-
-/// The screen in place of one that can't be had here, and how many candidates it keeps.
-fn instead(job: &mut Job<'_>, refined: bool, keep: usize, k: usize) -> Result<(Screen, usize), EngineError> {
-    // They may lie where the rows have to go.
-    job.copies = None;
-    job.need_rows()?;
-    let norms = job.task.base.norms.is_some() && job.task.query_norms.len() == job.queries();
-    if !norms || !search::screens(job.metric()) {
-        return Ok((Screen::None, k));
-    }
-    let plan = Plan::search(job.task.plan.problem, k, Screen::F32);
-    match plan.steps.first() {
-        Some(&Step::Search { screen, keep: fewer }) if refined => Ok((screen, fewer.min(keep))),
-        _ => Ok((Screen::F32, keep)),
-    }
 }
 
 /// Arguments of the fused kernel for some rows of a shard; the lists are not placed yet.
@@ -268,11 +247,8 @@ pub(super) fn refine_block(
     Ok(keys)
 }
 
-/// The direct keys of the positions that the task gives, in their places.
-pub(super) fn refine_given(job: &mut Job<'_>) -> Result<Candidates, EngineError> {
-    let Input::Positions { positions, width } = job.task.input else {
-        return Err(EngineError::Mismatch("no positions".to_owned()));
-    };
+/// The direct keys of given positions, in their places.
+pub(super) fn refine_given(job: &mut Job<'_>, positions: &[u32], width: usize) -> Result<Candidates, EngineError> {
     job.ensure(Case::Refine)?;
     let mut out = Candidates::places(job.queries(), width)?;
     // A row of candidates that is too wide for the scratch goes in pieces.

@@ -10,11 +10,12 @@ use super::{Ivf, Kept, Settings, UNSORTED, inner, sorted_by};
 use crate::cluster::{KMeans, Lengthy, assign};
 use crate::codec::transform::Transform;
 use crate::codec::{self, Codec};
-use crate::engine::{Device, Engine, EngineError, Input, Tag, Task};
+use crate::compute::{EngineError, Tag, Vectors};
+use crate::engine::Device;
 use crate::index::BuildError;
 use crate::index::search::candidates;
-use crate::kernels::lists::{Encoded, Lists};
-use crate::plan::{Plan, Problem};
+use crate::ops::lists::{Encoded, Lists};
+use crate::ops::{self, Batch, Engine, Screen};
 use crate::stats::SearchStats;
 use crate::types::{Bitmap, DType, MatrixView, Metric, RowsView};
 
@@ -350,19 +351,11 @@ fn nearest(device: &Device, rows: MatrixView<'_, f32>, coarse: &Store) -> Result
     Ok(assign(device, Metric::L2, Lengthy { rows, norms: &norms }, centroids)?.positions)
 }
 
-fn nearest_bits(engine: &dyn Engine, coarse: &Store, rows: &RowsView<'_>) -> Result<Vec<u32>, EngineError> {
-    let problem = Problem {
-        metric: coarse.metric(),
-        dtype: DType::Bits,
-        dim: rows.dim(),
-        rows: coarse.slots(),
-        queries: rows.rows(),
-    };
-    let plan = Plan::search(problem, 1, crate::plan::Screen::None);
-    let norms = vec![0.0; rows.rows()];
-    let task =
-        Task { plan: &plan, base: coarse.base(), queries: *rows, query_norms: &norms, mask: None, input: Input::None };
-    Ok(candidates(engine.run(&task, &mut SearchStats::default())?)?.positions)
+fn nearest_bits(engine: &Engine, coarse: &Store, rows: &RowsView<'_>) -> Result<Vec<u32>, EngineError> {
+    let queries = Vectors { rows: *rows, norms: None, tag: None };
+    let batch = Batch { metric: coarse.metric(), rows: coarse.base(), queries, mask: None, codes: None };
+    let program = batch.nearest(1, Screen::None)?;
+    Ok(candidates(ops::run(engine, &program, &batch.inputs(), &mut SearchStats::default())?)?.positions)
 }
 
 /// Some [`CODEC_ROWS`] of so many rows, from all over them.

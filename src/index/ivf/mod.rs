@@ -8,13 +8,15 @@ mod build;
 mod explain;
 mod file;
 mod import;
+mod program;
 mod rank;
 mod search;
 
 use crate::codec::Codec;
 use crate::codec::transform::Transform;
-use crate::engine::{Device, Tag};
-use crate::kernels::lists::Lists;
+use crate::compute::Tag;
+use crate::engine::Device;
+use crate::ops::lists::Lists;
 use crate::types::{DType, Metric};
 
 use super::roster::Roster;

@@ -1,7 +1,7 @@
 //! Whether a spec fits data, and what it takes.
 
 use super::{CodecSpec, IndexSpec, RefineSpec, SpecError, TransformSpec};
-use crate::kernels::lists::Form;
+use crate::ops::lists::Form;
 use crate::types::{DType, Metric};
 
 /// Most components of a row that is coded.

@@ -89,7 +89,7 @@ pub(super) fn power(metric: Metric) -> (f32, f32) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::tuning::Tuning;
+    use crate::ops::tuning::Tuning;
 
     const CAPS: DeviceCaps = DeviceCaps {
         subgroups: false,

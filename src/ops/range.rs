@@ -4,11 +4,44 @@
 //! smallest (key, position) first. The count is exact before anything is written, so nothing is ever cut.
 //! Error: [`metric::tolerance`](super::metric::tolerance); both passes run the same arithmetic, so they agree.
 
+use std::fmt;
+
 use super::source::lib;
 use super::tile::{self, Shape};
-use super::{Access, Binding, Cost, DeviceCaps, Kernel, Launch, Mask, Variant, distance};
-use crate::plan::Problem;
+use super::{Access, Binding, Cost, Define, DeviceCaps, Extent, Kernel, Launch, Mask, Pairs, Program, Variant, distance};
+use crate::compute::{EngineError, Type, Value};
 use crate::types::{DType, Metric, RowsView};
+
+/// Every row whose key is at most `key`; gives the hits of each query.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Range {
+    /// Queries and rows.
+    pub pairs: Pairs,
+    /// The radius as an internal key (similarities negated).
+    pub key: f32,
+}
+
+impl fmt::Display for Range {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "range(key <= {})", self.key)
+    }
+}
+
+impl Define for Range {
+    const NAME: &'static str = "range";
+
+    fn operands(&self, each: &mut dyn FnMut(Value)) {
+        self.pairs.operands(each);
+    }
+
+    fn check(&self, program: &Program) -> Result<Type, EngineError> {
+        Ok(Type::Hits { queries: self.pairs.check(program)?.queries })
+    }
+
+    fn cost(&self, program: &Program) -> Cost {
+        self.pairs.extent(program).map(|extent| cost(&extent)).unwrap_or_default()
+    }
+}
 
 crate::params! {
     /// What `shaders/range.wgsl` reads.
@@ -158,7 +191,7 @@ fn record(args: &Args, kernel: &'static Kernel, caps: &DeviceCaps) -> Launch {
 }
 
 /// One direct pass is the least it takes (a GPU counts before it writes); hits are unknown beforehand and not counted.
-pub fn cost(p: &Problem) -> Cost {
+pub fn cost(p: &Extent) -> Cost {
     let one = distance::cost(p);
     Cost { bytes_written: 0.0, launches: 2.0 * one.launches, ..one }
 }

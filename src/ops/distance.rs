@@ -3,11 +3,43 @@
 //! Shapes: queries `[q, dim]`, rows `[n, dim]`, out `[q, n]` f32 keys (smaller is closer; similarities negated).
 //! Error: [`metric::tolerance`](super::metric::tolerance).
 
+use std::fmt;
+
 use super::source::{dtype_code, lib, metric_code};
 use super::tile::{self, Shape};
-use super::{Access, Binding, Cost, DeviceCaps, Kernel, Launch, Variant, metric};
-use crate::plan::Problem;
+use super::{Access, Binding, Cost, Define, DeviceCaps, Extent, Kernel, Launch, Pairs, Program, Variant, metric};
+use crate::compute::{EngineError, Type, Value};
 use crate::types::{DType, Metric, RowsView};
+
+/// All keys of the pairs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Distance {
+    /// Queries and rows; a mask is not looked at.
+    pub pairs: Pairs,
+}
+
+impl fmt::Display for Distance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("distance")
+    }
+}
+
+impl Define for Distance {
+    const NAME: &'static str = "distance";
+
+    fn operands(&self, each: &mut dyn FnMut(Value)) {
+        self.pairs.operands(each);
+    }
+
+    fn check(&self, program: &Program) -> Result<Type, EngineError> {
+        let Extent { rows, queries, .. } = self.pairs.check(program)?;
+        Ok(Type::Matrix { rows: queries, width: rows })
+    }
+
+    fn cost(&self, program: &Program) -> Cost {
+        self.pairs.extent(program).map(|extent| cost(&extent)).unwrap_or_default()
+    }
+}
 
 crate::params! {
     /// What `shaders/distance.wgsl` reads.
@@ -165,7 +197,7 @@ pub(super) fn operations_per_component(metric: Metric) -> f64 {
 }
 
 /// One pass over the rows, every pair computed.
-pub fn cost(p: &Problem) -> Cost {
+pub fn cost(p: &Extent) -> Cost {
     let (n, q) = (p.rows as f64, p.queries as f64);
     let query_bytes = if p.dtype == DType::Bits { p.dtype.row_bytes(p.dim) } else { p.dim * 4 };
     Cost {

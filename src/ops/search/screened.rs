@@ -5,12 +5,12 @@
 //! out `[q, parts, places]` pairs (key f32, position u32). Each part of the rows keeps its `places` smallest bounds as a
 //! heap, the largest first, and says which bound the smallest row that it left out can have. A launch over further rows
 //! goes on with the heaps of the one before, so the number of parts never grows with the number of launches.
-//! A key is [`codes::lower_bound`](crate::kernels::codes::lower_bound), in f32 and in any order.
+//! A key is [`codes::lower_bound`](crate::ops::codes::lower_bound), in f32 and in any order.
 
-use crate::kernels::codes::QueryTerms;
-use crate::kernels::source::lib;
-use crate::kernels::tile::Shape;
-use crate::kernels::{Access, Binding, DeviceCaps, Kernel, Launch, Variant, distance};
+use crate::ops::codes::QueryTerms;
+use crate::ops::source::lib;
+use crate::ops::tile::Shape;
+use crate::ops::{Access, Binding, DeviceCaps, Kernel, Launch, Variant, distance};
 
 crate::params! {
     /// What the files in `shaders/search/` read.
@@ -221,7 +221,7 @@ pub fn kernels() -> Vec<&'static Kernel> {
 /// heap, at `(q * parts + w) * places` of keys and positions, q counted from the first bound query, and what it
 /// [left out](bound_of) at `q * parts + w` of bounds.
 /// Buffers for codes: codes, [queries](push_query), (square, scale, residual, tail) of each row, the lengths of
-/// [`Codes::longest`](crate::kernels::codes::Codes::longest), mask (read when there is one), keys, positions, bounds.
+/// [`Codes::longest`](crate::ops::codes::Codes::longest), mask (read when there is one), keys, positions, bounds.
 /// For matrix units: rows and queries in f16, `dim` numbers each, whole tiles of them; (square, scale, residual, tail) of
 /// each row; (offset, scale, length, tail) of each query; mask, keys, positions, bounds.
 pub fn record(args: &Args, caps: &DeviceCaps) -> Launch {
@@ -304,7 +304,7 @@ mod tests {
         max_invocations: 256,
         workgroup_memory: 16 << 10,
         max_groups: 65_535,
-        tuning: crate::kernels::tuning::Tuning::DEFAULT,
+        tuning: crate::ops::tuning::Tuning::DEFAULT,
     };
 
     #[test]

@@ -7,14 +7,260 @@
 
 pub mod screened;
 
+use std::fmt;
+use std::str::FromStr;
+
+use super::codes::{Codes, GROUP, MOST_DIM, QueryCodes};
 use super::source::{lib, screen_code};
 use super::tile::{self, Shape};
-use super::{Access, Binding, Cost, DeviceCaps, Kernel, Launch, Mask, Variant, distance};
-use crate::plan::{Problem, Screen};
+use super::{
+    Access, Binding, Cost, Define, DeviceCaps, Extent, Kernel, Launch, Mask, Op, Pairs, Program, Refine, SelectK, Variant,
+    distance, mismatch,
+};
+use crate::compute::{EngineError, Frame, Tag, Type, Value};
 use crate::types::{DType, Metric, RowsView};
 
 /// The most candidates a query that the fused kernel keeps; beyond, `Distance` and `SelectK` do it.
 pub const MAX_KEEP: u32 = 128;
+
+/// The cheap pass in front of the direct one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum Screen {
+    /// No screen: the direct pass sees every row.
+    #[default]
+    None,
+    /// f32 inner products and norms (l2 by expansion), with the bound of `docs/numerics.md`.
+    F32,
+    /// f16 inner products of the rows as they are, on matrix units where the device has them; an engine without f16
+    /// arithmetic takes f32 instead.
+    F16,
+    /// 8-bit codes of each row's part in the principal subspace of the data ([`crate::ops::codes`]).
+    Int8,
+}
+
+impl fmt::Display for Screen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Screen::None => "none",
+            Screen::F32 => "f32",
+            Screen::F16 => "f16",
+            Screen::Int8 => "int8",
+        })
+    }
+}
+
+/// A screen that is not known.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unknown screen `{found}`; there are none, f32, f16, int8")]
+pub struct UnknownScreen {
+    /// What was given.
+    pub found: String,
+}
+
+impl FromStr for Screen {
+    type Err = UnknownScreen;
+
+    fn from_str(text: &str) -> Result<Screen, UnknownScreen> {
+        let all = [Screen::None, Screen::F32, Screen::F16, Screen::Int8];
+        all.into_iter().find(|s| s.to_string() == text).ok_or_else(|| UnknownScreen { found: text.to_owned() })
+    }
+}
+
+
+/// The `keep` rows with the smallest key, or lower bound of it, of each query. Behind [`Screen::Int8`] and
+/// [`Screen::F16`] an engine may give more or fewer, with the bound that says what it left out.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Search {
+    /// Queries and rows.
+    pub pairs: Pairs,
+    /// What computes the keys.
+    pub screen: Screen,
+    /// Candidates kept per query, at least 1.
+    pub keep: usize,
+    /// Codes of rows and of queries, for [`Screen::Int8`].
+    pub codes: Option<[Value; 2]>,
+}
+
+impl fmt::Display for Search {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "search(screen {}, keep {})", self.screen, self.keep)
+    }
+}
+
+impl Define for Search {
+    const NAME: &'static str = "search";
+
+    fn operands(&self, each: &mut dyn FnMut(Value)) {
+        self.pairs.operands(each);
+        self.codes.into_iter().flatten().for_each(each);
+    }
+
+    fn check(&self, program: &Program) -> Result<Type, EngineError> {
+        let Extent { metric, dtype, rows, queries, .. } = self.pairs.check(program)?;
+        if self.screen != Screen::None && queries > 0 {
+            if !screens(metric) || dtype == DType::Bits {
+                return Err(mismatch(format!("no screen of {} for {metric} on {dtype} rows", self.screen)));
+            }
+            // Codes have the lengths in them.
+            if self.screen != Screen::Int8 && !self.pairs.has_norms(program) {
+                return Err(mismatch(format!("a screen of {} needs the lengths of rows and queries", self.screen)));
+            }
+        }
+        match (self.screen, self.codes) {
+            (Screen::Int8, Some(codes)) => check_codes(program, codes, rows, queries)?,
+            (Screen::Int8, None) => return Err(mismatch("a screen of int8 needs codes of rows and queries")),
+            (Screen::None | Screen::F32 | Screen::F16, _) => {}
+        }
+        Ok(Type::Candidates { queries, width: self.keep })
+    }
+
+    fn examine(&self, frame: &Frame<'_>) -> Result<(), EngineError> {
+        match (self.screen, self.codes) {
+            (Screen::Int8, Some(codes)) => examine_codes(frame, codes),
+            _ => Ok(()),
+        }
+    }
+
+    fn cost(&self, program: &Program) -> Cost {
+        let Ok(extent) = self.pairs.extent(program) else { return Cost::default() };
+        let of_rows = cost(&extent, self.screen, self.keep);
+        match self.codes.map(|[codes, _]| program.ty(codes)) {
+            // Codes have fewer components than rows where a part of them is kept.
+            Some(Ok(&Type::Codes { rows, dim })) if self.screen == Screen::Int8 => Cost {
+                bytes_read: rows as f64 * (dim as f64 + 16.0) + extent.queries as f64 * (dim as f64 + 20.0),
+                operations: (rows * extent.queries) as f64 * (2.0 * dim as f64 + 4.0),
+                ..of_rows
+            },
+            _ => of_rows,
+        }
+    }
+}
+
+/// Codes of rows and queries in a run.
+#[derive(Clone, Copy, Debug)]
+pub struct Coded<'a> {
+    /// One code per row.
+    pub codes: &'a Codes,
+    /// A name for the codes, by which an engine may keep a copy of them beside or instead of the rows.
+    pub tag: &'a Tag,
+    /// The queries in the same code.
+    pub queries: &'a QueryCodes,
+}
+
+impl<'a> Coded<'a> {
+    /// Those of a run.
+    ///
+    /// # Errors
+    /// [`EngineError::Mismatch`] where a value is something else.
+    pub fn of(frame: &'a Frame<'_>, [codes, queries]: [Value; 2]) -> Result<Coded<'a>, EngineError> {
+        let ((codes, tag), queries) = (frame.codes(codes)?, frame.query_codes(queries)?);
+        Ok(Coded { codes, tag, queries })
+    }
+}
+
+/// Whether codes are those of so many rows and queries.
+pub(super) fn check_codes(
+    program: &Program,
+    [codes, of_queries]: [Value; 2],
+    rows: usize,
+    queries: usize,
+) -> Result<(), EngineError> {
+    match (program.ty(codes)?, program.ty(of_queries)?) {
+        (&Type::Codes { rows: n, dim }, &Type::QueryCodes { queries: q, dim: other })
+            if n == rows && q == queries && dim == other && dim <= MOST_DIM && dim > 0 && dim.is_multiple_of(16) =>
+        {
+            Ok(())
+        }
+        (codes, of_queries) => {
+            Err(mismatch(format!("{codes} and {of_queries} for {rows} rows and {queries} queries")))
+        }
+    }
+}
+
+/// Whether codes have all their numbers.
+pub(super) fn examine_codes(frame: &Frame<'_>, [codes, queries]: [Value; 2]) -> Result<(), EngineError> {
+    let ((codes, _), queries) = (frame.codes(codes)?, frame.query_codes(queries)?);
+    let (rows, dim) = (codes.rows(), codes.dim);
+    let checks = [
+        ("squares of codes", codes.square.len(), rows),
+        ("residuals of codes", codes.residual.len(), rows),
+        ("tails of codes", codes.tail.len(), rows),
+        ("lengths of groups of codes", codes.longest.len(), rows.div_ceil(GROUP)),
+        ("bytes of codes, at least", codes.bytes.len().min(rows * dim), rows * dim),
+        ("bytes of queries' codes", queries.bytes.len(), queries.terms.len() * dim),
+    ];
+    match checks.into_iter().find(|(_, found, wanted)| found != wanted) {
+        Some((what, found, wanted)) => Err(mismatch(format!("{what}: found {found}, wanted {wanted}"))),
+        None => Ok(()),
+    }
+}
+
+/// What follows a search and may be run with it: the direct keys of its candidates and the choice of the best, where
+/// nothing else uses what is in between.
+#[derive(Clone, Copy, Debug)]
+pub struct Chain {
+    /// The last of these operations' results.
+    pub result: Value,
+    /// Whether candidates are refined.
+    pub refined: bool,
+    /// How many of them are chosen, where they are.
+    pub k: Option<usize>,
+    /// Results in between, which nobody else wants.
+    pub within: [Option<Value>; 2],
+}
+
+impl Chain {
+    /// What follows the search that gives `result`, by its operands: `refine` over the same vectors, then `select_k`.
+    pub fn after(program: &Program, result: Value, pairs: &Pairs) -> Chain {
+        let mut chain = Chain { result, refined: false, k: None, within: [None; 2] };
+        if let Some((next, Op::Refine(refine))) = program.only_user(chain.result)
+            && refine.pairs.same_vectors(pairs)
+            && refine.candidates == chain.result
+        {
+            // Refined candidates that are not chosen from are wanted in their places.
+            if let Some((last, Op::SelectK(select))) = program.only_user(next) {
+                let within = [Some(result), Some(next)];
+                chain = Chain { result: last, refined: true, k: Some(select.k), within };
+            }
+        } else if let Some((last, Op::SelectK(select))) = program.only_user(chain.result) {
+            chain = Chain { result: last, refined: false, k: Some(select.k), within: [Some(result), None] };
+        }
+        chain
+    }
+}
+
+/// Adds the search for the k nearest rows of each query. With a screen a few more candidates are kept than asked for, so
+/// that the bound can prove that no other row belongs among the k; they are refined and the best chosen.
+///
+/// # Errors
+/// [`EngineError::Mismatch`] when the operands do not fit together.
+pub fn nearest(
+    program: &mut Program,
+    pairs: Pairs,
+    codes: Option<[Value; 2]>,
+    k: usize,
+    screen: Screen,
+) -> Result<Value, EngineError> {
+    let keep = kept(k, screen, pairs.extent(program)?.rows);
+    let codes = codes.filter(|_| screen == Screen::Int8);
+    let found = program.push(Search { pairs, screen, keep, codes })?;
+    if screen == Screen::None {
+        return Ok(found);
+    }
+    let refined = program.push(Refine { pairs, candidates: found })?;
+    program.push(SelectK { from: refined, k })
+}
+
+/// How many candidates a search for `k` rows keeps.
+pub fn kept(k: usize, screen: Screen, rows: usize) -> usize {
+    let spare = match screen {
+        Screen::None => return k,
+        Screen::F32 => (k / 4).max(8),
+        Screen::F16 | Screen::Int8 => k.max(118),
+    };
+    k.saturating_add(spare).min(rows.max(1))
+}
 
 crate::params! {
     /// What `shaders/search.wgsl` reads.
@@ -225,7 +471,7 @@ pub fn lower_bound(metric: Metric, slack: f32, dot: f32, query_norm: f32, row_no
 }
 
 /// One pass over the rows; keys never leave registers, only `keep` pairs a query are written.
-pub fn cost(p: &Problem, screen: Screen, keep: usize) -> Cost {
+pub fn cost(p: &Extent, screen: Screen, keep: usize) -> Cost {
     let direct = distance::cost(p);
     let operations = match screen {
         Screen::None => direct.operations,

@@ -4,18 +4,88 @@
 //! position) of all rows. The key is that of the direct pass, the metric one of those that [`screens`] names.
 //! Error: [`metric::tolerance`](super::metric::tolerance).
 
-use super::search::screens;
+use std::fmt;
+
+use super::search::{check_codes, examine_codes, screens};
 use super::source::lib;
 use super::tile::{self, Shape};
-use super::{Access, Binding, Cost, DeviceCaps, Kernel, Launch, Variant, distance};
-use crate::plan::Problem;
+use super::{
+    Access, Binding, Cost, Define, DeviceCaps, Extent, Kernel, Launch, Pairs, Program, Variant, distance, mismatch,
+};
+use crate::compute::{EngineError, Frame, Type, Value};
 use crate::types::{DType, Metric, RowsView};
 
-/// Rows of a block that share one bound (`engine::Known`).
+/// Rows of a block that share one bound (`compute::Known`).
 pub const BLOCK: usize = 32;
 
 /// Queries whose bounds lie together, block by block.
 pub const POINTS: usize = 1024;
+
+/// The nearest row of each query for l2, inner product or cosine, as [`Search`](super::Search) without a screen and with
+/// one place. Made for many queries (points) and few rows (centroids, f32).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Assign {
+    /// Points and centroids.
+    pub pairs: Pairs,
+    /// Codes of rows and of queries, which make it faster on engines that say so.
+    pub codes: Option<[Value; 2]>,
+    /// What is known beforehand; no answer depends on it.
+    pub known: Option<Value>,
+}
+
+impl fmt::Display for Assign {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("assign")
+    }
+}
+
+impl Define for Assign {
+    const NAME: &'static str = "assign";
+
+    fn operands(&self, each: &mut dyn FnMut(Value)) {
+        self.pairs.operands(each);
+        self.codes.into_iter().flatten().chain(self.known).for_each(each);
+    }
+
+    fn check(&self, program: &Program) -> Result<Type, EngineError> {
+        let Extent { metric, dtype, rows, queries, .. } = self.pairs.check(program)?;
+        if !assigns(metric, dtype) {
+            return Err(mismatch(format!("points are not assigned by {metric} to {dtype} rows")));
+        }
+        if let Some(codes) = self.codes {
+            check_codes(program, codes, rows, queries)?;
+        }
+        if let Some(known) = self.known {
+            let Type::Known { positions, bounds } = *program.ty(known)? else {
+                return Err(mismatch("what is known is of another type"));
+            };
+            let blocks = rows.div_ceil(BLOCK);
+            let fits = |len: usize, each: usize| len == 0 || len == queries * each;
+            if !fits(positions, 1) || !fits(bounds, blocks) {
+                return Err(mismatch(format!(
+                    "{positions} positions and {bounds} bounds for {queries} queries x {blocks} blocks"
+                )));
+            }
+        }
+        Ok(Type::Candidates { queries, width: 1 })
+    }
+
+    fn examine(&self, frame: &Frame<'_>) -> Result<(), EngineError> {
+        if let Some(codes) = self.codes {
+            examine_codes(frame, codes)?;
+        }
+        let Some(known) = self.known else { return Ok(()) };
+        let rows = frame.vectors(self.pairs.rows, 1)?.rows.rows();
+        match frame.known(known)?.positions.iter().find(|&&p| p != u32::MAX && p as usize >= rows) {
+            Some(far) => Err(mismatch(format!("row {far} is known of {rows} rows"))),
+            None => Ok(()),
+        }
+    }
+
+    fn cost(&self, program: &Program) -> Cost {
+        self.pairs.extent(program).map(|extent| cost(&extent)).unwrap_or_default()
+    }
+}
 
 crate::params! {
     /// What `shaders/assign.wgsl` reads.
@@ -136,7 +206,7 @@ pub fn record(args: &Args, caps: &DeviceCaps) -> Launch {
 }
 
 /// Every pair computed, as an inner product; what is read and written grows with points plus centroids, not with pairs.
-pub fn cost(p: &Problem) -> Cost {
+pub fn cost(p: &Extent) -> Cost {
     let direct = distance::cost(p);
     let operations = p.rows as f64 * p.queries as f64 * (p.dim as f64 * 2.0 + 4.0);
     Cost { bytes_written: p.queries as f64 * 8.0, operations, ..direct }
