@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::cpu::{CpuEngine, CpuOptions};
-use crate::compute::{Backend, Capabilities, EngineError, Input, Pending};
+use crate::compute::{Backend, Capabilities, EngineError, Input, Kind, Pending};
 use crate::engine::Device;
 use crate::error::DeviceError;
 #[cfg(feature = "gpu")]
@@ -88,6 +88,11 @@ impl Device {
         Device::from_wgpu_within(device, queue, None)
     }
 
+    /// What sort of device this is: the CPU, a GPU, or both of which each call takes the faster one.
+    pub fn kind(&self) -> Kind {
+        self.engine.capabilities().kind
+    }
+
     /// The device in words, e.g. `cpu (avx512, 8 threads)` or the adapter's name.
     pub fn name(&self) -> String {
         self.engine.name()
@@ -97,8 +102,8 @@ impl Device {
         let cpu = CpuEngine::new(CpuOptions { threads: options.threads, level: None });
         let cpu: Arc<Engine> = Arc::new(cpu);
         match reason {
-            None => Device { engine: cpu.clone(), host: cpu },
-            Some(reason) => Device { engine: Arc::new(Excused { cpu: cpu.clone(), reason }), host: cpu },
+            None => Device::new(cpu.clone(), cpu),
+            Some(reason) => Device::new(Arc::new(Excused { cpu: cpu.clone(), reason }), cpu),
         }
     }
 
@@ -135,7 +140,7 @@ impl Device {
     pub fn auto_given(engine: Arc<GpuEngine>, reopen: GpuOptions, given: [tune::Calibration; 2]) -> Device {
         let host: Arc<Engine> = Arc::new(CpuEngine::new(CpuOptions::default()));
         let router = Router::new(engine, Some(host.clone()), Some(reopen)).given(given);
-        Device { engine: Arc::new(router), host }
+        Device::new(Arc::new(router), host)
     }
 
     /// The devices that this one chooses between, call by call: the CPU and the GPU of `auto` where there is hardware,
@@ -143,7 +148,7 @@ impl Device {
     pub fn parts(&self) -> Vec<Device> {
         match self.engine.parts() {
             parts if parts.is_empty() => vec![self.clone()],
-            parts => parts.into_iter().map(|engine| Device { engine, host: self.host.clone() }).collect(),
+            parts => parts.into_iter().map(|engine| Device::new(engine, self.host.clone())).collect(),
         }
     }
 
@@ -179,7 +184,7 @@ impl Device {
     fn routed(engine: Arc<GpuEngine>, reopen: Option<GpuOptions>, auto: bool, options: &DeviceOptions) -> Device {
         let host: Arc<Engine> = Arc::new(CpuEngine::new(CpuOptions { threads: options.threads, level: None }));
         let router = Router::new(engine, auto.then(|| host.clone()), reopen);
-        Device { engine: Arc::new(router), host }
+        Device::new(Arc::new(router), host)
     }
 }
 

@@ -80,8 +80,8 @@ mod verbs;
 pub use cluster::{ClusterError, Clustering, KMeans, Progress};
 pub use codec::CodecError;
 pub use device::{DEVICE_VARIABLE, DeviceOptions};
-pub use compute::EngineError;
-pub use engine::Device;
+pub use compute::{EngineError, Kind as DeviceKind};
+pub use engine::{Device, Report};
 pub use error::{DeviceError, SearchError};
 #[cfg(feature = "gpu")]
 pub use gpu::{AdapterReport, adapters};

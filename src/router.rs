@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::compute::{Answer, Backend, Capabilities, EngineError, Input, Kind, Pending, Place, Tag};
 use crate::gpu::{GpuEngine, GpuOptions};
 use crate::ops::{Engine, Op, Program};
-use crate::stats::{Ceilings, SearchStats};
+use crate::stats::{Ceilings, SearchStats, Stage};
 use crate::tune::{self, Calibration, Predictor, Residency, Wanted};
 
 /// How long after a loss a device is not asked for again.
@@ -180,7 +180,7 @@ fn names(id: &Weak<u64>, tag: &Tag) -> bool {
 
 /// Seconds of bringing rows to the device.
 fn uploads(stats: &SearchStats) -> f64 {
-    stats.stages.iter().filter(|s| s.name == "upload").map(|s| s.time.as_secs_f64()).sum()
+    stats.stages.iter().filter(|s| s.name == Stage::UPLOAD).map(|s| s.time.as_secs_f64()).sum()
 }
 
 impl Backend<Op> for Router {

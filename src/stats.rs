@@ -38,6 +38,17 @@ pub struct SearchStats {
     pub fallback: Option<String>,
 }
 
+impl Stage {
+    /// Bringing rows, lists or bits to the device.
+    pub const UPLOAD: &'static str = "upload";
+    /// Bringing results to the host.
+    pub const READ_BACK: &'static str = "read back";
+    /// Writing rows and queries in the code of a screen.
+    pub const ENCODE: &'static str = "encode";
+    /// Comparing what was found with what the screen left out.
+    pub const PROVE: &'static str = "prove";
+}
+
 impl SearchStats {
     /// Adds to the stage of this name.
     pub fn add_stage(&mut self, name: &str, time: Duration, on_device: bool) {

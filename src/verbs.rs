@@ -90,7 +90,10 @@ impl Device {
             return Err(mismatch());
         };
         let points = Lengthy { rows: points, norms: &work.queries.norms };
-        let found = cluster::assign(self, metric, points, Lengthy { rows: centroids, norms: &work.norms })?;
+        let mut stats = SearchStats::default();
+        let centroids = Lengthy { rows: centroids, norms: &work.norms };
+        let found = cluster::assign(self, metric, points, centroids, &mut stats)?;
+        self.note(&stats);
         Ok((found.positions, found.keys.into_iter().map(|key| metric.external(key)).collect()))
     }
 
@@ -116,7 +119,7 @@ impl Device {
         let from = program.input(input.ty()?);
         let best = program.push(SelectK { from, k: k.min(width) })?;
         program.output(best);
-        neighbors(ops::run(&*self.engine, &program, &[input], &mut SearchStats::default())?, q, k, flip)
+        neighbors(run(self, &program, &[input])?, q, k, flip)
     }
 
     /// Each row divided by its norm (`[n, dim]` f32), and the norms. A zero row stays zero.
@@ -141,7 +144,7 @@ impl Device {
         let operand = program.input(input.ty()?);
         let result = program.push(Normalize { norm, rows: operand })?;
         program.output(result);
-        match ops::run(&*self.engine, &program, &[input], &mut SearchStats::default())? {
+        match run(self, &program, &[input])? {
             Output::Rows { rows, norms } => Ok((rows, norms)),
             _ => Err(mismatch()),
         }
@@ -181,7 +184,7 @@ impl Device {
         program.output(refined);
         let mut inputs = batch.inputs();
         inputs.push(given);
-        let found = ops::run(&*self.engine, &program, &inputs, &mut SearchStats::default())?;
+        let found = run(self, &program, &inputs)?;
         let Output::Candidates(found) = found else { return Err(mismatch()) };
         let value = |(&key, &p): (&f32, &u32)| if p == u32::MAX { f32::NAN } else { metric.external(key) };
         Ok(found.keys.iter().zip(positions).map(value).collect())
@@ -256,8 +259,16 @@ impl<'a> Work<'a> {
     fn run<O: Into<Op>>(&self, device: &Device, op: impl FnOnce(Pairs) -> O) -> Result<Output, SearchError> {
         let batch = self.batch();
         let program = batch.one(|pairs, _| op(pairs))?;
-        Ok(ops::run(&*device.engine, &program, &batch.inputs(), &mut SearchStats::default())?)
+        Ok(run(device, &program, &batch.inputs())?)
     }
+}
+
+/// Runs a verb, and keeps who answered it.
+fn run(device: &Device, program: &Program, inputs: &[Input<'_>]) -> Result<Output, EngineError> {
+    let mut stats = SearchStats::default();
+    let output = ops::run(&*device.engine, program, inputs, &mut stats)?;
+    device.note(&stats);
+    Ok(output)
 }
 
 fn neighbors(found: Output, q: usize, k: usize, value: impl Fn(f32) -> f32) -> Result<Neighbors, SearchError> {

@@ -346,7 +346,7 @@ fn masks_hold_for_one_and_for_each_query_in_one_block_or_several() {
         let data = Data::new(1500, queries, 20);
         let each: Vec<u32> = (0..(queries * words) as u32).map(|i| i.wrapping_mul(2_654_435_761) ^ i << 13).collect();
         for engine in engines(memory) {
-            for mask in [Mask { words: &each[..words], stride: 0 }, Mask { words: &each, stride: words }] {
+            for mask in [Mask { words: &each[..words], stride: 0, tag: None }, Mask { words: &each, stride: words, tag: None }] {
                 for k in [5, 200, 1500] {
                     let plan = Plan::search(data.problem(Metric::L2), k, Screen::None);
                     let mut task = data.task(&plan, None);

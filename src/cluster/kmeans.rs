@@ -122,6 +122,8 @@ impl Lloyd<'_> {
                 break;
             }
         }
+        self.device.note(&rounds.stats);
+        made.fallback = rounds.stats.fallback.take();
         made.centroids = restored(&centroids, dim, &order);
         Ok(made)
     }

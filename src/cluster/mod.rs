@@ -69,6 +69,8 @@ pub struct Clustering {
     pub iterations: usize,
     /// Rows that training looked at.
     pub trained: usize,
+    /// Why the device that was asked for did not assign all rows, if it did not.
+    pub fallback: Option<String>,
 }
 
 /// How far training is, told after each round.

@@ -31,6 +31,7 @@ pub(crate) fn assign(
     metric: Metric,
     points: Lengthy<'_>,
     centroids: Lengthy<'_>,
+    stats: &mut SearchStats,
 ) -> Result<Candidates, EngineError> {
     let (n, k) = (points.rows.rows(), centroids.rows.rows());
     let mut out = Candidates::places(n, 1)?;
@@ -58,7 +59,7 @@ pub(crate) fn assign(
         };
         let program = batch.one(|pairs, codes| Assign { pairs, codes, known: None })?;
         let Output::Candidates(found) =
-            ops::run(&*device.engine, &program, &batch.inputs(), &mut SearchStats::default())?
+            ops::run(&*device.engine, &program, &batch.inputs(), stats)?
         else {
             return Err(EngineError::Mismatch("points were not assigned".to_owned()));
         };

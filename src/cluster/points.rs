@@ -11,6 +11,7 @@ use crate::compute::EngineError;
 use crate::engine::Device;
 use crate::ops::codes::{MOST_DIM, QueryCodes};
 use crate::ops::search::norm_in_range;
+use crate::ops::{Assign, Extent, Program};
 use crate::types::{DType, MatrixView, Metric, RowsView, ShapeError};
 
 /// Longer rows have squared distances that may overflow.
@@ -169,9 +170,24 @@ pub(super) fn codes_help<'a>(
     dim: usize,
     mut norms: impl Iterator<Item = &'a f32>,
 ) -> bool {
-    let coded = device.engine.capabilities().coded_assign;
+    let coded = || answers_by_codes(device, clusters, points, dim);
     let worth = clusters >= 32 && points >= 1024 && (8..MOST_DIM).contains(&dim);
-    coded && worth && norms.all(|&norm| norm_in_range(norm))
+    worth && coded() && norms.all(|&norm| norm_in_range(norm))
+}
+
+/// Whether the backend that is predicted to assign the points makes use of codes.
+fn answers_by_codes(device: &Device, clusters: usize, points: usize, dim: usize) -> bool {
+    let parts = device.engine.parts();
+    if parts.is_empty() {
+        return device.engine.capabilities().coded_assign;
+    }
+    let extent = Extent { metric: Metric::L2, dtype: DType::F32, dim, rows: clusters, queries: points };
+    let mut program = Program::new();
+    let pairs = extent.declare(&mut program);
+    let Ok(found) = program.push(Assign { pairs, codes: None, known: None }) else { return false };
+    program.output(found);
+    let fastest = device.engine.fastest(&vec![&program; parts.len()]);
+    parts.get(fastest).is_some_and(|part| part.capabilities().coded_assign)
 }
 
 /// Rows one after another as a matrix.

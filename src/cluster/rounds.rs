@@ -26,6 +26,10 @@ pub(super) struct Rounds<'a> {
     bounds: Vec<Vec<f32>>,
     /// The centroids that the bounds are about.
     last: Vec<f32>,
+    /// Names of the chunks, so that a device keeps the points from round to round.
+    tags: Vec<Tag>,
+    /// What all rounds did, and who.
+    pub stats: SearchStats,
 }
 
 /// What a round found.
@@ -44,13 +48,14 @@ impl<'a> Rounds<'a> {
     ) -> Result<Rounds<'a>, EngineError> {
         let coding = coder.map(|coder| Ok::<_, EngineError>((coder, points.encode(device, coder)?))).transpose()?;
         let labels = vec![u32::MAX; points.len()];
+        let tags = (0..points.len().div_ceil(points.chunk())).map(|_| Tag::new()).collect();
         let (n, chunk, blocks) = (points.len(), points.chunk(), clusters.div_ceil(BLOCK));
         let mut bounds = Vec::new();
         if coding.is_some() && n.saturating_mul(blocks).saturating_mul(4) <= BOUNDS {
             let unknown = |start: usize| vec![f32::NEG_INFINITY; chunk.min(n - start) * blocks];
             bounds = (0..n).step_by(chunk).map(unknown).collect();
         }
-        Ok(Rounds { device, points, labels, clusters, coding, bounds, last: Vec::new() })
+        Ok(Rounds { device, points, labels, clusters, coding, bounds, last: Vec::new(), tags, stats: SearchStats::default() })
     }
 
     /// Assigns all points to the centroids and moves their rows to the sums of their new clusters.
@@ -64,6 +69,7 @@ impl<'a> Rounds<'a> {
         self.lower_bounds(centroids);
         let (tag, code_tag) = (Tag::new(), Tag::new());
         let mut round = Round { inertia: 0.0, changed: 0 };
+        let mut stats = std::mem::take(&mut self.stats);
         for i in 0..self.points.len().div_ceil(chunk) {
             let (start, end) = (i * chunk, self.points.len().min((i + 1) * chunk));
             let rows = self.points.floats(start, end);
@@ -71,7 +77,7 @@ impl<'a> Rounds<'a> {
             let base = Vectors { rows: view(centroids, dim)?.into(), norms: Some(&norms), tag: Some(&tag) };
             let bounds = self.bounds.get(i).map_or(&[][..], |b| b);
             let known = Known { positions: &self.labels[start..end], bounds };
-            let found = self.run(base, coded, &rows, (start, end), known)?;
+            let found = self.run(base, coded, &rows, (start, end), known, &mut stats)?;
             let labels = &mut self.labels[start..end];
             sums.change(&rows, labels, &found.positions);
             round.changed += labels.iter().zip(&found.positions).filter(|(old, new)| old != new).count();
@@ -81,6 +87,7 @@ impl<'a> Rounds<'a> {
                 *bounds = found.bound;
             }
         }
+        self.stats = stats;
         Ok(round)
     }
 
@@ -91,10 +98,12 @@ impl<'a> Rounds<'a> {
         rows: &[f32],
         (start, end): (usize, usize),
         known: Known<'_>,
+        stats: &mut SearchStats,
     ) -> Result<Candidates, EngineError> {
         let (dim, clusters) = (self.points.dim(), self.clusters);
         let norms = Some(&self.points.norms[start..end]);
-        let queries = Vectors { rows: view(rows, dim)?.into(), norms, tag: None };
+        let tag = self.tags.get(start / self.points.chunk());
+        let queries = Vectors { rows: view(rows, dim)?.into(), norms, tag };
         let batch = Batch { metric: Metric::L2, rows: base, queries, mask: None, codes };
         let mut program = Program::new();
         let (pairs, codes) = batch.declare(&mut program)?;
@@ -103,7 +112,7 @@ impl<'a> Rounds<'a> {
         let known = Some(program.input(Input::Known(known).ty()?));
         let found = program.push(Assign { pairs, codes, known })?;
         program.output(found);
-        match ops::run(&*self.device.engine, &program, &inputs, &mut SearchStats::default())? {
+        match ops::run(&*self.device.engine, &program, &inputs, stats)? {
             Output::Candidates(found)
                 if found.positions.len() == end - start && found.positions.iter().all(|&p| (p as usize) < clusters) =>
             {

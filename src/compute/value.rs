@@ -73,6 +73,8 @@ pub struct Mask<'a> {
     pub words: &'a [u32],
     /// Words from query to query; 0 when all queries share one bitmap.
     pub stride: usize,
+    /// A name, when the bits will be used again; without one nothing is kept.
+    pub tag: Option<&'a Tag>,
 }
 
 impl Mask<'_> {
@@ -357,7 +359,7 @@ impl Input<'_> {
                     cached: tag.is_some(),
                 }
             }
-            Input::Mask(Mask { words, stride }) => Type::Mask { words: words.len(), stride },
+            Input::Mask(Mask { words, stride, .. }) => Type::Mask { words: words.len(), stride },
             Input::Positions { positions, width } => {
                 Type::Candidates { queries: rows_of("positions", positions.len(), width)?, width }
             }

@@ -176,7 +176,7 @@ pub(super) fn picks<'a>(rows: Range<usize>, mask: Option<Mask<'_>>, allowed: &'a
 
 /// The mask as one for all queries, where it is one or there is only one query; else as it is.
 pub(super) fn shared(mask: Option<Mask<'_>>, queries: usize) -> Option<Mask<'_>> {
-    mask.map(|m| if queries == 1 { Mask { words: m.words, stride: 0 } } else { m })
+    mask.map(|m| if queries == 1 { Mask { words: m.words, stride: 0, tag: None } } else { m })
 }
 
 /// Whether a mask for each query allows this pair.

@@ -279,7 +279,7 @@ mod tests {
                 let probes = Probes { width, lists: &probed, offsets: &offsets };
                 let words = lists.rows().div_ceil(32);
                 let allowed: Vec<u32> = (0..words).map(|_| random.next() | random.next() << 8).collect();
-                let mask = (dim == 37).then_some(Mask { words: &allowed, stride: 0 });
+                let mask = (dim == 37).then_some(Mask { words: &allowed, stride: 0, tag: None });
                 for keep in [1, 9, 300] {
                     let wanted = reference(Metric::L2, &lists, &prepared, &probes, mask, keep);
                     for level in Level::available() {

@@ -376,7 +376,7 @@ fn filters_hold_for_one_and_for_each_query() {
             let words = n.div_ceil(32);
             let each: Vec<u32> =
                 (0..q).flat_map(|q| Bitmap::from_fn(n, |i| (i * 13 + q) % 11 < q).words().to_vec()).collect();
-            let masks = [Mask { words: one.words(), stride: 0 }, Mask { words: &each, stride: words }];
+            let masks = [Mask { words: one.words(), stride: 0, tag: None }, Mask { words: &each, stride: words, tag: None }];
             for mask in masks {
                 let want = ops::search::reference(metric, &queries, &rows, Some(mask), 12);
                 for engine in &engines {
@@ -545,7 +545,7 @@ fn what_does_not_fit_is_refused() {
     let good = Task { base: Base { norms, ..base }, ..task };
     assert!(run(&good).is_ok());
     assert!(run(&Task { queries: case.rows.view(4), ..good }).is_err(), "another number of queries");
-    assert!(run(&Task { mask: Some(Mask { words: &[], stride: 0 }), ..good }).is_err(), "a short mask");
+    assert!(run(&Task { mask: Some(Mask { words: &[], stride: 0, tag: None }), ..good }).is_err(), "a short mask");
     let plan = Plan::one(case.problem, Step::Search { screen: Screen::None, keep: 1 << 60 });
     assert!(matches!(run(&Task { plan: &plan, ..good }), Err(EngineError::AnswerTooLarge { .. })));
     let plan = Plan::one(case.problem, Step::Refine);

@@ -4,6 +4,7 @@ use super::pipelines::Key;
 use crate::ops::lists::Form;
 use crate::ops::scan::Layout;
 use crate::ops::search::screened::{self, Tiling, Unit};
+use crate::ops::tile::TileArgs;
 use crate::ops::tuning::Tuning;
 use crate::ops::{self, DeviceCaps, Launch};
 use crate::ops::{Norm, Screen};
@@ -102,73 +103,34 @@ impl Case {
     /// A launch with the pipeline that is tested.
     pub(super) fn probe(self, metric: Metric, dtype: DType, queries: usize, caps: &DeviceCaps) -> Launch {
         let (row_end, q_end, dim) = (CASE_ROWS as u32, queries as u32, CASE_DIM);
+        let tile = TileArgs {
+            metric,
+            dtype,
+            dim,
+            row_begin: 0,
+            row_end,
+            q_begin: 0,
+            q_end,
+            position_base: 0,
+            mask: None,
+            mask_row_base: 0,
+        };
         match self {
             Case::Search { screen, keep, .. } => ops::search::record(
-                &ops::search::Args {
-                    metric,
-                    dtype,
-                    dim,
-                    screen,
-                    keep: keep as u32,
-                    row_begin: 0,
-                    row_end,
-                    q_begin: 0,
-                    q_end,
-                    position_base: 0,
-                    mask: None,
-                    mask_row_base: 0,
-                    part_base: 0,
-                    parts_total: 1,
-                },
+                &ops::search::Args { tile, screen, keep: keep as u32, part_base: 0, parts_total: 1 },
                 caps,
             ),
             Case::Screened { unit, keep, .. } => probe_codes(unit, queries, keep, caps),
             Case::Distance { .. } => ops::distance::record(
-                &ops::distance::Args {
-                    metric,
-                    dtype,
-                    dim,
-                    row_begin: 0,
-                    row_end,
-                    q_begin: 0,
-                    q_end,
-                    mask: None,
-                    mask_row_base: 0,
-                    out_stride: row_end,
-                    out_offset: 0,
-                },
+                &ops::distance::Args { tile, out_stride: row_end, out_offset: 0 },
                 caps,
             ),
             Case::Assign { .. } => ops::assign::record(
-                &ops::assign::Args {
-                    metric,
-                    dim,
-                    row_begin: 0,
-                    row_end,
-                    q_begin: 0,
-                    q_end,
-                    position_base: 0,
-                    mask: None,
-                    mask_row_base: 0,
-                    first: true,
-                },
+                &ops::assign::Args { tile, first: true },
                 caps,
             ),
             Case::Range { .. } => ops::range::record_fill(
-                &ops::range::Args {
-                    metric,
-                    dtype,
-                    dim,
-                    key: 0.0,
-                    row_begin: 0,
-                    row_end,
-                    q_begin: 0,
-                    q_end,
-                    position_base: 0,
-                    mask: None,
-                    mask_row_base: 0,
-                    out_base: 0,
-                },
+                &ops::range::Args { tile, key: 0.0, out_base: 0 },
                 caps,
             ),
             Case::Refine => ops::refine::record(

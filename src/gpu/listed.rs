@@ -77,14 +77,13 @@ pub(super) struct Held {
     id: Weak<u64>,
     epoch: u64,
     shards: Vec<ListShard>,
-    pub(super) last_used: u64,
 }
 
 impl Held {
     /// Brings lists to the device.
     pub(super) fn upload(machine: &Machine, listed: &Listed<'_>, stats: &mut SearchStats) -> Result<Held, EngineError> {
         let shards = upload(machine, &Layout::of(listed.lists), listed.lists, stats)?;
-        Ok(Held { id: Arc::downgrade(listed.tag.id()), epoch: listed.tag.epoch(), shards, last_used: 0 })
+        Ok(Held { id: Arc::downgrade(listed.tag.id()), epoch: listed.tag.epoch(), shards })
     }
 
     /// What is here.
@@ -97,12 +96,8 @@ impl Held {
         self.names(tag) && self.epoch == tag.epoch()
     }
 
-    pub(super) fn alive(&self) -> bool {
-        self.id.strong_count() > 0
-    }
-
     /// Whether they belong to a tag, in whatever state.
-    pub(super) fn names(&self, tag: &Tag) -> bool {
+    fn names(&self, tag: &Tag) -> bool {
         std::ptr::eq(self.id.as_ptr(), Arc::as_ptr(tag.id()))
     }
 }

@@ -14,7 +14,7 @@ use super::memory::{Buffer, READ_BACK, SCRATCH};
 use super::pipelines::Pipeline;
 use crate::compute::EngineError;
 use crate::ops::Launch;
-use crate::stats::SearchStats;
+use crate::stats::{SearchStats, Stage};
 
 /// How long a command buffer may run, as predicted. Windows resets a GPU after 2 s; a desktop wants its frames.
 pub(super) const SLICE_SECONDS: f64 = 0.05;
@@ -199,7 +199,7 @@ impl<'a> Recorder<'a> {
         drop(view);
         target.raw().unmap();
         target.pool(true);
-        self.stats.add_stage("read back", start.elapsed(), false);
+        self.stats.add_stage(Stage::READ_BACK, start.elapsed(), false);
         Ok(parts)
     }
 

@@ -168,3 +168,90 @@ fn scaled(x: f64, unit: &str) -> String {
         None => format!("0 {unit}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+    use crate::compute::{Backend, Capabilities, Input, Pending};
+    use crate::cpu::{CpuEngine, CpuOptions};
+    use crate::engine::Device;
+    use crate::index::{Ivf, TrainOptions};
+    use crate::ops::Screen;
+    use crate::types::{Bitmap, Filter, MatrixView, Metric};
+
+    /// The CPU, and the programs that it was given, as they are printed.
+    struct Noting {
+        cpu: CpuEngine,
+        programs: Mutex<Vec<String>>,
+    }
+
+    impl Backend<Op> for Noting {
+        fn name(&self) -> String {
+            self.cpu.name()
+        }
+
+        fn capabilities(&self) -> Capabilities {
+            self.cpu.capabilities()
+        }
+
+        fn run<'a>(&'a self, program: &'a Program, inputs: &'a [Input<'a>]) -> Pending<'a> {
+            self.programs.lock().unwrap().push(format!("{program:#}"));
+            self.cpu.run(program, inputs)
+        }
+
+        fn ceilings(&self) -> Ceilings {
+            self.cpu.ceilings()
+        }
+    }
+
+    #[test]
+    fn what_is_explained_is_what_runs() {
+        let dim = 24;
+        let mut state = 5u32;
+        let mut random = |count: usize| -> Vec<f32> {
+            let mut next = || {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (state >> 8) as f32 / f32::powi(2.0, 23) - 1.0
+            };
+            (0..count).map(|_| next()).collect()
+        };
+        let (rows, queries) = (random(6000 * dim), random(20 * dim));
+        let (rows, queries) = (MatrixView::new(&rows, dim).unwrap(), MatrixView::new(&queries, dim).unwrap());
+        let cpu = CpuEngine::new(CpuOptions { threads: Some(2), level: None });
+        let noting = Arc::new(Noting { cpu, programs: Mutex::default() });
+        let host = Arc::new(CpuEngine::new(CpuOptions { threads: Some(2), level: None }));
+        let device = Device::new(noting.clone(), host);
+        let ran = || std::mem::take(&mut *noting.programs.lock().unwrap());
+        let half = Filter::Rows(Bitmap::from_fn(6000, |row| row % 2 == 0));
+        let all_options = [SearchOptions::default(), SearchOptions { filter: Some(half), ..SearchOptions::default() }];
+
+        let mut flat = Flat::new(&device, dim, Metric::L2).unwrap();
+        flat.add(rows).unwrap();
+        for screen in [None, Some(Screen::None), Some(Screen::F32), Some(Screen::Int8)] {
+            flat.set_screen(screen).unwrap();
+            for options in &all_options {
+                ran();
+                let explained = flat.explain(queries, 5, options).unwrap().program;
+                assert_eq!(ran(), Vec::<String>::new(), "explaining runs nothing");
+                flat.search_with(queries.into(), 5, options).unwrap();
+                assert_eq!(ran().first(), Some(&format!("{explained:#}")), "{screen:?}");
+            }
+        }
+        for spec in ["IVF32,SQ8", "IVF32,RaBitQ4,RFlat", "PCA16,IVF32,PQ8x4,RFlat", "SQ8,RFlat", "IVF32,SQ4,RSQ8"] {
+            for metric in [Metric::L2, Metric::Cosine] {
+                let parsed = spec.parse().unwrap_or_else(|e| panic!("{spec}: {e}"));
+                let mut ivf = Ivf::train(&device, &parsed, metric, rows, &TrainOptions::default()).unwrap();
+                ivf.add(rows).unwrap();
+                for options in &all_options {
+                    ran();
+                    let explained = ivf.explain(queries, 5, options).unwrap().program;
+                    assert_eq!(ran(), Vec::<String>::new(), "{spec}: explaining runs nothing");
+                    ivf.search_with(queries.into(), 5, options).unwrap();
+                    assert_eq!(ran().first(), Some(&format!("{explained:#}")), "{spec}, {metric}");
+                }
+            }
+        }
+    }
+}

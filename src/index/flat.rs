@@ -213,7 +213,7 @@ impl Flat {
     fn checked<'a>(&'a self, queries: RowsView<'a>, options: &SearchOptions) -> Result<Search<'a>, SearchError> {
         let queries = Queries::new(self.metric(), self.dtype(), self.dim(), queries)?;
         let mask = MaskBits::new(self.store.roster(), options.filter.as_ref(), queries.len())?;
-        let Device { engine, host } = &self.device;
+        let Device { engine, host, .. } = &self.device;
         Ok(Search { engine: &**engine, host: &**host, store: &self.store, queries, mask })
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::compute::Candidates;
+use crate::compute::{Candidates, Tag};
 use crate::index::BuildError;
 use crate::types::{Bitmap, Metric, NO_ID, Neighbors};
 
@@ -18,6 +18,8 @@ pub(crate) struct Roster {
     next_id: u64,
     /// Bits of the rows that are still there; absent while all are.
     live: Option<Bitmap>,
+    /// Names the bits, so that a device keeps them; another epoch when they have changed.
+    live_tag: Tag,
     holes: usize,
 }
 
@@ -54,6 +56,11 @@ impl Roster {
 
     pub fn live(&self) -> Option<&Bitmap> {
         self.live.as_ref()
+    }
+
+    /// The name of [`Roster::live`].
+    pub fn live_tag(&self) -> &Tag {
+        &self.live_tag
     }
 
     pub fn memory_bytes(&self) -> usize {
@@ -117,6 +124,7 @@ impl Roster {
         }
         self.slots += fresh.len();
         if let Some(live) = &mut self.live {
+            self.live_tag.bump();
             live.grow(fresh.len(), true);
         }
         if let Some(ids) = &mut self.ids {
@@ -137,6 +145,7 @@ impl Roster {
         self.materialise();
         let Some(table) = &mut self.ids else { return 0 };
         let slots = self.slots;
+        self.live_tag.bump();
         let live = self.live.get_or_insert_with(|| Bitmap::new(slots, true));
         let before = self.holes;
         for id in ids {
@@ -167,6 +176,7 @@ impl Roster {
             return None;
         }
         let live = self.live.take()?;
+        self.live_tag.bump();
         self.slots -= self.holes;
         self.holes = 0;
         if let Some(ids) = self.ids.take() {

@@ -12,12 +12,12 @@ use super::planner::{Asked, Planner, after};
 use super::roster::Roster;
 use super::rowbuf::queries_f32;
 use super::store::{Store, length, lengths, negative};
-use crate::compute::{Candidates, EngineError, Frame, Input, Mask, Output, Type, Value, Vectors};
+use crate::compute::{Candidates, EngineError, Frame, Input, Mask, Output, Tag, Type, Value, Vectors};
 use crate::error::SearchError;
 use crate::ops::codes::QueryCodes;
 use crate::ops::search::{kept, norm_in_range};
 use crate::ops::{self, Batch, Coded, Engine, Extent, Host, Op, Program, Refine, Screen, SelectK};
-use crate::stats::SearchStats;
+use crate::stats::{SearchStats, Stage};
 use crate::types::{Bitmap, DType, Filter, MatrixView, Metric, RangeHits, RowsView};
 
 /// Queries as engines take them: checked, f32 or packed bits, with their lengths.
@@ -107,14 +107,20 @@ fn scale_to_unit(queries: &mut [f32], norms: &mut [f32], dim: usize) {
 }
 
 /// The bits of a filter and of removed rows, as engines take them.
-pub(crate) struct MaskBits {
-    words: Vec<u32>,
+pub(crate) struct MaskBits<'a> {
+    words: Cow<'a, [u32]>,
     stride: usize,
+    /// The name of bits that many searches share.
+    tag: Option<&'a Tag>,
 }
 
-impl MaskBits {
+impl<'a> MaskBits<'a> {
     /// Absent when every row may be returned to every query.
-    pub fn new(roster: &Roster, filter: Option<&Filter>, queries: usize) -> Result<Option<MaskBits>, SearchError> {
+    pub fn new(
+        roster: &'a Roster,
+        filter: Option<&Filter>,
+        queries: usize,
+    ) -> Result<Option<MaskBits<'a>>, SearchError> {
         let with_live = |mut bits: Bitmap| {
             if let Some(live) = roster.live() {
                 bits.and(live);
@@ -138,7 +144,10 @@ impl MaskBits {
         let bitmaps = match filter {
             None => match roster.live() {
                 None => return Ok(None),
-                Some(live) => vec![live.clone()],
+                Some(live) => {
+                    let (words, tag) = (Cow::Borrowed(live.words()), Some(roster.live_tag()));
+                    return Ok(Some(MaskBits { words, stride: 0, tag }));
+                }
             },
             Some(Filter::Rows(bits)) => vec![spread(bits)?],
             Some(Filter::RowsPerQuery(all)) if all.len() != queries => {
@@ -155,7 +164,8 @@ impl MaskBits {
         };
         let per_query = matches!(filter, Some(Filter::RowsPerQuery(_)));
         let stride = if per_query { roster.slots().div_ceil(32) } else { 0 };
-        Ok(Some(MaskBits { words: bitmaps.iter().flat_map(|b| b.words()).copied().collect(), stride }))
+        let words = bitmaps.iter().flat_map(|b| b.words()).copied().collect();
+        Ok(Some(MaskBits { words, stride, tag: None }))
     }
 
     /// Rows allowed for each query; one number where all share the bits.
@@ -168,15 +178,15 @@ impl MaskBits {
     }
 
     pub fn mask(&self) -> Mask<'_> {
-        Mask { words: &self.words, stride: self.stride }
+        Mask { words: &self.words, stride: self.stride, tag: self.tag }
     }
 
-    fn pick(&self, places: &[usize]) -> MaskBits {
+    fn pick<'b>(&'b self, places: &[usize]) -> MaskBits<'b> {
         if self.stride == 0 {
-            return MaskBits { words: self.words.clone(), stride: 0 };
+            return MaskBits { words: Cow::Borrowed(&self.words), stride: 0, tag: self.tag };
         }
         let row = |&q: &usize| self.words[q * self.stride..(q + 1) * self.stride].iter().copied();
-        MaskBits { words: places.iter().flat_map(row).collect(), stride: self.stride }
+        MaskBits { words: places.iter().flat_map(row).collect(), stride: self.stride, tag: None }
     }
 }
 
@@ -187,7 +197,7 @@ pub(crate) struct Search<'a> {
     pub host: &'a Engine,
     pub store: &'a Store,
     pub queries: Queries<'a>,
-    pub mask: Option<MaskBits>,
+    pub mask: Option<MaskBits<'a>>,
 }
 
 impl Search<'_> {
@@ -223,7 +233,7 @@ impl Search<'_> {
     /// The inputs of a program: rows, queries, mask, and codes of both.
     fn batch<'b>(&'b self, codes: Option<Coded<'b>>) -> Batch<'b> {
         let queries = Vectors { rows: self.queries.view(), norms: Some(&self.queries.norms), tag: None };
-        let mask = self.mask.as_ref().map(MaskBits::mask);
+        let mask = self.mask.as_ref().map(|mask| mask.mask());
         Batch { metric: self.store.metric(), rows: self.store.base(), queries, mask, codes }
     }
 
@@ -312,7 +322,7 @@ impl Search<'_> {
         let began = Instant::now();
         let RowsView::F32(queries) = self.queries.view() else { return Err(mismatch("packed bits have no codes")) };
         let queries = coding.coder.queries(self.host, queries, &self.queries.norms)?;
-        stats.add_stage("encode", began.elapsed(), false);
+        stats.add_stage(Stage::ENCODE, began.elapsed(), false);
         Ok(queries)
     }
 
@@ -324,7 +334,7 @@ impl Search<'_> {
         }
         let began = Instant::now();
         let coding = self.store.current_codes(self.host).ok().flatten();
-        stats.add_stage("encode", began.elapsed(), false);
+        stats.add_stage(Stage::ENCODE, began.elapsed(), false);
         coding
     }
 
@@ -370,7 +380,7 @@ impl Search<'_> {
         let unproven = unproven(&answer, k.min(self.store.slots()));
         if !answer.bound.is_empty() {
             stats.proven += (queries - unproven.len()) as u64;
-            stats.add_stage("prove", started.elapsed(), false);
+            stats.add_stage(Stage::PROVE, started.elapsed(), false);
         }
         if !unproven.is_empty() {
             // A screen of more bits first: it excludes nearly all that can be excluded.

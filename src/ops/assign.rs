@@ -8,7 +8,7 @@ use std::fmt;
 
 use super::search::{check_codes, examine_codes, screens};
 use super::source::lib;
-use super::tile::{self, Shape};
+use super::tile::{Shape, TileArgs};
 use super::{
     Access, Binding, Cost, Define, DeviceCaps, Extent, Kernel, Launch, Pairs, Program, Variant, distance, mismatch,
 };
@@ -87,59 +87,19 @@ impl Define for Assign {
     }
 }
 
-crate::params! {
+crate::tile_params! {
     /// What `shaders/assign.wgsl` reads.
     Params {
-        /// First row of the bound shard that is compared.
-        row_begin: u32,
-        /// The row after the last.
-        row_end: u32,
-        /// First query of the bound ones.
-        q_begin: u32,
-        /// The query after the last.
-        q_end: u32,
-        /// Units of 16 bytes from row to row.
-        row_stride: u32,
-        /// Units of 16 bytes from query to query.
-        query_stride: u32,
-        /// 1 when the mask is to be read.
-        has_mask: u32,
-        /// Words of the mask from query to query; 0 when all share one.
-        mask_stride: u32,
-        /// The bit of the mask that stands for row 0 of the bound shard.
-        mask_row_base: u32,
-        /// The position of row 0 of the bound shard.
-        position_base: u32,
         /// 1: the answer so far is not looked at; 0: what is nearer there stays.
         first: u32,
-        /// Not read; `lib/metric` knows metrics with a power.
-        power: f32,
-        /// Not read.
-        power_low: f32,
     }
 }
 
 /// What one launch compares.
 #[derive(Clone, Copy, Debug)]
 pub struct Args {
-    /// Which distance.
-    pub metric: Metric,
-    /// Components a row.
-    pub dim: usize,
-    /// Rows `row_begin..row_end` of the bound shard.
-    pub row_begin: u32,
-    /// See `row_begin`.
-    pub row_end: u32,
-    /// Queries `q_begin..q_end` of the bound ones.
-    pub q_begin: u32,
-    /// See `q_begin`.
-    pub q_end: u32,
-    /// The position of row 0 of the bound shard.
-    pub position_base: u32,
-    /// Words of the mask from query to query (0: one for all); no mask when absent.
-    pub mask: Option<u32>,
-    /// The bit of the mask that stands for row 0 of the bound shard.
-    pub mask_row_base: u32,
+    /// Which queries and rows.
+    pub tile: TileArgs,
     /// Whether this is the first launch of its queries.
     pub first: bool,
 }
@@ -179,27 +139,16 @@ pub fn assigns(metric: Metric, dtype: DType) -> bool {
 /// position at place q of both results. Buffers: rows, queries, row norms and query norms (read by cosine only), mask
 /// (read when there is one), keys, positions.
 pub fn record(args: &Args, caps: &DeviceCaps) -> Launch {
-    let queries = args.q_end - args.q_begin;
+    let queries = args.tile.q_end - args.tile.q_begin;
     let shape = if queries <= 4 { Shape::FEW } else { Shape::BATCH };
     let params = Params {
-        row_begin: args.row_begin,
-        row_end: args.row_end,
-        q_begin: args.q_begin,
-        q_end: args.q_end,
-        row_stride: tile::row_stride(DType::F32, args.dim),
-        query_stride: tile::query_stride(DType::F32, args.dim),
-        has_mask: args.mask.is_some().into(),
-        mask_stride: args.mask.unwrap_or(0),
-        mask_row_base: args.mask_row_base,
-        position_base: args.position_base,
         first: args.first.into(),
-        power: 0.0,
-        power_low: 0.0,
+        ..Params::of(&args.tile)
     };
     Launch {
         kernel: &ASSIGN,
         variant: Variant::PLAIN,
-        constants: distance::constants(shape, args.metric, DType::F32),
+        constants: distance::constants(shape, args.tile.metric, args.tile.dtype),
         params: bytemuck::bytes_of(&params).to_vec(),
         groups: shape.groups(queries, 1, caps),
     }

@@ -12,7 +12,7 @@ use std::str::FromStr;
 
 use super::codes::{Codes, GROUP, MOST_DIM, QueryCodes};
 use super::source::{lib, screen_code};
-use super::tile::{self, Shape};
+use super::tile::{Shape, TileArgs};
 use super::{
     Access, Binding, Cost, Define, DeviceCaps, Extent, Kernel, Launch, Mask, Op, Pairs, Program, Refine, SelectK, Variant,
     distance, mismatch,
@@ -262,29 +262,9 @@ pub fn kept(k: usize, screen: Screen, rows: usize) -> usize {
     k.saturating_add(spare).min(rows.max(1))
 }
 
-crate::params! {
+crate::tile_params! {
     /// What `shaders/search.wgsl` reads.
     Params {
-        /// First row of the bound shard that is searched.
-        row_begin: u32,
-        /// The row after the last.
-        row_end: u32,
-        /// First query of the bound ones.
-        q_begin: u32,
-        /// The query after the last.
-        q_end: u32,
-        /// Units of 16 bytes from row to row.
-        row_stride: u32,
-        /// Units of 16 bytes from query to query.
-        query_stride: u32,
-        /// 1 when the mask is to be read.
-        has_mask: u32,
-        /// Words of the mask from query to query; 0 when all share one.
-        mask_stride: u32,
-        /// The bit of the mask that stands for row 0 of the bound shard.
-        mask_row_base: u32,
-        /// The position of row 0 of the bound shard.
-        position_base: u32,
         /// Places of a part.
         keep: u32,
         /// The first part that this launch writes.
@@ -293,40 +273,18 @@ crate::params! {
         parts_total: u32,
         /// The slack of the screen.
         slack: f32,
-        /// High part of P in `lp:P`.
-        power: f32,
-        /// Low part of P.
-        power_low: f32,
     }
 }
 
 /// What one launch searches.
 #[derive(Clone, Copy, Debug)]
 pub struct Args {
-    /// Which distance.
-    pub metric: Metric,
-    /// Of what the rows are made.
-    pub dtype: DType,
-    /// Components a row.
-    pub dim: usize,
+    /// Which queries and rows.
+    pub tile: TileArgs,
     /// The key itself, or a bound below it.
     pub screen: Screen,
     /// Places of a part, at most [`MAX_KEEP`].
     pub keep: u32,
-    /// Rows `row_begin..row_end` of the bound shard.
-    pub row_begin: u32,
-    /// See `row_begin`.
-    pub row_end: u32,
-    /// Queries `q_begin..q_end` of the bound ones.
-    pub q_begin: u32,
-    /// See `q_begin`.
-    pub q_end: u32,
-    /// The position of row 0 of the bound shard.
-    pub position_base: u32,
-    /// Words of the mask from query to query (0: one for all); no mask when absent.
-    pub mask: Option<u32>,
-    /// The bit of the mask that stands for row 0 of the bound shard.
-    pub mask_row_base: u32,
     /// The first of the [`parts`] that this launch writes.
     pub part_base: u32,
     /// Parts of a query in the result, those of other launches (shards, slices) included.
@@ -390,7 +348,7 @@ fn shape(queries: u32, keep: u32, caps: &DeviceCaps) -> Shape {
 
 /// How many parts a query one launch writes: workgroups that share the rows.
 pub fn parts(args: &Args, caps: &DeviceCaps) -> u32 {
-    let (queries, rows) = (args.q_end - args.q_begin, args.row_end - args.row_begin);
+    let (queries, rows) = (args.tile.q_end - args.tile.q_begin, args.tile.row_end - args.tile.row_begin);
     shape(queries, args.keep, caps).walkers(rows, queries, caps.tuning.groups, 8, caps)
 }
 
@@ -404,28 +362,16 @@ pub fn kernels() -> Vec<&'static Kernel> {
 /// Buffers: rows, queries, row norms and query norms (read by cosine and by screens), mask (read when there is one),
 /// keys, positions.
 pub fn record(args: &Args, caps: &DeviceCaps) -> Launch {
-    let queries = args.q_end - args.q_begin;
+    let queries = args.tile.q_end - args.tile.q_begin;
     let shape = shape(queries, args.keep, caps);
-    let (power, power_low) = tile::power(args.metric);
     let params = Params {
-        row_begin: args.row_begin,
-        row_end: args.row_end,
-        q_begin: args.q_begin,
-        q_end: args.q_end,
-        row_stride: tile::row_stride(args.dtype, args.dim),
-        query_stride: tile::query_stride(args.dtype, args.dim),
-        has_mask: args.mask.is_some().into(),
-        mask_stride: args.mask.unwrap_or(0),
-        mask_row_base: args.mask_row_base,
-        position_base: args.position_base,
         keep: args.keep,
         part_base: args.part_base,
         parts_total: args.parts_total,
-        slack: slack(args.dim),
-        power,
-        power_low,
+        slack: slack(args.tile.dim),
+        ..Params::of(&args.tile)
     };
-    let mut constants = distance::constants(shape, args.metric, args.dtype);
+    let mut constants = distance::constants(shape, args.tile.metric, args.tile.dtype);
     constants.push(("SCREEN", screen_code(args.screen).into()));
     constants.push(("K", (PLACES / shape.queries()).min(MAX_KEEP).into()));
     Launch {

@@ -379,6 +379,6 @@ impl Bits {
     }
 
     pub fn mask(&self) -> Mask<'_> {
-        Mask { words: &self.words, stride: self.stride }
+        Mask { words: &self.words, stride: self.stride, tag: None }
     }
 }

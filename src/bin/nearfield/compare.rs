@@ -30,7 +30,7 @@ pub fn both(args: &DeviceArgs) -> Result<(Device, Gpu)> {
 
 /// Whether the CPU answers.
 pub fn is_cpu(device: &Device) -> bool {
-    device.name().starts_with("cpu")
+    device.kind() == nearfield::DeviceKind::Cpu
 }
 
 /// Why `auto` took the CPU: an answer says it.

@@ -90,7 +90,7 @@ fn how_it_looks(index: &AnyIndex, explanation: &Explanation, asked: &ListArgs) -
 /// Every engine that can answer: those of the device, and the CPU beside a GPU.
 fn engines(device: &Device, args: &DeviceArgs) -> Result<Vec<Device>> {
     let mut engines = device.parts();
-    if !engines.iter().any(|d| d.name().starts_with("cpu (")) {
+    if !engines.iter().any(|d| d.kind() == nearfield::DeviceKind::Cpu) {
         engines.insert(0, crate::common::open(&args.options(Some("cpu")))?);
     }
     Ok(engines)
@@ -99,7 +99,7 @@ fn engines(device: &Device, args: &DeviceArgs) -> Result<Vec<Device>> {
 /// Which engine `auto` takes for such a search, and why.
 fn verdict(trials: &[(String, Trial)]) -> String {
     let predicted = |trial: &Trial| trial.predicted.iter().sum::<f64>();
-    let hardware = |name: &str| name.starts_with("cpu (") || !software(name);
+    let hardware = |name: &str| !software(name);
     let there = trials.iter().filter(|(name, _)| hardware(name));
     let Some((best, trial)) = there.min_by(|a, b| predicted(&a.1).total_cmp(&predicted(&b.1))) else {
         return String::new();

@@ -36,23 +36,12 @@ pub(super) fn tiles<'a>(
         let mut row = 0;
         while row < shard.rows {
             let caps = job.caps("distance");
-            let mut args = distance::Args {
-                metric: job.metric(),
-                dtype: job.dtype(),
-                dim: job.dim(),
-                row_begin: row as u32,
-                row_end: shard.rows as u32,
-                q_begin: 0,
-                q_end: block.count,
-                mask: block.mask.as_ref().map(|m| m.1),
-                mask_row_base: shard.first as u32,
-                out_stride: 0,
-                out_offset: 0,
-            };
+            let mut args =
+                distance::Args { tile: job.tile(shard, block, (row, shard.rows)), out_stride: 0, out_offset: 0 };
             let pipeline = job.pipeline(&distance::record(&args, &caps))?;
             let fit = job.rec.fit(&pipeline, work, ROW_STEP)? / ROW_STEP * ROW_STEP;
             let rows = fit.min(shard.rows - row).min(most);
-            args.row_end = (row + rows) as u32;
+            args.tile.row_end = (row + rows) as u32;
             args.out_stride = rows as u32;
             let keys = Bind::first(&out, (rows * queries) as u64 * 4);
             let mut binds = job.inputs(shard, block, true);

@@ -27,9 +27,10 @@ use super::resident::{self, Residents, Shard};
 use super::rows;
 use super::submit::{Bind, Recorder, SLICE_SECONDS};
 use super::upload::Upload;
-use crate::compute::{Candidates, EngineError, Frame, Input, Mask, Operation, Output, Type, Value, Vectors};
+use crate::compute::{Candidates, EngineError, Frame, Input, Mask, Operation, Output, Tag, Type, Value, Vectors};
 use crate::ops::scan::Listed;
 use crate::ops::search::screened::Unit;
+use crate::ops::tile::TileArgs;
 use crate::ops::{
     Assign, Chain, Coded, Compared, DeviceCaps, Distance, Extent, Launch, Op, Pairs, Program, Range, Refine, Screen,
     Search, distance,
@@ -59,6 +60,14 @@ enum Source {
     Nowhere,
 }
 
+/// The queries of a job, their lengths, and their name when they will be asked again.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    rows: RowsView<'a>,
+    norms: &'a [f32],
+    tag: Option<&'a Tag>,
+}
+
 /// What a job works on, as the operation's operands have it.
 #[derive(Clone, Copy)]
 pub(super) struct Work<'a> {
@@ -67,7 +76,7 @@ pub(super) struct Work<'a> {
     /// The rows; none where the operation has none.
     base: Option<Vectors<'a>>,
     /// The queries and their lengths; none where the operation has none, or in a form of its own.
-    queries: Option<(RowsView<'a>, &'a [f32])>,
+    queries: Option<Asked<'a>>,
     mask: Option<Mask<'a>>,
     /// Words of the mask that one query can need.
     mask_words: usize,
@@ -83,7 +92,7 @@ impl<'a> Work<'a> {
         Work {
             extent: pairs.extent(),
             base: Some(pairs.base),
-            queries: Some((pairs.queries, pairs.query_norms)),
+            queries: Some(Asked { rows: pairs.queries, norms: pairs.query_norms, tag: pairs.query_tag }),
             mask: pairs.mask,
             mask_words: pairs.base.rows.rows().div_ceil(32),
             screen: Screen::None,
@@ -111,9 +120,9 @@ impl<'a> Work<'a> {
         let queries = listed.queries.queries;
         let mask_words = match listed.mask {
             None => 0,
-            Some(Mask { stride: 0, words }) => words.len(),
+            Some(Mask { stride: 0, words, .. }) => words.len(),
             // The last query's may end sooner than the next one's would begin.
-            Some(Mask { stride, words }) => stride.min(words.len().saturating_sub(stride * queries.saturating_sub(1))),
+            Some(Mask { stride, words, .. }) => stride.min(words.len().saturating_sub(stride * queries.saturating_sub(1))),
         };
         let (dim, rows) = (listed.lists.dim, listed.lists.rows());
         let extent = Extent { metric: listed.metric, dtype: DType::F32, dim, rows, queries };
@@ -142,8 +151,8 @@ struct Block {
     /// The first of them in the batch.
     first: usize,
     count: u32,
-    queries: Arc<Buffer>,
-    norms: Option<Arc<Buffer>>,
+    queries: Bind,
+    norms: Option<Bind>,
     /// Bits and words from query to query.
     mask: Option<(Arc<Buffer>, u32)>,
 }
@@ -343,7 +352,13 @@ impl<'a> Job<'a> {
         let rec = Recorder::new(machine, stats);
         let dummy = rec.scratch(16)?;
         let shared_mask = match work.mask {
-            Some(mask) if mask.stride == 0 => Some(rec.upload(bytemuck::cast_slice(&mask.words[..work.mask_words]))?),
+            Some(mask) if mask.stride == 0 => {
+                let words = &mask.words[..work.mask_words];
+                match mask.tag {
+                    Some(tag) => Some(residents.place_bits(machine, words, tag, scratch, rec.stats)?),
+                    None => Some(rec.upload(bytemuck::cast_slice(words))?),
+                }
+            }
             _ => None,
         };
         Ok(Job { machine, work, rec, residents, source: Arc::new(source), copies, scratch, dummy, shared_mask })
@@ -355,7 +370,7 @@ impl<'a> Job<'a> {
     }
 
     /// The queries and their lengths.
-    fn batch(&self) -> Result<(RowsView<'a>, &'a [f32]), EngineError> {
+    fn batch(&self) -> Result<Asked<'a>, EngineError> {
         self.work.queries.ok_or_else(|| EngineError::Mismatch("an operation without queries".to_owned()))
     }
 
@@ -428,15 +443,48 @@ impl<'a> Job<'a> {
         self.work.mask.map_or(0, |m| if m.stride == 0 { 0 } else { self.work.mask_words as u64 * 4 })
     }
 
-    /// Puts queries `first..first + count` on the device.
-    fn block(&self, first: usize, count: usize) -> Result<Block, EngineError> {
-        let (batch, lengths) = self.batch()?;
-        let queries = self.rec.upload(&rows::pack(&batch, first, first + count))?;
+    /// Puts queries `first..first + count` on the device, unless they are there.
+    fn block(&mut self, first: usize, count: usize) -> Result<Block, EngineError> {
+        let mask = self.mask(first, count)?;
+        if let Some((queries, norms)) = self.resident_queries(first, count)? {
+            return Ok(Block { first, count: count as u32, queries, norms, mask });
+        }
+        let Asked { rows: batch, norms: lengths, .. } = self.batch()?;
+        let queries = Bind::whole(&self.rec.upload(&rows::pack(&batch, first, first + count))?);
         let norms = match lengths.get(first..first + count) {
-            Some(norms) if self.dtype() != DType::Bits => Some(self.rec.upload(bytemuck::cast_slice(norms))?),
+            Some(norms) if self.dtype() != DType::Bits => {
+                Some(Bind::whole(&self.rec.upload(bytemuck::cast_slice(norms))?))
+            }
             _ => None,
         };
-        Ok(Block { first, count: count as u32, queries, norms, mask: self.mask(first, count)? })
+        Ok(Block { first, count: count as u32, queries, norms, mask })
+    }
+
+    /// Queries that are asked again and again, such as the points of a clustering, stay on the device where there is room.
+    fn resident_queries(
+        &mut self,
+        first: usize,
+        count: usize,
+    ) -> Result<Option<(Bind, Option<Bind>)>, EngineError> {
+        let Asked { rows: batch, norms, tag } = self.batch()?;
+        if tag.is_none() || batch.rows() == 0 || norms.len() != batch.rows() {
+            return Ok(None);
+        }
+        let base = Vectors { rows: batch, norms: Some(norms), tag };
+        let Some(shards) = self.residents.place(self.machine, &base, self.scratch, self.rec.stats)? else {
+            return Ok(None);
+        };
+        let holds = |s: &&Shard| s.first <= first && first + count <= s.first + s.rows;
+        let Some(shard) = shards.iter().find(holds) else { return Ok(None) };
+        let at = (first - shard.first) as u64;
+        let each = rows::row_bytes(batch.dtype(), batch.dim());
+        let align = u64::from(self.machine.context.limits.min_storage_buffer_offset_alignment);
+        if at * each % align != 0 || at * 4 % align != 0 {
+            return Ok(None);
+        }
+        let queries = Bind::part(&shard.data, at * each, count as u64 * each);
+        let norms = shard.norms.as_ref().map(|norms| Bind::part(norms, at * 4, count as u64 * 4));
+        Ok(Some((queries, norms)))
     }
 
     /// The mask of queries `first..first + count`, and words from query to query.
@@ -463,11 +511,28 @@ impl<'a> Job<'a> {
     fn inputs(&self, shard: &Shard, block: &Block, mask: bool) -> Vec<Bind> {
         let dummy = || Bind::whole(&self.dummy);
         let some = |buffer: &Option<Arc<Buffer>>| buffer.as_ref().map_or_else(dummy, Bind::whole);
-        let mut binds = vec![self.rows_of(shard), Bind::whole(&block.queries), some(&shard.norms), some(&block.norms)];
+        let lengths = block.norms.clone().unwrap_or_else(dummy);
+        let mut binds = vec![self.rows_of(shard), block.queries.clone(), some(&shard.norms), lengths];
         if mask {
             binds.push(block.mask.as_ref().map_or_else(dummy, |(bits, _)| Bind::whole(bits)));
         }
         binds
+    }
+
+    /// Rows of a shard against all queries of a block.
+    fn tile(&self, shard: &Shard, block: &Block, rows: (usize, usize)) -> TileArgs {
+        TileArgs {
+            metric: self.metric(),
+            dtype: self.dtype(),
+            dim: self.dim(),
+            row_begin: rows.0 as u32,
+            row_end: rows.1 as u32,
+            q_begin: 0,
+            q_end: block.count,
+            position_base: shard.first as u32,
+            mask: block.mask.as_ref().map(|m| m.1),
+            mask_row_base: shard.first as u32,
+        }
     }
 
     /// Calls `each` with every shard in turn, streaming them where they are not resident.

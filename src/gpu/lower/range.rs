@@ -10,6 +10,7 @@ use crate::gpu::memory::Buffer;
 use crate::gpu::resident::Shard;
 use crate::gpu::submit::Bind;
 use crate::gpu::sync::{in_threads, share};
+use crate::ops::tile::TileArgs;
 use crate::ops::{Launch, range};
 
 /// Hits of each query, as ranks.
@@ -152,20 +153,8 @@ fn pass(
     out: Option<&[Bind; 2]>,
 ) -> Result<(), EngineError> {
     let record = |job: &Job<'_>, shard: &Shard, rows: (usize, usize)| -> Launch {
-        let args = range::Args {
-            metric: job.metric(),
-            dtype: job.dtype(),
-            dim: job.dim(),
-            key,
-            row_begin: rows.0 as u32,
-            row_end: rows.1 as u32,
-            q_begin: begin,
-            q_end: end,
-            position_base: shard.first as u32,
-            mask: block.mask.as_ref().map(|m| m.1),
-            mask_row_base: shard.first as u32,
-            out_base: 0,
-        };
+        let tile = TileArgs { q_begin: begin, q_end: end, ..job.tile(shard, block, rows) };
+        let args = range::Args { tile, key, out_base: 0 };
         match out {
             None => range::record_count(&args, &job.caps("range")),
             Some(_) => range::record_fill(&args, &job.caps("range")),

@@ -145,7 +145,7 @@ fn upload_queries(
             Ok([job.rec.upload(&packed)?, job.dummy.clone()])
         }
         _ => {
-            let (batch, norms) = job.batch()?;
+            let super::Asked { rows: batch, norms, .. } = job.batch()?;
             let halves = halves::queries(job.metric(), &batch, norms, first, first + queries);
             let bits = job.rec.upload(bytemuck::cast_slice(&halves.bits))?;
             Ok([bits, job.rec.upload(bytemuck::cast_slice(&halves.terms))?])

@@ -12,6 +12,7 @@ use crate::gpu::submit::Bind;
 use crate::gpu::sync::{in_threads, share};
 use crate::ops::{refine, search};
 use crate::ops::Screen;
+use crate::ops::tile::TileArgs;
 
 /// The `k` best rows of each query. With a screen `keep` candidates are kept, and refined if `k` is less.
 pub(super) fn run(job: &mut Job<'_>, screen: Screen, keep: usize, k: usize) -> Result<Candidates, EngineError> {
@@ -84,32 +85,16 @@ pub(super) fn arguments(
     keep: usize,
     rows: (usize, usize),
 ) -> search::Args {
-    search::Args {
-        metric: job.metric(),
-        dtype: job.dtype(),
-        dim: job.dim(),
-        screen,
-        keep: keep as u32,
-        row_begin: rows.0 as u32,
-        row_end: rows.1 as u32,
-        q_begin: 0,
-        q_end: block.count,
-        position_base: shard.first as u32,
-        mask: block.mask.as_ref().map(|m| m.1),
-        mask_row_base: shard.first as u32,
-        part_base: 0,
-        parts_total: 1,
-    }
+    let tile = job.tile(shard, block, rows);
+    search::Args { tile, screen, keep: keep as u32, part_base: 0, parts_total: 1 }
 }
 
 /// Lists a query that one launch over `rows` rows writes.
 fn parts(job: &Job<'_>, screen: Screen, keep: usize, queries: usize, rows: usize) -> u32 {
-    let args = search::Args {
+    let tile = TileArgs {
         metric: job.metric(),
         dtype: job.dtype(),
         dim: job.dim(),
-        screen,
-        keep: keep as u32,
         row_begin: 0,
         row_end: rows as u32,
         q_begin: 0,
@@ -117,9 +102,8 @@ fn parts(job: &Job<'_>, screen: Screen, keep: usize, queries: usize, rows: usize
         position_base: 0,
         mask: None,
         mask_row_base: 0,
-        part_base: 0,
-        parts_total: 1,
     };
+    let args = search::Args { tile, screen, keep: keep as u32, part_base: 0, parts_total: 1 };
     search::parts(&args, &job.caps("search"))
 }
 
@@ -156,7 +140,7 @@ fn fused_block(
             let pipeline = job.pipeline(&search::record(&args, &caps))?;
             let fit = job.rec.fit(&pipeline, work, ROW_STEP)? / ROW_STEP * ROW_STEP;
             let rows = fit.min(shard.rows - row);
-            args.row_end = (row + rows) as u32;
+            args.tile.row_end = (row + rows) as u32;
             let lists = search::parts(&args, &caps);
             let whole = rows == job.rows();
             let best = match &mut best {

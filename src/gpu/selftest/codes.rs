@@ -43,7 +43,7 @@ impl Data {
     }
 
     fn mask(&self) -> Mask<'_> {
-        Mask { words: &self.mask, stride: ROWS.div_ceil(32) }
+        Mask { words: &self.mask, stride: ROWS.div_ceil(32), tag: None }
     }
 
     /// The allowed rows of a query with their bounds, smallest first.

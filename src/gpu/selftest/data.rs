@@ -89,7 +89,7 @@ impl Data {
     }
 
     pub(super) fn mask(&self) -> Mask<'_> {
-        Mask { words: &self.mask, stride: ROWS.div_ceil(32) }
+        Mask { words: &self.mask, stride: ROWS.div_ceil(32), tag: None }
     }
 
     fn key(&self, q: usize, r: usize) -> f64 {

@@ -76,7 +76,7 @@ impl Data {
     }
 
     fn mask(&self) -> Mask<'_> {
-        Mask { words: &self.mask, stride: self.mask.len() / self.queries.queries }
+        Mask { words: &self.mask, stride: self.mask.len() / self.queries.queries, tag: None }
     }
 
     fn probes(&self) -> Probes<'_> {

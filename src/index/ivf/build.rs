@@ -15,7 +15,7 @@ use crate::engine::Device;
 use crate::index::BuildError;
 use crate::index::search::candidates;
 use crate::ops::lists::{Encoded, Lists};
-use crate::ops::{self, Batch, Engine, Screen};
+use crate::ops::{self, Batch, Screen};
 use crate::stats::SearchStats;
 use crate::types::{Bitmap, DType, MatrixView, Metric, RowsView};
 
@@ -286,7 +286,7 @@ impl Ivf {
     fn encode_bits(&self, rows: &RowsView<'_>) -> Result<(Encoded, Vec<u32>), BuildError> {
         let codes = (0..rows.rows()).flat_map(|r| rows.row_bytes(r)).copied().collect();
         let lists = match &self.coarse {
-            Some(coarse) => nearest_bits(&*self.device.engine, coarse, rows)?,
+            Some(coarse) => nearest_bits(&self.device, coarse, rows)?,
             None => Vec::new(),
         };
         Ok((Encoded { codes, ..Default::default() }, lists))
@@ -348,14 +348,20 @@ fn nearest(device: &Device, rows: MatrixView<'_, f32>, coarse: &Store) -> Result
     let norms = finite(&RowsView::F32(rows))?;
     let RowsView::F32(centroids) = coarse.view() else { return Ok(Vec::new()) };
     let centroids = Lengthy { rows: centroids, norms: coarse.norms() };
-    Ok(assign(device, Metric::L2, Lengthy { rows, norms: &norms }, centroids)?.positions)
+    let mut stats = SearchStats::default();
+    let found = assign(device, Metric::L2, Lengthy { rows, norms: &norms }, centroids, &mut stats)?;
+    device.note(&stats);
+    Ok(found.positions)
 }
 
-fn nearest_bits(engine: &Engine, coarse: &Store, rows: &RowsView<'_>) -> Result<Vec<u32>, EngineError> {
+fn nearest_bits(device: &Device, coarse: &Store, rows: &RowsView<'_>) -> Result<Vec<u32>, EngineError> {
     let queries = Vectors { rows: *rows, norms: None, tag: None };
     let batch = Batch { metric: coarse.metric(), rows: coarse.base(), queries, mask: None, codes: None };
     let program = batch.nearest(1, Screen::None)?;
-    Ok(candidates(ops::run(engine, &program, &batch.inputs(), &mut SearchStats::default())?)?.positions)
+    let mut stats = SearchStats::default();
+    let found = ops::run(&*device.engine, &program, &batch.inputs(), &mut stats)?;
+    device.note(&stats);
+    Ok(candidates(found)?.positions)
 }
 
 /// Some [`CODEC_ROWS`] of so many rows, from all over them.

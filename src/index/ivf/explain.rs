@@ -33,7 +33,7 @@ impl Ivf {
         let count = queries.len();
         let (mask, reach) = self.reach(count, options)?;
         if let (Kept::Rows(store), true) = (&self.kept, reach.flat) {
-            let Device { engine, host } = &self.device;
+            let Device { engine, host, .. } = &self.device;
             let search = Search { engine: &**engine, host: &**host, store, queries, mask };
             let screen = if options.filter.is_some() { Some(Screen::None) } else { options.screen };
             return Ok(Explanation::of(&**engine, search.explain(k, screen)?));

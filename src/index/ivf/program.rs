@@ -106,7 +106,7 @@ impl Ivf {
     pub(super) fn write(
         &self,
         queries: &Queries<'_>,
-        mask: Option<&MaskBits>,
+        mask: Option<&MaskBits<'_>>,
         look: Look,
     ) -> Result<Written, EngineError> {
         let Look { probes, keep, k, all } = look;
@@ -209,7 +209,7 @@ impl Ivf {
     pub(super) fn look(
         &self,
         queries: &Queries<'_>,
-        mask: Option<&MaskBits>,
+        mask: Option<&MaskBits<'_>>,
         look: Look,
         stats: &mut SearchStats,
     ) -> Result<Candidates, SearchError> {

@@ -87,7 +87,7 @@ impl Ivf {
         &self,
         queries: usize,
         options: &SearchOptions,
-    ) -> Result<(Option<MaskBits>, Reach), SearchError> {
+    ) -> Result<(Option<MaskBits<'_>>, Reach), SearchError> {
         let roster = self.kept.roster();
         let mask = MaskBits::new(roster, options.filter.as_ref(), queries)?;
         let allowed = match (&mask, &options.filter) {
@@ -126,7 +126,7 @@ impl Ivf {
         }
         let (mask, reach) = self.reach(q, options)?;
         if let (Kept::Rows(store), true) = (&self.kept, reach.flat) {
-            let Device { engine, host } = &self.device;
+            let Device { engine, host, .. } = &self.device;
             let search = Search { engine: &**engine, host: &**host, store, queries, mask };
             // For rows that a filter leaves, one by one; for all of them as fast as it goes.
             let screen = if options.filter.is_some() { Some(Screen::None) } else { options.screen };
@@ -159,7 +159,7 @@ impl Ivf {
         }
         let (mask, reach) = self.reach(q, options)?;
         if let (Kept::Rows(store), true) = (&self.kept, reach.flat) {
-            let Device { engine, host } = &self.device;
+            let Device { engine, host, .. } = &self.device;
             return Search { engine: &**engine, host: &**host, store, queries, mask }.within(radius, stats);
         }
         // `external` is its own inverse.
