@@ -459,10 +459,10 @@ fn row_b8_codes_live_on_the_device_without_their_rows() {
         assert!(stats.chunks_uploaded > 0 && stats.kernels[0].starts_with("search_codes"), "{stats:?}");
         let (again, stats) = run();
         assert_eq!((again, stats.chunks_uploaded), (found, 0));
-        // All steps all the same: from streamed rows, without the screen.
+        // All steps all the same: from streamed rows, behind the next screen.
         let (found, stats) = search(&engine, &whole.task(&all, &rows, &codes)).unwrap();
         assert_nearest(&found, &whole.data.reference(Metric::L2, None, 10), "streamed");
-        assert!(found.bound.is_empty() && stats.chunks_uploaded > 1, "{stats:?}");
+        assert!(stats.chunks_uploaded > 1, "{stats:?}");
         assert!(engine.peak() <= engine.budget(), "{} of {}", engine.peak(), engine.budget());
         engine.trim();
         assert_eq!(engine.used(), 0);

@@ -471,7 +471,9 @@ impl<'a> Job<'a> {
             return Ok(None);
         }
         let base = Vectors { rows: batch, norms: Some(norms), tag };
-        let Some(shards) = self.residents.place(self.machine, &base, self.scratch, self.rec.stats)? else {
+        // Beside the rows, which this job holds on to.
+        let beside = self.scratch + self.work.base.as_ref().map_or(0, resident::base_bytes);
+        let Some(shards) = self.residents.place(self.machine, &base, beside, self.rec.stats)? else {
             return Ok(None);
         };
         let holds = |s: &&Shard| s.first <= first && first + count <= s.first + s.rows;
