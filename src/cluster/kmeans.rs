@@ -5,11 +5,12 @@ use std::ops::ControlFlow;
 use super::order::{in_blocks, ordered, restored};
 use super::points::{Points, unit};
 use super::rounds::{Round, Rounds};
-use super::start::{Random, random_rows};
+use super::start::random_rows;
 use super::update::{Sums, empty_ones, full_ones, rows_of};
 use super::{ClusterError, Clustering, KMeans, Progress};
 use crate::codec::int8::Coder;
 use crate::engine::Device;
+use crate::random::Random;
 use crate::types::RowsView;
 
 impl KMeans {
@@ -31,6 +32,7 @@ impl KMeans {
         rows: RowsView<'_>,
         progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<Clustering, ClusterError> {
+        let _entered = device.enter();
         let k = self.clusters;
         if k == 0 {
             return Err(ClusterError::ZeroClusters);

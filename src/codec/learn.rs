@@ -2,12 +2,11 @@
 
 use super::error::{CodecError, enough};
 use super::linear::{Linear, Step};
-use super::matrix::{Matrix, moments};
 use super::opq;
 use super::rotation::Hadamard;
 use super::spec::TransformSpec;
-use super::subspace::{Principal, random_orthogonal};
 use super::transform::{MOST_DIM, Stage};
+use crate::linalg::{Matrix, Principal, mean, moments, random_orthogonal};
 use crate::types::Metric;
 
 /// A rotation of vectors of `dim` components: fast where their number allows it.
@@ -90,12 +89,7 @@ impl Learner<'_> {
     }
 
     fn mean(&self) -> Vec<f32> {
-        let mut sums = vec![0.0f64; self.dim];
-        for row in self.rows.chunks_exact(self.dim) {
-            sums.iter_mut().zip(row).for_each(|(s, &x)| *s += f64::from(x));
-        }
-        let n = (self.rows.len() / self.dim).max(1) as f64;
-        sums.into_iter().map(|s| (s / n) as f32).collect()
+        mean(self.rows, self.dim)
     }
 
     fn at_most(&self, dim: usize) -> Result<usize, CodecError> {

@@ -1,8 +1,7 @@
 //! One linear stage of a transform: a mean is taken off, then come projections and rotations.
 
-use super::matrix::Matrix;
-use super::query::dot;
 use super::rotation::{Hadamard, LANES};
+use crate::linalg::{Matrix, dot};
 use crate::simd::{Kernel, Simd, Token};
 
 /// What happens to vectors without their mean.

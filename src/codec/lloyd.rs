@@ -4,12 +4,11 @@
 //! vectors; each centroid then costs as many operations as a part has components.
 #![allow(clippy::needless_range_loop)]
 
-use rayon::prelude::*;
-
 use super::linear::load;
 use super::rotation::LANES;
-use super::subspace::Uniform;
+use crate::random::Uniform;
 use crate::simd::{Kernel, Simd, Token};
+use crate::threads;
 
 /// Vectors that one thread takes at a time.
 const CHUNK: usize = 256;
@@ -50,8 +49,8 @@ impl Lloyd {
         let (dim, width, entries) = (self.dim(), self.width, self.entries);
         let n = rows.len() / dim;
         let count = n.min(SAMPLE * entries);
-        let parts = self.centroids.par_chunks_exact_mut(entries * width).enumerate();
-        parts.for_each(|(p, centroids)| {
+        let parts = self.centroids.chunks_exact_mut(entries * width).enumerate();
+        threads::each(1, parts, |(p, centroids)| {
             let mut random = Uniform::new(seed.wrapping_add(p as u64));
             let offset = (random.next() * n as f64) as usize;
             let pick = |i: usize| (offset + i * (n / count)) % n;
@@ -84,8 +83,8 @@ impl Lloyd {
         let mut codes = vec![0u8; n * parts];
         for round in 0..rounds {
             self.codes(rows, &mut codes);
-            let each = self.centroids.par_chunks_exact_mut(entries * width).enumerate();
-            each.for_each(|(p, centroids)| {
+            let each = self.centroids.chunks_exact_mut(entries * width).enumerate();
+            threads::each(1, each, |(p, centroids)| {
                 let (mut sums, mut counts) = (vec![0.0f64; entries * width], vec![0usize; entries]);
                 for (row, code) in rows.chunks_exact(dim).zip(codes.chunks_exact(parts)) {
                     let entry = usize::from(code[p]);
@@ -107,7 +106,8 @@ impl Lloyd {
     /// The number of the nearest centroid for each part: `[n, parts]`.
     pub fn codes(&self, rows: &[f32], codes: &mut [u8]) {
         let dim = self.dim();
-        codes.par_chunks_mut(CHUNK * self.parts).zip(rows.par_chunks(CHUNK * dim)).for_each(|(codes, rows)| {
+        let chunks = codes.chunks_mut(CHUNK * self.parts).zip(rows.chunks(CHUNK * dim));
+        threads::each(1, chunks, |(codes, rows)| {
             self.some_codes(rows, codes);
         });
     }
@@ -122,8 +122,8 @@ impl Lloyd {
         let mut codes = vec![0u8; rows.len() / self.dim() * self.parts];
         self.codes(rows, &mut codes);
         let mut out = vec![0.0; rows.len()];
-        let each = out.par_chunks_mut(self.dim()).zip(codes.par_chunks(self.parts)).with_min_len(64);
-        each.for_each(|(out, code)| self.decode(code, out));
+        let each = out.chunks_mut(self.dim()).zip(codes.chunks(self.parts));
+        threads::each(64, each, |(out, code)| self.decode(code, out));
         out
     }
 

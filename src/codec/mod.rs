@@ -9,7 +9,6 @@ pub(crate) mod int8;
 mod learn;
 mod linear;
 mod lloyd;
-mod matrix;
 mod opq;
 mod product;
 #[cfg(test)]
@@ -20,7 +19,6 @@ mod rotation;
 mod rows;
 mod scalar;
 pub(crate) mod spec;
-mod subspace;
 #[cfg(test)]
 mod testing;
 pub(crate) mod transform;

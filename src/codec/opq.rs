@@ -4,11 +4,8 @@
 //! variances. Then it alternates, as the non-parametric one does, between codes of the rotated sample and the rotation
 //! that brings the sample nearest to what the codes stand for (orthogonal Procrustes: a singular value decomposition).
 
-use faer::Mat;
-
 use super::lloyd::Lloyd;
-use super::matrix::{Matrix, moments, products};
-use super::subspace::Principal;
+use crate::linalg::{Matrix, Principal, mean, moments, procrustes, products};
 
 /// Rows without which there is nothing to learn.
 pub(super) const LEAST_ROWS: usize = ENTRIES;
@@ -25,12 +22,8 @@ const MOST_LEARNT: usize = 512;
 /// A matrix `[dim, kept]` with orthonormal columns, from rows `[n, dim]`; none when a decomposition does not converge.
 pub(super) fn train(rows: &[f32], dim: usize, parts: usize, kept: usize, seed: u64) -> Option<Vec<f32>> {
     let mut centred = rows.to_vec();
-    let n = rows.len() / dim;
-    let mut mean = vec![0.0f64; dim];
-    rows.chunks_exact(dim).for_each(|row| mean.iter_mut().zip(row).for_each(|(m, &x)| *m += f64::from(x)));
-    for row in centred.chunks_exact_mut(dim) {
-        row.iter_mut().zip(&mean).for_each(|(x, m)| *x -= (m / n as f64) as f32);
-    }
+    let mean = mean(rows, dim);
+    centred.chunks_exact_mut(dim).for_each(|row| row.iter_mut().zip(&mean).for_each(|(x, m)| *x -= m));
     let principal = Principal::new(&moments(&centred, dim), dim)?;
     let order = dealt(&principal.values()[..kept], parts);
     let all = principal.rows();
@@ -73,15 +66,6 @@ fn dealt(values: &[f64], parts: usize) -> Vec<usize> {
         }
     }
     dealt.into_iter().flat_map(|(_, d)| d).collect()
-}
-
-/// The orthogonal matrix R that makes `X R` nearest to Y, from `X' Y`.
-fn procrustes(product: &[f32], dim: usize) -> Option<Vec<f32>> {
-    let matrix = Mat::from_fn(dim, dim, |i, j| f64::from(product[i * dim + j]));
-    let svd = matrix.svd().ok()?;
-    let turn = svd.U() * svd.V().transpose();
-    let rows: Vec<f32> = (0..dim * dim).map(|i| turn[(i / dim, i % dim)] as f32).collect();
-    rows.iter().all(|x| x.is_finite()).then_some(rows)
 }
 
 #[cfg(test)]

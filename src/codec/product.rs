@@ -1,7 +1,5 @@
 //! Product quantisation (Jegou et al. 2011): each part of a vector as the number of its nearest centroid.
 
-use rayon::prelude::*;
-
 use super::bytes::{Reader, Writer};
 use super::error::{CodecError, enough};
 use super::lloyd::Lloyd;
@@ -10,6 +8,7 @@ use super::spec::CodecSpec;
 use super::{Codec, KIND_PRODUCT};
 use crate::kernels::lists::{Encoded, Form, Prepared, Terms};
 use crate::simd::{Kernel, Simd, Token};
+use crate::threads;
 use crate::types::{MatrixView, Metric};
 
 /// Rounds of k-means.
@@ -120,8 +119,8 @@ impl Codec for Product {
     fn encode(&self, metric: Metric, rows: MatrixView<'_, f32>, lists: &[u32], centroids: &[f32]) -> Encoded {
         let (n, dim, parts) = (rows.rows(), self.dim(), self.parts());
         let (mut codes, mut add) = (vec![0u8; n * parts], vec![0.0f32; n]);
-        let chunks = codes.par_chunks_mut(CHUNK * parts).zip(add.par_chunks_mut(CHUNK)).enumerate();
-        chunks.for_each_init(Vec::new, |r: &mut Vec<f32>, (c, (codes, add))| {
+        let chunks = codes.chunks_mut(CHUNK * parts).zip(add.chunks_mut(CHUNK)).enumerate();
+        threads::each_with(1, chunks, Vec::new, |r: &mut Vec<f32>, (c, (codes, add))| {
             r.resize(add.len() * dim, 0.0);
             for (i, r) in r.chunks_exact_mut(dim).enumerate() {
                 let i = c * CHUNK + i;
@@ -148,9 +147,11 @@ impl Codec for Product {
         let (n, form) = (queries.rows(), self.form());
         let padded = form.padded(self.parts()) * form.entries();
         let (mut tables, mut terms) = (vec![0u8; n * padded], vec![Terms::default(); n]);
-        let each = tables.par_chunks_mut(padded).zip(terms.par_iter_mut()).enumerate().with_min_len(FEW_QUERIES);
+        let each = tables.chunks_mut(padded).zip(&mut terms).enumerate();
         let token = Token::best();
-        each.for_each_init(
+        threads::each_with(
+            FEW_QUERIES,
+            each,
             || vec![0.0f32; self.parts() * form.entries()],
             |floats, (q, (tables, terms))| {
                 *terms =

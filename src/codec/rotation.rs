@@ -4,7 +4,7 @@
 //! many as there are. Where that is not all, sums and differences of the two halves follow (a step of Kac's walk), so that
 //! six rounds mix all; three do where it is all.
 
-use super::subspace::Uniform;
+use crate::random::Uniform;
 use crate::simd::Simd;
 
 /// Rows that are turned at a time, one a lane.

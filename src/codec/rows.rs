@@ -1,11 +1,11 @@
 //! Codes that are the vectors themselves: f32, f16, bf16 and packed bits.
 
 use half::{bf16, f16};
-use rayon::prelude::*;
 
 use super::bytes::Reader;
 use super::{Codec, KIND_BITS, KIND_ROWS};
 use crate::kernels::lists::{Encoded, Form, Prepared, floats};
+use crate::threads;
 use crate::types::{DType, MatrixView, Metric};
 
 /// Vectors as they are, without their centroid taken off.
@@ -48,7 +48,7 @@ impl Codec for Rows {
     fn encode(&self, _metric: Metric, rows: MatrixView<'_, f32>, _lists: &[u32], _centroids: &[f32]) -> Encoded {
         let bytes = self.dtype.row_bytes(self.dim);
         let mut codes = vec![0u8; rows.rows() * bytes];
-        codes.par_chunks_mut(bytes.max(1)).with_min_len(64).enumerate().for_each(|(i, code)| {
+        threads::each(64, codes.chunks_mut(bytes.max(1)).enumerate(), |(i, code)| {
             let row = rows.row(i).iter();
             match self.dtype {
                 DType::F16 => code.chunks_exact_mut(2).zip(row).for_each(|(o, &x)| {
@@ -125,7 +125,7 @@ impl Codec for Bits {
     fn encode(&self, _metric: Metric, rows: MatrixView<'_, f32>, _lists: &[u32], _centroids: &[f32]) -> Encoded {
         let bytes = self.dim.div_ceil(8);
         let mut codes = vec![0u8; rows.rows() * bytes];
-        codes.par_chunks_mut(bytes.max(1)).with_min_len(64).enumerate().for_each(|(i, code)| pack(rows.row(i), code));
+        threads::each(64, codes.chunks_mut(bytes.max(1)).enumerate(), |(i, code)| pack(rows.row(i), code));
         Encoded { codes, ..Encoded::default() }
     }
 

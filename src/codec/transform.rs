@@ -4,15 +4,16 @@
 //! what projections drop, and that is known: for x = p + d, with d what was dropped of x, `|q - x|^2` is
 //! `|q_p - p|^2 + |q_d - d|^2`, and `Projected::lost` is `|d|^2`.
 
-use rayon::prelude::*;
-
 use super::bytes::{Reader, Writer};
 use super::error::{CodecError, finite};
 use super::learn::Learner;
 use super::linear::{Linear, Step};
-use super::matrix::{Matrix, transposed};
 use super::rotation::Hadamard;
 use super::spec::TransformSpec;
+// Vectors in a file have at most as many components as a code can have.
+pub(crate) use crate::kernels::codes::MOST_DIM;
+use crate::linalg::{Matrix, transposed};
+use crate::threads;
 use crate::types::{MatrixView, Metric, RowsView};
 
 /// Rows that a decomposition looks at, at most.
@@ -20,9 +21,6 @@ const SAMPLE: usize = 16_384;
 
 /// Bytes of rows that one thread takes at a time.
 const CHUNK: usize = 256 << 10;
-
-/// Most components of a vector in a file.
-pub(crate) const MOST_DIM: usize = 1 << 16;
 
 /// Most linear steps in a file; factory strings have few.
 const MOST_STEPS: usize = 256;
@@ -177,7 +175,7 @@ impl Transform {
         let losts: Vec<&mut [f32]> = out.lost.chunks_mut(chunk).collect();
         let losts = losts.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
         let parts: Vec<_> = out.rows.chunks_mut(chunk * output).zip(losts).enumerate().collect();
-        parts.into_par_iter().for_each(|(c, (out, lost))| {
+        threads::each(1, parts.into_iter(), |(c, (out, lost))| {
             let count = out.len() / output;
             let mut vectors = vec![0.0f32; count * input];
             for (i, vector) in vectors.chunks_exact_mut(input).enumerate() {
@@ -319,14 +317,14 @@ fn normalize(row: &mut [f32]) {
 
 /// Chunks of rows on all threads.
 fn over_rows(rows: &[f32], dim: usize, work: impl Fn(Vec<f32>) -> Vec<f32> + Sync) -> Vec<f32> {
-    rows.par_chunks(96 * dim).map(|rows| work(rows.to_vec())).collect::<Vec<_>>().concat()
+    threads::map(1, rows.chunks(96 * dim), |rows| work(rows.to_vec())).concat()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::query::dot;
     use super::super::testing::{clustered, view};
     use super::*;
+    use crate::linalg::dot;
 
     fn train(specs: &[TransformSpec], dim: usize) -> Transform {
         let rows = clustered(21, 500, dim);

@@ -18,10 +18,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crc32fast::Hasher;
-use rayon::prelude::*;
 
 use super::matrix::{Layout, Matrix};
 use super::{AtomicFile, LoadError, Map, SaveError};
+use crate::threads;
 use crate::types::DType;
 
 /// The version that is written, and the newest that is read.
@@ -206,7 +206,8 @@ pub struct NfFile {
 }
 
 impl NfFile {
-    /// Maps and verifies the file at `path`: reads all of it once, on rayon's current threads.
+    /// Maps and verifies the file at `path`: reads all of it once, on the threads of the device that an index is
+    /// opened on; else on one for each processor.
     ///
     /// # Errors
     /// [`LoadError`] naming the first part that is not as it was written.
@@ -214,6 +215,7 @@ impl NfFile {
         let path = path.as_ref();
         let map = Map::open(path).map_err(|e| LoadError::io(path, e))?;
         let (sections, table_end) = read_table(path, map.bytes())?;
+        let _entered = (map.bytes().len() > CHUNK).then(threads::enter_some);
         verify(path, map.bytes(), &sections, table_end)?;
         Ok(NfFile { path: path.to_owned(), map: Arc::new(map), sections })
     }
@@ -371,7 +373,7 @@ fn checksum(bytes: &[u8]) -> u32 {
         a.combine(&b);
         a
     };
-    bytes.par_chunks(CHUNK).map(sum).reduce(Hasher::new, join).finalize()
+    threads::map(1, bytes.chunks(CHUNK), sum).into_iter().fold(Hasher::new(), join).finalize()
 }
 
 #[cfg(test)]

@@ -159,6 +159,7 @@ impl Flat {
     /// # Errors
     /// [`OpenError`] naming the file and what is wrong with it.
     pub fn load(device: &Device, path: impl AsRef<Path>) -> Result<Flat, OpenError> {
+        let _entered = device.enter();
         let file = NfFile::open(path)?;
         let info = FileInfo::read(&file)?;
         if !info.spec.is_flat() {

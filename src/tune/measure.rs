@@ -4,14 +4,16 @@ use std::time::Instant;
 
 use super::model::{Calibration, Curve};
 use crate::engine::{Base, Engine, EngineError, Input, Tag, Task};
+use crate::linalg::length;
 use crate::plan::{Plan, Problem, Screen};
+use crate::random::Random;
 use crate::stats::SearchStats;
 use crate::types::{DType, MatrixView, Metric, RowsView};
 
 /// Seconds after which no further search is begun, compilers left out: with the last one and the making of rows 0.2 at most.
 const BUDGET: f64 = 0.15;
 /// A single search that is expected to take longer is not measured.
-const LONGEST: f64 = 0.01;
+const LONGEST_RUN: f64 = 0.01;
 /// Components of most searches; 16 in those that tell what a pair costs beside its components.
 const DIM: usize = 128;
 /// Numbers of rows.
@@ -28,15 +30,8 @@ struct Data {
 impl Data {
     fn new() -> Data {
         // A block of noise again and again, each time scaled: cheap, and no two rows alike.
-        let mut state = 0x9e37_79b9_u32;
-        let noise: Vec<f32> = (0..8192)
-            .map(|_| {
-                state ^= state << 13;
-                state ^= state >> 17;
-                state ^= state << 5;
-                state as f32 / u32::MAX as f32 - 0.5
-            })
-            .collect();
+        let mut random = Random::new(1);
+        let noise: Vec<f32> = (0..8192).map(|_| 0.5 * random.signed()).collect();
         let blocks = ROWS[ROWS.len() - 1] * DIM / noise.len();
         let scale = |block: usize| 1.0 + block as f32 / blocks as f32;
         let values = (0..blocks).flat_map(|b| noise.iter().map(move |x| x * scale(b))).collect();
@@ -51,7 +46,7 @@ impl Data {
 /// Lengths of the rows of a view.
 fn lengths(view: MatrixView<'_, f32>, into: &mut Vec<f32>) {
     into.clear();
-    into.extend(view.as_slice().chunks_exact(view.dim()).map(|row| row.iter().map(|x| x * x).sum::<f32>().sqrt()));
+    into.extend(view.as_slice().chunks_exact(view.dim()).map(|row| length(row) as f32));
 }
 
 /// One search of the ladder.
@@ -157,7 +152,7 @@ impl<'a> Session<'a> {
             runs.push(took);
             runs.sort_by(f64::total_cmp);
             let agree = runs.len() > 1 && runs[1] < 1.25 * runs[0];
-            if agree && (runs.len() > 2 || total > LONGEST) || runs.len() > 1 && total > 3.0 * LONGEST {
+            if agree && (runs.len() > 2 || total > LONGEST_RUN) || runs.len() > 1 && total > 3.0 * LONGEST_RUN {
                 break;
             }
         }
@@ -179,7 +174,7 @@ impl<'a> Session<'a> {
                 None => self.slowness * trial.work(0.0),
             };
             // Two of a ladder at least, or nothing says how time grows.
-            let most = if timed.len() < 2 { 4.0 * LONGEST } else { LONGEST };
+            let most = if timed.len() < 2 { 4.0 * LONGEST_RUN } else { LONGEST_RUN };
             if expected > most {
                 break;
             }

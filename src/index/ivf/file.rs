@@ -70,6 +70,7 @@ impl Ivf {
     /// # Errors
     /// [`OpenError`] naming the file and what is wrong with it.
     pub fn load(device: &Device, path: impl AsRef<Path>) -> Result<Ivf, OpenError> {
+        let _entered = device.enter();
         let file = NfFile::open(path)?;
         let info = FileInfo::read(&file)?;
         let problem = |problem: String| OpenError::Meta { path: file.path().to_owned(), problem };
