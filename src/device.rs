@@ -6,7 +6,7 @@ use crate::cpu::CpuEngine;
 use crate::engine::{Device, Engine, EngineError, Output, Task};
 use crate::error::DeviceError;
 #[cfg(feature = "gpu")]
-use crate::gpu::{GpuEngine, GpuOptions, OpenError, Select};
+use crate::gpu::{AdapterError, GpuEngine, GpuOptions, Select};
 use crate::plan::{Plan, Problem};
 #[cfg(feature = "gpu")]
 use crate::router::Router;
@@ -197,10 +197,10 @@ fn unknown(wanted: &str) -> DeviceError {
 }
 
 #[cfg(feature = "gpu")]
-fn open_error(error: OpenError) -> DeviceError {
+fn open_error(error: AdapterError) -> DeviceError {
     match error {
-        OpenError::Unknown { wanted, .. } => unknown(&wanted),
-        OpenError::NoAdapter { reason } => DeviceError::NoGpu { reason },
+        AdapterError::Unknown { wanted, .. } => unknown(&wanted),
+        AdapterError::NoAdapter { reason } => DeviceError::NoGpu { reason },
         other => DeviceError::Open { reason: other.to_string() },
     }
 }

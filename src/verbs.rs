@@ -1,6 +1,6 @@
 //! The verbs alone, on the caller's own rows: people come for one kernel and stay for the index.
 
-use crate::cluster::{self, Lengthy};
+use crate::cluster::{self, WithLengths};
 use crate::engine::{Base, Device, EngineError, Input, Output, Task, room};
 use crate::error::SearchError;
 use crate::index::Queries;
@@ -90,8 +90,8 @@ impl Device {
         let (RowsView::F32(points), RowsView::F32(centroids)) = (work.queries.view(), work.rows) else {
             return Err(mismatch());
         };
-        let points = Lengthy { rows: points, norms: &work.queries.norms };
-        let found = cluster::assign(self, metric, points, Lengthy { rows: centroids, norms: &work.norms })?;
+        let points = WithLengths { rows: points, norms: &work.queries.norms };
+        let found = cluster::assign(self, metric, points, WithLengths { rows: centroids, norms: &work.norms })?;
         Ok((found.positions, found.keys.into_iter().map(|key| metric.external(key)).collect()))
     }
 

@@ -5,7 +5,7 @@ use crate::linalg::dot;
 use crate::threads;
 
 /// Steps of the power iteration that finds where a set of centroids is longest; it need not be exact.
-const STEPS: usize = 6;
+const POWER_STEPS: usize = 6;
 
 /// Numbers of centroids in an order in which blocks are compact: the set is halved across its longest direction until it is
 /// one block.
@@ -40,7 +40,7 @@ fn longest(centroids: &[f32], dim: usize, set: &[u32]) -> Vec<f32> {
     let away = |c: u32| row(centroids, dim, c).iter().zip(&mean).map(|(x, m)| x - m).collect::<Vec<f32>>();
     let far = set.iter().map(|&c| away(c)).max_by(|a, b| dot(a, a).total_cmp(&dot(b, b)));
     let mut direction = far.unwrap_or_default();
-    for _ in 0..STEPS {
+    for _ in 0..POWER_STEPS {
         let length = dot(&direction, &direction).sqrt();
         if length > 0.0 {
             direction.iter_mut().for_each(|x| *x /= length);

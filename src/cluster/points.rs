@@ -13,13 +13,13 @@ use crate::threads;
 use crate::types::{DType, MatrixView, Metric, RowsView, ShapeError};
 
 /// Bytes of f32 rows of a chunk.
-const CHUNK: usize = 16 << 20;
+const CHUNK_BYTES: usize = 16 << 20;
 
 /// Rows of other types are converted once when that takes no more bytes than this, else chunk by chunk in every round.
 const CONVERTED: usize = 1 << 30;
 
 /// Rows from which a code is learnt.
-pub(super) const SAMPLE: usize = 8192;
+pub(super) const SAMPLE_POINTS: usize = 8192;
 
 /// Rows to cluster.
 pub(super) struct Points<'a> {
@@ -79,7 +79,7 @@ impl<'a> Points<'a> {
 
     /// Rows of a chunk.
     pub fn chunk(&self) -> usize {
-        (CHUNK / (4 * self.dim())).clamp(64, 1 << 16)
+        (CHUNK_BYTES / (4 * self.dim())).clamp(64, 1 << 16)
     }
 
     /// Row `i` as it counts.
@@ -136,7 +136,7 @@ impl<'a> Points<'a> {
         if !codes_help(device, clusters, self.len(), dim, self.norms.iter()) {
             return Ok(None);
         }
-        let count = self.len().min(SAMPLE);
+        let count = self.len().min(SAMPLE_POINTS);
         let mut sample = vec![0.0; count * dim];
         let pick = |i: usize| (i as u64 * self.len() as u64 / count as u64) as usize;
         threads::each(64, sample.chunks_mut(dim).enumerate(), |(i, out)| self.row(pick(i), out));

@@ -14,13 +14,13 @@ use crate::types::{DType, MatrixView, Metric, RowsView};
 const U: f64 = 1.0 / (1 << 24) as f64;
 
 /// Rows from which the subspace is learnt.
-const SAMPLE: usize = 8192;
+const SAMPLE_ROWS: usize = 8192;
 
 /// Rows longer than this keep all their components, as learning a subspace would take too long.
 const MOST_LEARNT: usize = 2048;
 
 /// Bytes of rows that are projected at a time.
-const CHUNK: usize = 4 << 20;
+const CHUNK_BYTES: usize = 4 << 20;
 
 /// Bytes of rows from which the mean is taken.
 const SAMPLE_BYTES: usize = 64 << 20;
@@ -92,7 +92,7 @@ impl Coder {
         choose: impl FnOnce(&[f32], usize, usize) -> usize,
     ) -> Result<Coder, EngineError> {
         let (n, dim) = (rows.rows(), rows.dim());
-        let count = n.min(SAMPLE).min(SAMPLE_BYTES / (4 * dim)).max(1).min(n);
+        let count = n.min(SAMPLE_ROWS).min(SAMPLE_BYTES / (4 * dim)).max(1).min(n);
         let places: Vec<usize> = (0..count).map(|i| (i as u64 * n as u64 / count as u64) as usize).collect();
         let mut sample = vec![0.0f32; count * dim];
         threads::each(64, sample.chunks_mut(dim).zip(&places), |(out, &r)| unit(metric, rows, norms, r, out));
@@ -309,7 +309,7 @@ const ROWS_PER_THREAD: usize = 16;
 
 /// Rows of a chunk.
 fn chunk_rows(dim: usize) -> usize {
-    (CHUNK / (4 * dim.max(1))).clamp(16, 4096)
+    (CHUNK_BYTES / (4 * dim.max(1))).clamp(16, 4096)
 }
 
 /// What a row has beside its code.
@@ -412,7 +412,7 @@ fn quantise(y: &[f32], mut write: impl FnMut(usize, i32)) -> (f32, f64) {
 /// How many principal components make a search of `n` rows fastest, from a sample `[rows, dim]` in their order: few
 /// components are read quickly, but leave many rows to look at.
 fn best_dim(sample: &[f32], dim: usize, n: usize) -> usize {
-    const QUERIES: usize = 48;
+    const SAMPLE_QUERIES: usize = 48;
     // Nanoseconds of one core: for a component of a code, for a code, for a row that has to be looked at.
     const COMPONENT: f64 = 0.006;
     const SUSPECT: f64 = 600.0;
@@ -427,7 +427,7 @@ fn best_dim(sample: &[f32], dim: usize, n: usize) -> usize {
         left.iter().map(|x| x.sqrt()).collect()
     };
     let lefts: Vec<Vec<f32>> = threads::map(64, sample.chunks_exact(dim), left);
-    let queries = QUERIES.min(rows);
+    let queries = SAMPLE_QUERIES.min(rows);
     let survivors: Vec<Vec<u64>> = threads::map(1, 0..queries, |i| {
         let i = i * (rows / queries);
         let (q, q_left) = (&sample[i * dim..(i + 1) * dim], &lefts[i]);
@@ -457,9 +457,9 @@ fn best_dim(sample: &[f32], dim: usize, n: usize) -> usize {
 }
 
 /// Share of the variance that [`Coder::for_means`] keeps.
-const MOST: f64 = 0.85;
+const MEANS_VARIANCE: f64 = 0.85;
 
-/// The fewest principal components, of a sample `[rows, dim]` in their order, that hold [`MOST`] of the variance.
+/// The fewest principal components, of a sample `[rows, dim]` in their order, that hold [`MEANS_VARIANCE`] of the variance.
 fn dim_with_most(sample: &[f32], dim: usize) -> usize {
     let mut variance = vec![0.0f64; dim];
     for row in sample.chunks_exact(dim) {
@@ -468,7 +468,7 @@ fn dim_with_most(sample: &[f32], dim: usize) -> usize {
     let (whole, mut held) = (variance.iter().sum::<f64>(), 0.0);
     let short = variance.iter().take_while(|&&v| {
         held += v;
-        held < MOST * whole
+        held < MEANS_VARIANCE * whole
     });
     let kept = (short.count() + 1).next_multiple_of(16);
     if kept * 10 >= dim * 9 { dim } else { kept }

@@ -4,8 +4,8 @@
 //! variances. Then it alternates, as the non-parametric one does, between codes of the rotated sample and the rotation
 //! that brings the sample nearest to what the codes stand for (orthogonal Procrustes: a singular value decomposition).
 
-use super::lloyd::Lloyd;
-use crate::linalg::{Matrix, Principal, mean, moments, procrustes, products};
+use super::lloyd::PartMeans;
+use crate::linalg::{DenseMatrix, Principal, mean, moments, procrustes, products};
 
 /// Rows without which there is nothing to learn.
 pub(super) const LEAST_ROWS: usize = ENTRIES;
@@ -14,7 +14,7 @@ pub(super) const LEAST_ROWS: usize = ENTRIES;
 const ENTRIES: usize = 16;
 
 /// Rounds of codes and rotation.
-const ROUNDS: usize = 6;
+const TURN_ROUNDS: usize = 6;
 
 /// Most components of a rotation that is learnt beyond the first: a decomposition of more takes seconds.
 const MOST_LEARNT: usize = 512;
@@ -32,12 +32,12 @@ pub(super) fn train(rows: &[f32], dim: usize, parts: usize, kept: usize, seed: u
         return Some(matrix);
     }
     // What is left to be found turns the kept components among themselves.
-    let inside = Matrix::new(dim, kept, matrix.clone()).times_all(&centred);
+    let inside = DenseMatrix::new(dim, kept, matrix.clone()).times_all(&centred);
     let mut turn = vec![0.0f32; kept * kept];
     turn.iter_mut().step_by(kept + 1).for_each(|x| *x = 1.0);
-    let mut lloyd = Lloyd::new(parts, kept / parts, ENTRIES);
-    for round in 0..ROUNDS {
-        let turned = Matrix::new(kept, kept, turn.clone()).times_all(&inside);
+    let mut lloyd = PartMeans::new(parts, kept / parts, ENTRIES);
+    for round in 0..TURN_ROUNDS {
+        let turned = DenseMatrix::new(kept, kept, turn.clone()).times_all(&inside);
         if round == 0 {
             lloyd.start(&turned, seed);
         }
@@ -45,7 +45,7 @@ pub(super) fn train(rows: &[f32], dim: usize, parts: usize, kept: usize, seed: u
         let coded = lloyd.nearest(&turned);
         turn = procrustes(&products(&inside, kept, &coded, kept), kept)?;
     }
-    matrix = Matrix::new(kept, kept, turn.clone()).times_all(&matrix);
+    matrix = DenseMatrix::new(kept, kept, turn.clone()).times_all(&matrix);
     Some(matrix)
 }
 
@@ -87,14 +87,14 @@ mod tests {
             }
         }
         let distortion = |rows: &[f32]| {
-            let mut lloyd = Lloyd::new(parts, dim / parts, 16);
+            let mut lloyd = PartMeans::new(parts, dim / parts, 16);
             lloyd.start(rows, 1);
             lloyd.rounds(rows, 10);
             let coded = lloyd.nearest(rows);
             rows.iter().zip(&coded).map(|(a, b)| (a - b) * (a - b)).sum::<f32>()
         };
         let matrix = train(&rows, dim, parts, dim, 1).expect("converges");
-        let turned = Matrix::new(dim, dim, matrix).times_all(&rows);
+        let turned = DenseMatrix::new(dim, dim, matrix).times_all(&rows);
         let (plain, turned) = (distortion(&rows), distortion(&turned));
         assert!(turned < 0.7 * plain, "{turned} of {plain}");
     }

@@ -5,7 +5,7 @@ mod tests {
     use std::path::PathBuf;
     use std::time::Instant;
 
-    use super::super::lloyd::Lloyd;
+    use super::super::lloyd::PartMeans;
     use super::super::spec::{CodecSpec, TransformSpec};
     use super::super::testing::{clustered, view};
     use super::super::transform::Transform;
@@ -77,7 +77,7 @@ mod tests {
             let rows = transform.apply(&RowsView::F32(view(&self.rows, self.dim))).rows;
             let queries = transform.apply(&RowsView::F32(view(&self.queries, self.dim))).rows;
             let dim = transform.output_dim();
-            let mut lists = Lloyd::new(1, dim, 64);
+            let mut lists = PartMeans::new(1, dim, 64);
             lists.start(&rows, 1);
             lists.rounds(&rows, 4);
             let mut to = vec![0u8; self.n()];

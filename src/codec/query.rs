@@ -2,7 +2,7 @@
 
 use crate::kernels::lists::{Encoded, Form, Prepared, Terms};
 use crate::linalg::dot;
-use crate::simd::{Kernel, Simd, Token};
+use crate::simd::{Simd, SimdKernel, Token};
 use crate::threads;
 use crate::types::{MatrixView, Metric};
 
@@ -57,7 +57,7 @@ pub(super) fn add(vector: &[f32], centroid: &[f32]) -> f32 {
 }
 
 /// Rows that one thread encodes at least.
-pub(super) const FEW: usize = 64;
+pub(super) const ROWS_PER_THREAD: usize = 64;
 
 /// Encodes one row after the other.
 pub(super) trait RowEncoder: Sync {
@@ -80,13 +80,24 @@ pub(super) fn encode_rows<E: RowEncoder>(
 ) -> Encoded {
     let (n, dim, token) = (rows.rows(), rows.dim(), Token::best());
     let (mut codes, mut numbers) = (vec![0u8; n * bytes], vec![[0.0f32; 3]; n]);
-    let chunks = codes.chunks_mut(FEW * bytes).zip(numbers.chunks_mut(FEW)).enumerate();
+    let chunks = codes.chunks_mut(ROWS_PER_THREAD * bytes).zip(numbers.chunks_mut(ROWS_PER_THREAD)).enumerate();
     threads::each_with(
         1,
         chunks,
         || vec![0.0; dim],
         |r, (c, (codes, numbers))| {
-            token.run(Chunk { encoder, metric, rows, lists, centroids, first: c * FEW, bytes, r, codes, numbers });
+            token.run(Chunk {
+                encoder,
+                metric,
+                rows,
+                lists,
+                centroids,
+                first: c * ROWS_PER_THREAD,
+                bytes,
+                r,
+                codes,
+                numbers,
+            });
         },
     );
     let wanted = encoder.numbers(metric);
@@ -107,7 +118,7 @@ struct Chunk<'a, E> {
     numbers: &'a mut [[f32; 3]],
 }
 
-impl<E: RowEncoder> Kernel for Chunk<'_, E> {
+impl<E: RowEncoder> SimdKernel for Chunk<'_, E> {
     type Output = ();
 
     #[inline(always)]
@@ -135,7 +146,7 @@ pub(super) fn integer_queries(
     let (mut integers, mut terms) = (vec![0i8; n * padded], vec![Terms::default(); n]);
     let each = integers.chunks_mut(padded.max(1)).zip(&mut terms).enumerate();
     threads::each_with(
-        FEW_QUERIES,
+        QUERIES_PER_THREAD,
         each,
         || vec![0.0f32; dim],
         |w, (q, (integers, terms))| {
@@ -163,4 +174,4 @@ fn lost(weights: &[f32], integers: &[i8], scale: f32) -> f64 {
 }
 
 /// Queries that one thread prepares at least: fewer are not worth waking another.
-pub(super) const FEW_QUERIES: usize = 32;
+pub(super) const QUERIES_PER_THREAD: usize = 32;

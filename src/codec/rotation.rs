@@ -86,11 +86,11 @@ fn butterfly<S: Simd>(s: S, low: &mut [[f32; LANES]], high: &mut [[f32; LANES]])
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::simd::{Kernel, Token};
+    use crate::simd::{SimdKernel, Token};
 
     struct Turn<'a>(&'a Hadamard, &'a mut [[f32; LANES]]);
 
-    impl Kernel for Turn<'_> {
+    impl SimdKernel for Turn<'_> {
         type Output = ();
         #[inline(always)]
         fn run<S: Simd>(self, s: S) {

@@ -10,29 +10,29 @@ use crate::types::{DType, MatrixView, Metric};
 
 /// Vectors as they are, without their centroid taken off.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Rows {
+pub(crate) struct RowsCodec {
     dim: usize,
     dtype: DType,
 }
 
-impl Rows {
+impl RowsCodec {
     /// Rows of f32, f16 or bf16.
-    pub fn new(dim: usize, dtype: DType) -> Rows {
-        Rows { dim, dtype }
+    pub fn new(dim: usize, dtype: DType) -> RowsCodec {
+        RowsCodec { dim, dtype }
     }
 
-    pub(super) fn read(dim: usize, reader: &mut Reader<'_>) -> Result<Rows, String> {
+    pub(super) fn read(dim: usize, reader: &mut Reader<'_>) -> Result<RowsCodec, String> {
         let dtype = match reader.u8()? {
             0 => DType::F32,
             1 => DType::F16,
             2 => DType::Bf16,
             other => return Err(format!("rows of the unknown element type {other}")),
         };
-        Ok(Rows { dim, dtype })
+        Ok(RowsCodec { dim, dtype })
     }
 }
 
-impl Codec for Rows {
+impl Codec for RowsCodec {
     fn form(&self) -> Form {
         Form::Rows(self.dtype)
     }
@@ -91,14 +91,14 @@ impl Codec for Rows {
 
 /// One bit a component, set where it is positive; vectors of zeros and ones come back as they were.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Bits {
+pub(crate) struct BitsCodec {
     dim: usize,
 }
 
-impl Bits {
+impl BitsCodec {
     /// Rows of so many bits.
-    pub fn new(dim: usize) -> Bits {
-        Bits { dim }
+    pub fn new(dim: usize) -> BitsCodec {
+        BitsCodec { dim }
     }
 }
 
@@ -109,7 +109,7 @@ fn pack(row: &[f32], code: &mut [u8]) {
     }
 }
 
-impl Codec for Bits {
+impl Codec for BitsCodec {
     fn form(&self) -> Form {
         Form::Bits
     }
@@ -170,7 +170,7 @@ mod tests {
             (DType::F16, CodecSpec::F16, f32::powi(2.0, -11)),
             (DType::Bf16, CodecSpec::Bf16, f32::powi(2.0, -8)),
         ] {
-            let codec = Rows::new(dim, dtype);
+            let codec = RowsCodec::new(dim, dtype);
             let encoded = codec.encode(Metric::L2, view(&rows, dim), &vec![0; n], &vec![5.0; dim]);
             let mut back = vec![0.0; dim];
             for (row, code) in rows.chunks(dim).zip(encoded.codes.chunks(dtype.row_bytes(dim))) {
@@ -180,7 +180,7 @@ mod tests {
             assert_eq!(codec.queries(Metric::L2, view(&rows, dim)).floats, rows);
             round_trips(&codec, spec);
         }
-        let codec = Rows::new(1, DType::F16);
+        let codec = RowsCodec::new(1, DType::F16);
         let code = codec.encode(Metric::L2, view(&[1e9], 1), &[0], &[]).codes;
         assert_eq!(floats(DType::F16, &code), [65504.0]);
     }
@@ -189,7 +189,7 @@ mod tests {
     fn row_c5_bits_come_back() {
         let dim = 45;
         let rows: Vec<f32> = (0..3 * dim).map(|i| f32::from(u8::from(i * i % 7 < 3))).collect();
-        let codec = Bits::new(dim);
+        let codec = BitsCodec::new(dim);
         let encoded = codec.encode(Metric::Hamming, view(&rows, dim), &[0; 3], &[]);
         let queries = codec.queries(Metric::Hamming, view(&rows, dim));
         let mut back = vec![0.0; dim];

@@ -17,7 +17,7 @@ use crate::stats::SearchStats;
 const BATCH: usize = 8;
 
 /// Pairs of query and list of an item of work.
-const ITEM: usize = 64;
+const PAIRS_PER_ITEM: usize = 64;
 
 impl CpuEngine {
     /// The `keep` smallest keys of each query in the lists probed for it, and their slots.
@@ -170,9 +170,9 @@ impl Pairs {
         Pairs { asked, spans: (0..lists).map(span).filter(|s| !s.asked.is_empty()).collect() }
     }
 
-    /// Spans in runs of about [`ITEM`] pairs; of so few that there is something for every thread where there are few.
+    /// Spans in runs of about [`PAIRS_PER_ITEM`] pairs; of so few that there is something for every thread where there are few.
     fn items(&self) -> impl Iterator<Item = &[Span]> + Send {
-        let item = (self.asked.len() / 16).clamp(1, ITEM);
+        let item = (self.asked.len() / 16).clamp(1, PAIRS_PER_ITEM);
         let mut rest = &self.spans[..];
         std::iter::from_fn(move || {
             let first = rest.first()?;

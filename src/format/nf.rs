@@ -34,7 +34,7 @@ const NAME: usize = 16;
 const PAGE: u64 = 4096;
 const MAX_SECTIONS: usize = (PAGE as usize - HEADER - 4) / ENTRY;
 /// Bytes that one thread sums at a time.
-const CHUNK: usize = 1 << 22;
+const SUM_BYTES: usize = 1 << 22;
 
 /// An entry of the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -215,7 +215,7 @@ impl NfFile {
         let path = path.as_ref();
         let map = Map::open(path).map_err(|e| LoadError::io(path, e))?;
         let (sections, table_end) = read_table(path, map.bytes())?;
-        let _entered = (map.bytes().len() > CHUNK).then(threads::enter_some);
+        let _entered = (map.bytes().len() > SUM_BYTES).then(threads::enter_some);
         verify(path, map.bytes(), &sections, table_end)?;
         Ok(NfFile { path: path.to_owned(), map: Arc::new(map), sections })
     }
@@ -366,14 +366,14 @@ fn checksum(bytes: &[u8]) -> u32 {
         crc.update(part);
         crc
     };
-    if bytes.len() <= CHUNK {
+    if bytes.len() <= SUM_BYTES {
         return sum(bytes).finalize();
     }
     let join = |mut a: Hasher, b: Hasher| {
         a.combine(&b);
         a
     };
-    threads::map(1, bytes.chunks(CHUNK), sum).into_iter().fold(Hasher::new(), join).finalize()
+    threads::map(1, bytes.chunks(SUM_BYTES), sum).into_iter().fold(Hasher::new(), join).finalize()
 }
 
 #[cfg(test)]
@@ -420,7 +420,7 @@ mod tests {
 
     #[test]
     fn sections_read_back() {
-        let big: Vec<u8> = (0..2 * CHUNK + 77).map(|i| (i * i / 7) as u8).collect();
+        let big: Vec<u8> = (0..2 * SUM_BYTES + 77).map(|i| (i * i / 7) as u8).collect();
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.nf");
         let mut file = NfWriter::create(&path).unwrap();

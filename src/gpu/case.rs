@@ -4,7 +4,7 @@ use super::pipelines::Key;
 use crate::kernels::lists::Form;
 use crate::kernels::scan::Layout;
 use crate::kernels::search::screened::{self, Tiling, Unit};
-use crate::kernels::tuning::Tuning;
+use crate::kernels::tuning::KernelTuning;
 use crate::kernels::{self, DeviceCaps, Launch};
 use crate::plan::{Norm, Screen};
 use crate::types::{DType, Metric};
@@ -241,7 +241,7 @@ fn every_cap() -> DeviceCaps {
         max_invocations: 256,
         workgroup_memory: 16384,
         max_groups: 65535,
-        tuning: Tuning::DEFAULT,
+        tuning: KernelTuning::DEFAULT,
     }
 }
 

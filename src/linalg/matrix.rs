@@ -6,21 +6,21 @@ use faer::{Accum, MatMut, MatRef, Par};
 use crate::threads;
 
 /// Rows of a chunk that one thread takes.
-const CHUNK: usize = 192;
+const ROWS_PER_THREAD: usize = 192;
 
 /// A matrix `[input, output]`, row by row.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Matrix {
+pub(crate) struct DenseMatrix {
     pub input: usize,
     pub output: usize,
     pub rows: Vec<f32>,
 }
 
-impl Matrix {
+impl DenseMatrix {
     /// From `[input, output]`, row by row.
-    pub fn new(input: usize, output: usize, rows: Vec<f32>) -> Matrix {
+    pub fn new(input: usize, output: usize, rows: Vec<f32>) -> DenseMatrix {
         debug_assert_eq!(rows.len(), input * output);
-        Matrix { input, output, rows }
+        DenseMatrix { input, output, rows }
     }
 
     /// `x` times the matrix: `[n, input]` to `[n, output]`, on the calling thread.
@@ -35,7 +35,7 @@ impl Matrix {
     /// As `times`, on all threads.
     pub fn times_all(&self, x: &[f32]) -> Vec<f32> {
         let mut out = vec![0.0; x.len() / self.input.max(1) * self.output];
-        let parts = out.chunks_mut(CHUNK * self.output).zip(x.chunks(CHUNK * self.input));
+        let parts = out.chunks_mut(ROWS_PER_THREAD * self.output).zip(x.chunks(ROWS_PER_THREAD * self.input));
         threads::each(1, parts, |(out, x)| self.times(x, out));
         out
     }
@@ -49,15 +49,15 @@ pub(crate) fn moments(rows: &[f32], dim: usize) -> Vec<f32> {
 /// `X' Y` of rows `[n, a]` and `[n, b]`: `[a, b]`.
 pub(crate) fn products(x: &[f32], a: usize, y: &[f32], b: usize) -> Vec<f32> {
     // Few thousand rows at a time stay in a cache, and sums of f32 stay short.
-    const ROWS: usize = 1024;
+    const ROWS_PER_SUM: usize = 1024;
     // Sums that one thread adds at a time.
-    const SUMS: usize = 4096;
+    const SUMS_PER_THREAD: usize = 4096;
     let mut sums = vec![0.0f64; a * b];
-    for (x, y) in x.chunks(ROWS * a).zip(y.chunks(ROWS * b)) {
+    for (x, y) in x.chunks(ROWS_PER_SUM * a).zip(y.chunks(ROWS_PER_SUM * b)) {
         let n = x.len() / a;
         let columns = transposed(x, a);
-        let part = Matrix::new(n, b, y.to_vec()).times_all(&columns);
-        let pieces = sums.chunks_mut(SUMS).zip(part.chunks(SUMS));
+        let part = DenseMatrix::new(n, b, y.to_vec()).times_all(&columns);
+        let pieces = sums.chunks_mut(SUMS_PER_THREAD).zip(part.chunks(SUMS_PER_THREAD));
         threads::each(1, pieces, |(sums, part)| sums.iter_mut().zip(part).for_each(|(s, &p)| *s += f64::from(p)));
     }
     sums.into_iter().map(|s| s as f32).collect()
@@ -85,7 +85,7 @@ mod tests {
             let mut next = || random.signed();
             let x: Vec<f32> = (0..n * input).map(|_| next()).collect();
             let m: Vec<f32> = (0..input * output).map(|_| next()).collect();
-            let matrix = Matrix::new(input, output, m.clone());
+            let matrix = DenseMatrix::new(input, output, m.clone());
             let close = |found: &[f32], wanted: &dyn Fn(usize) -> f32| {
                 found.iter().enumerate().all(|(i, f)| (f - wanted(i)).abs() < 1e-4)
             };

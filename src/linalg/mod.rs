@@ -4,7 +4,7 @@
 mod matrix;
 mod principal;
 
-pub(crate) use matrix::{Matrix, moments, products, transposed};
+pub(crate) use matrix::{DenseMatrix, moments, products, transposed};
 pub(crate) use principal::{Basis, Principal, leading, procrustes, random_orthogonal};
 
 use crate::threads;

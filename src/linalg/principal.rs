@@ -76,21 +76,21 @@ impl Basis {
 }
 
 /// Directions that are iterated beside those wanted; they make the others come out sooner.
-const MORE: usize = 8;
+const MORE_DIRECTIONS: usize = 8;
 
 /// Most rounds of iteration, and how little the variances may still change for it to end.
-const ROUNDS: usize = 200;
-const STILL: f64 = 1e-9;
+const MOST_ROUNDS: usize = 200;
+const STILL_CHANGE: f64 = 1e-9;
 
 /// The eigenvectors of the `k` largest eigenvalues, and these: subspace iteration, then the problem within the subspace.
 /// They come as the columns of `[dim, k]`, row by row; `moments` is `[dim, dim]`. None when a number is not finite.
 pub(crate) fn leading(moments: &[f64], dim: usize, k: usize) -> Option<(Vec<f64>, Vec<f64>)> {
     let moments = &Mat::from_fn(dim, dim, |i, j| moments[i * dim + j]);
-    let width = (k + MORE).min(dim);
+    let width = (k + MORE_DIRECTIONS).min(dim);
     let mut random = Uniform::of_state(0x9e37_79b9_7f4a_7c15);
     let mut span = Mat::from_fn(dim, width, |_, _| 2.0 * random.next() - 1.0).qr().compute_thin_Q();
     let mut found: Option<(Mat<f64>, Vec<f64>)> = None;
-    for _ in 0..ROUNDS {
+    for _ in 0..MOST_ROUNDS {
         let moved = moments * &span;
         let inner = span.transpose() * &moved;
         let eigen = inner.self_adjoint_eigen(Side::Lower).ok()?;
@@ -99,7 +99,7 @@ pub(crate) fn leading(moments: &[f64], dim: usize, k: usize) -> Option<(Vec<f64>
         let turn = Mat::from_fn(width, width, |i, j| eigen.U()[(i, width - 1 - j)]);
         let vectors = &span * turn;
         let still = found.as_ref().is_some_and(|(_, before)| {
-            values.iter().zip(before).all(|(now, before)| (now - before).abs() <= STILL * values[0].abs())
+            values.iter().zip(before).all(|(now, before)| (now - before).abs() <= STILL_CHANGE * values[0].abs())
         });
         found = values.iter().all(|v| v.is_finite()).then_some((vectors, values));
         if still || found.is_none() || width == dim {

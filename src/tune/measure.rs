@@ -15,9 +15,9 @@ const BUDGET: f64 = 0.15;
 /// A single search that is expected to take longer is not measured.
 const LONGEST_RUN: f64 = 0.01;
 /// Components of most searches; 16 in those that tell what a pair costs beside its components.
-const DIM: usize = 128;
+const LADDER_DIM: usize = 128;
 /// Numbers of rows.
-const ROWS: [usize; 6] = [64, 256, 1024, 4096, 16_384, 65_536];
+const LADDER_ROWS: [usize; 6] = [64, 256, 1024, 4096, 16_384, 65_536];
 
 /// Made-up rows, the same every time.
 struct Data {
@@ -32,7 +32,7 @@ impl Data {
         // A block of noise again and again, each time scaled: cheap, and no two rows alike.
         let mut random = Random::new(1);
         let noise: Vec<f32> = (0..8192).map(|_| 0.5 * random.signed()).collect();
-        let blocks = ROWS[ROWS.len() - 1] * DIM / noise.len();
+        let blocks = LADDER_ROWS[LADDER_ROWS.len() - 1] * LADDER_DIM / noise.len();
         let scale = |block: usize| 1.0 + block as f32 / blocks as f32;
         let values = (0..blocks).flat_map(|b| noise.iter().map(move |x| x * scale(b))).collect();
         Data { values, tags: Vec::new(), norms: Vec::new() }
@@ -51,7 +51,7 @@ fn lengths(view: MatrixView<'_, f32>, into: &mut Vec<f32>) {
 
 /// One search of the ladder.
 #[derive(Clone, Copy)]
-pub(super) struct Trial {
+pub(super) struct LadderRun {
     pub(super) rows: usize,
     pub(super) dim: usize,
     pub(super) queries: usize,
@@ -59,9 +59,9 @@ pub(super) struct Trial {
     pub(super) screen: Screen,
 }
 
-impl Trial {
+impl LadderRun {
     fn plan(self) -> Plan {
-        let Trial { rows, dim, queries, k, screen } = self;
+        let LadderRun { rows, dim, queries, k, screen } = self;
         Plan::search(Problem { metric: Metric::L2, dtype: DType::F32, dim, rows, queries }, k.min(rows), screen)
     }
 
@@ -94,7 +94,7 @@ impl<'a> Session<'a> {
     }
 
     /// Seconds of a search, the best of three; nothing when there is no time left.
-    pub(super) fn time(&mut self, trial: Trial) -> Result<Option<f64>, EngineError> {
+    pub(super) fn time(&mut self, trial: LadderRun) -> Result<Option<f64>, EngineError> {
         if self.left < 0.0 {
             return Ok(None);
         }
@@ -165,10 +165,10 @@ impl<'a> Session<'a> {
     }
 
     /// Times searches of so many queries over the numbers of rows, as far as none is expected to take too long.
-    fn ladder(&mut self, screen: Screen, queries: usize) -> Result<Vec<(Trial, f64)>, EngineError> {
-        let mut timed: Vec<(Trial, f64)> = Vec::new();
-        for rows in ROWS {
-            let trial = Trial { rows, dim: DIM, queries, k: 10, screen };
+    fn ladder(&mut self, screen: Screen, queries: usize) -> Result<Vec<(LadderRun, f64)>, EngineError> {
+        let mut timed: Vec<(LadderRun, f64)> = Vec::new();
+        for rows in LADDER_ROWS {
+            let trial = LadderRun { rows, dim: LADDER_DIM, queries, k: 10, screen };
             let expected = match timed.last() {
                 Some((last, seconds)) => seconds * trial.work(0.0) / last.work(0.0),
                 None => self.slowness * trial.work(0.0),
@@ -197,22 +197,22 @@ impl<'a> Session<'a> {
     }
 
     /// What a pair costs beside its components, in operations: from rows of 16 components, where `long` took so long with
-    /// [`DIM`].
-    fn overhead(&mut self, (trial, long): (Trial, f64)) -> Result<f64, EngineError> {
-        let Some(short) = self.time(Trial { dim: 16, ..trial })? else { return Ok(0.0) };
+    /// [`LADDER_DIM`].
+    fn overhead(&mut self, (trial, long): (LadderRun, f64)) -> Result<f64, EngineError> {
+        let Some(short) = self.time(LadderRun { dim: 16, ..trial })? else { return Ok(0.0) };
         let pairs = (trial.rows * trial.queries) as f64;
-        let each = |dim: usize| Trial { dim, ..trial }.work(0.0) / pairs;
+        let each = |dim: usize| LadderRun { dim, ..trial }.work(0.0) / pairs;
         if long <= 1.01 * short {
             return Ok(0.0);
         }
-        Ok(((short * each(DIM) - long * each(16)) / (long - short)).clamp(0.0, 1e3))
+        Ok(((short * each(LADDER_DIM) - long * each(16)) / (long - short)).clamp(0.0, 1e3))
     }
 }
 
 /// Points of a curve: work with the overhead of each pair, and seconds that never fall.
-fn points(timed: &[(Trial, f64)], overhead: f64) -> Vec<(f64, f64)> {
+fn points(timed: &[(LadderRun, f64)], overhead: f64) -> Vec<(f64, f64)> {
     let mut most = 0.0f64;
-    let point = |&(trial, seconds): &(Trial, f64)| {
+    let point = |&(trial, seconds): &(LadderRun, f64)| {
         most = most.max(seconds);
         (trial.work(overhead), most)
     };
@@ -226,7 +226,7 @@ fn points(timed: &[(Trial, f64)], overhead: f64) -> Vec<(f64, f64)> {
 pub(super) fn calibrate(engine: &dyn Engine) -> Result<(Calibration, bool), EngineError> {
     let mut session = Session::new(engine, BUDGET);
     // The clock speeds up, the first pages are touched.
-    session.time(Trial { rows: ROWS[0], dim: DIM, queries: 1, k: 10, screen: Screen::None })?;
+    session.time(LadderRun { rows: LADDER_ROWS[0], dim: LADDER_DIM, queries: 1, k: 10, screen: Screen::None })?;
     let one = session.ladder(Screen::None, 1)?;
     let few = session.ladder(Screen::None, 4)?;
     let some = session.ladder(Screen::None, 32)?;
@@ -238,7 +238,7 @@ pub(super) fn calibrate(engine: &dyn Engine) -> Result<(Calibration, bool), Engi
     if let Some(typical) = typical {
         overhead[0] = session.overhead(typical)?;
         for (wide, k) in wide.iter_mut().zip([100, 200]) {
-            if let Some(seconds) = session.time(Trial { k, ..typical.0 })? {
+            if let Some(seconds) = session.time(LadderRun { k, ..typical.0 })? {
                 *wide = (seconds / typical.1).clamp(1.0, 1e3);
             }
         }

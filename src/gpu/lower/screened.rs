@@ -8,7 +8,7 @@ use super::select::{self, Selection};
 use super::{Job, ROW_STEP, block_queries};
 use crate::engine::{Candidates, Coded, EngineError, Tag, Task};
 use crate::gpu::case::Case;
-use crate::gpu::copies::{CopyShard, Form};
+use crate::gpu::copies::{CopyForm, CopyShard};
 use crate::gpu::halves;
 use crate::gpu::machine::Machine;
 use crate::gpu::memory::Buffer;
@@ -20,19 +20,19 @@ use crate::types::DType;
 
 /// What the screen of a task reads on this device, and what multiplies it; nothing where it is another screen, or one
 /// that the task or the device can't have.
-pub(super) fn form<'a>(machine: &Machine, task: &Task<'a>) -> Option<(Form<'a>, Unit)> {
+pub(super) fn form<'a>(machine: &Machine, task: &Task<'a>) -> Option<(CopyForm<'a>, Unit)> {
     let p = &task.plan.problem;
     let Some(Step::Search { screen, .. }) = task.plan.steps.first() else { return None };
     if !screens(p.metric) || p.dtype == DType::Bits {
         return None;
     }
     match screen {
-        Screen::Int8 => task.base.codes.map(|coded| (Form::Codes(coded.codes), Unit::Codes)),
+        Screen::Int8 => task.base.codes.map(|coded| (CopyForm::Codes(coded.codes), Unit::Codes)),
         // The proof of its bound goes as far.
         Screen::F16 if p.dim <= 1 << 16 => {
             let norms = task.base.norms.filter(|_| task.query_norms.len() == p.queries)?;
             let unit = Unit::Matrix(machine.context.matrix?);
-            Some((Form::Halves { metric: p.metric, rows: task.base.rows, norms }, unit))
+            Some((CopyForm::Halves { metric: p.metric, rows: task.base.rows, norms }, unit))
         }
         _ => None,
     }
@@ -78,10 +78,10 @@ pub(super) struct Copies {
 }
 
 impl Copies {
-    pub(super) fn new(form: &Form<'_>, unit: Unit, shards: Vec<CopyShard>) -> Copies {
+    pub(super) fn new(form: &CopyForm<'_>, unit: Unit, shards: Vec<CopyShard>) -> Copies {
         let dim = match form {
-            Form::Codes(codes) => codes.dim,
-            Form::Halves { rows, .. } => halves::width(rows.dim()),
+            CopyForm::Codes(codes) => codes.dim,
+            CopyForm::Halves { rows, .. } => halves::width(rows.dim()),
         };
         Copies { unit, dim, bytes: form.bytes(), shards: shards.into() }
     }

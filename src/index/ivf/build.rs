@@ -5,7 +5,7 @@ use super::super::rowbuf::{RowBuf, queries_f32};
 use super::super::store::Store;
 use super::super::{CodecSpec, IndexSpec, RefineSpec, TransformSpec};
 use super::{Ivf, Kept, Settings, UNSORTED, inner, sorted_by};
-use crate::cluster::{KMeans, Lengthy, assign};
+use crate::cluster::{KMeans, WithLengths, assign};
 use crate::codec::transform::Transform;
 use crate::codec::{self, Codec};
 use crate::engine::{Device, Engine, EngineError, Input, Tag, Task};
@@ -20,7 +20,7 @@ use crate::threads;
 use crate::types::{Bitmap, DType, MatrixView, Metric, RowsView};
 
 /// Rows that are transformed, sorted into lists and coded at a time.
-const CHUNK: usize = 1 << 15;
+const ROWS_PER_CHUNK: usize = 1 << 15;
 
 /// Rows that a codec learns from at most.
 const CODEC_ROWS: usize = 1 << 16;
@@ -200,7 +200,7 @@ impl Ivf {
     }
 
     /// Takes rows that are coded already.
-    fn take(&mut self, rows: &RowsView<'_>, ids: Option<&[u64]>, coded: Coded) -> Result<Vec<u64>, BuildError> {
+    fn take(&mut self, rows: &RowsView<'_>, ids: Option<&[u64]>, coded: CodedRows) -> Result<Vec<u64>, BuildError> {
         let first = self.kept.roster().slots();
         let fresh = match &mut self.kept {
             Kept::Rows(store) => store.add(rows, ids)?,
@@ -232,10 +232,10 @@ impl Ivf {
     }
 
     /// The codes of rows and the lists they belong to.
-    fn encode(&self, rows: &RowsView<'_>) -> Result<Coded, BuildError> {
-        let mut coded = Coded::default();
-        for start in (0..rows.rows()).step_by(CHUNK) {
-            let some = rows.slice(start, rows.rows().min(start + CHUNK));
+    fn encode(&self, rows: &RowsView<'_>) -> Result<CodedRows, BuildError> {
+        let mut coded = CodedRows::default();
+        for start in (0..rows.rows()).step_by(ROWS_PER_CHUNK) {
+            let some = rows.slice(start, rows.rows().min(start + ROWS_PER_CHUNK));
             let (encoded, lists) = if self.spec.binary { self.encode_bits(&some)? } else { self.encode_floats(&some)? };
             coded.parts.push((encoded, lists, some.rows()));
             if let Kept::Codes(_, _, codec) = &self.kept {
@@ -296,7 +296,7 @@ impl Ivf {
 
 /// Codes of rows, chunk by chunk.
 #[derive(Default)]
-struct Coded {
+struct CodedRows {
     /// Codes, the list of each (none where rows are not sorted), and how many.
     parts: Vec<(Encoded, Vec<u32>, usize)>,
     /// For ranking, where there are such.
@@ -348,8 +348,8 @@ fn prepared_rows(metric: Metric, rows: &RowsView<'_>) -> Vec<f32> {
 fn nearest(device: &Device, rows: MatrixView<'_, f32>, coarse: &Store) -> Result<Vec<u32>, BuildError> {
     let norms = finite(&RowsView::F32(rows))?;
     let RowsView::F32(centroids) = coarse.view() else { return Ok(Vec::new()) };
-    let centroids = Lengthy { rows: centroids, norms: coarse.norms() };
-    Ok(assign(device, Metric::L2, Lengthy { rows, norms: &norms }, centroids)?.positions)
+    let centroids = WithLengths { rows: centroids, norms: coarse.norms() };
+    Ok(assign(device, Metric::L2, WithLengths { rows, norms: &norms }, centroids)?.positions)
 }
 
 fn nearest_bits(engine: &dyn Engine, coarse: &Store, rows: &RowsView<'_>) -> Result<Vec<u32>, EngineError> {

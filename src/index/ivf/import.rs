@@ -22,7 +22,7 @@ use crate::threads;
 use crate::types::{DType, MatrixView, Metric, RowsView};
 
 /// Rows that are repacked at a time.
-const CHUNK: usize = 1 << 15;
+const ROWS_PER_CHUNK: usize = 1 << 15;
 
 type Imported<T> = Result<T, ImportError>;
 
@@ -57,12 +57,12 @@ impl Ivf {
             lists.grow(order.rows.len().div_ceil(UNSORTED));
         }
         let packer = Packer { metric, from: &index.codec, codec: &*codec, lists: &index.lists, centroids };
-        for (c, some) in order.rows.chunks(CHUNK).enumerate() {
+        for (c, some) in order.rows.chunks(ROWS_PER_CHUNK).enumerate() {
             let homes = match spec.lists {
                 Some(_) => some.iter().map(|&(list, _)| list).collect(),
-                None => unsorted(c * CHUNK, some.len()),
+                None => unsorted(c * ROWS_PER_CHUNK, some.len()),
             };
-            lists.append(&packer.pack(some, c * CHUNK)?, &homes, (c * CHUNK) as u32);
+            lists.append(&packer.pack(some, c * ROWS_PER_CHUNK)?, &homes, (c * ROWS_PER_CHUNK) as u32);
         }
         let kept = kept(&index, order)?;
         let count = coarse.as_ref().map_or(0, Store::slots);
@@ -347,8 +347,8 @@ fn kept(index: &FaissIndex, order: Order) -> Imported<Kept> {
             let one = std::slice::from_ref(&refine.rows);
             let metric = Metric::InnerProduct;
             let packer = Packer { metric, from: &refine.codec, codec: &*codec, lists: one, centroids: &[] };
-            for first in (0..rows).step_by(CHUNK) {
-                let some: Vec<(u32, u32)> = (first..rows.min(first + CHUNK)).map(|p| (0, p as u32)).collect();
+            for first in (0..rows).step_by(ROWS_PER_CHUNK) {
+                let some: Vec<(u32, u32)> = (first..rows.min(first + ROWS_PER_CHUNK)).map(|p| (0, p as u32)).collect();
                 lists.append(&packer.pack(&some, first)?, &vec![0; some.len()], first as u32);
             }
             return Ok(Kept::Codes(roster(&ids)?, lists, codec));

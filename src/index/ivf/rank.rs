@@ -16,7 +16,7 @@ use crate::threads;
 use crate::types::{Metric, RowsView};
 
 /// Queries that one thread ranks at least: fewer are not worth waking another.
-const FEW: usize = 16;
+const QUERIES_PER_THREAD: usize = 16;
 
 /// Slots that one thread looks up at a time.
 const SLOTS: usize = 1024;
@@ -154,7 +154,7 @@ impl Ivf {
         let mut keys = vec![f32::INFINITY; positions.len()];
         let each = keys.chunks_mut(width.max(1)).zip(positions.chunks(width.max(1))).enumerate();
         threads::each_with(
-            FEW,
+            QUERIES_PER_THREAD,
             each,
             || (vec![0; lists.code_bytes()], vec![0.0; dim], vec![0.0; dim]),
             |(code, query, row), (q, (keys, positions))| {
@@ -178,7 +178,7 @@ impl Ivf {
         let (width, dim, inner) = (scanned.found.width, self.codec.dim(), self.inner());
         let mut keys = vec![f32::INFINITY; scanned.found.keys.len()];
         threads::each_with(
-            FEW,
+            QUERIES_PER_THREAD,
             keys.chunks_mut(width).enumerate(),
             || vec![0; self.lists.code_bytes()],
             |code, (q, keys)| {
@@ -220,7 +220,7 @@ fn direct(metric: Metric, query: &[f32], row: &[f32]) -> f32 {
 fn best(keys: &[f32], positions: &[u32], width: usize, queries: usize, k: usize) -> Result<Candidates, EngineError> {
     let mut out = Candidates::places(queries, k)?;
     let places = out.keys.chunks_mut(k).zip(out.positions.chunks_mut(k)).enumerate();
-    threads::each_with(FEW, places, Vec::new, |pairs, (q, (out_keys, out_positions))| {
+    threads::each_with(QUERIES_PER_THREAD, places, Vec::new, |pairs, (q, (out_keys, out_positions))| {
         let range = q * width..(q + 1) * width;
         let all = keys[range.clone()].iter().copied().zip(positions[range].iter().copied());
         pairs.clear();

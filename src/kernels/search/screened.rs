@@ -304,7 +304,7 @@ mod tests {
         max_invocations: 256,
         workgroup_memory: 16 << 10,
         max_groups: 65_535,
-        tuning: crate::kernels::tuning::Tuning::DEFAULT,
+        tuning: crate::kernels::tuning::KernelTuning::DEFAULT,
     };
 
     #[test]
