@@ -6,30 +6,34 @@ use crate::engine::{Base, Candidates, Coded, EngineError, Input, Mask, Output, T
 use crate::gpu::resident::Residents;
 use crate::gpu::submit::Machine;
 use crate::kernels::codes::{self, Codes, GROUP, PADDING, QueryCodes, QueryTerms};
-use crate::kernels::search::screened::{self, Tiling, Unit};
+use crate::kernels::search::screened::{self, Unit};
 use crate::kernels::{DeviceCaps, Launch};
 use crate::plan::{Plan, Problem, Screen, Step};
 use crate::stats::SearchStats;
 use crate::types::{DType, MatrixView, Metric, RowsView};
 
-/// Rows: more than places of any part.
-const ROWS: usize = 700;
+/// Rows: more than a list of a self-test has room for.
+const ROWS: usize = 1300;
 /// Components of a code: not a whole number of tiles.
 const DIM: usize = 48;
 
 /// A launch with the pipeline that is tested.
-pub(super) fn probe(unit: Unit, queries: usize, keep: usize, caps: &DeviceCaps) -> Launch {
+pub(super) fn probe(unit: Unit, metric: Metric, dtype: DType, queries: usize, caps: &DeviceCaps) -> Launch {
     let args = screened::Args {
+        unit,
+        metric,
+        dtype,
         dim: DIM,
         row_begin: 0,
         row_end: ROWS as u32,
+        tile_begin: 0,
+        tile_end: 1,
         q_begin: 0,
         q_end: queries as u32,
         position_base: 0,
         mask: None,
         mask_row_base: 0,
-        tiling: Tiling::of(unit, queries as u32, ROWS as u32, keep.min(ROWS) as u32, caps),
-        resume: false,
+        room: 1,
     };
     screened::record(&args, caps)
 }
@@ -55,7 +59,7 @@ impl Data {
             (0..ROWS * DIM).map(|i| if (i / DIM).is_multiple_of(5) { 255 } else { random(256) as u8 }).collect();
         codes.bytes.resize(ROWS * DIM + PADDING, 0);
         let mut few = |count: usize| -> Vec<f32> { (0..count).map(|_| random(4) as f32).collect() };
-        // Near rows crowd into the first parts, which cannot keep them all.
+        // Near rows lie together.
         codes.square = few(ROWS).into_iter().enumerate().map(|(r, x)| if r < 256 { x } else { x + 6e4 }).collect();
         codes.scale = few(ROWS);
         codes.residual = few(ROWS);

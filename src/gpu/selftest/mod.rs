@@ -28,8 +28,8 @@ use crate::types::{DType, Metric};
 
 /// The budget of a self-test, beside that of the engine for as long as it runs.
 pub(super) const BYTES: u64 = 16 << 20;
-/// Rows of the tiny case: more than a tile of any shape.
-const ROWS: usize = 261;
+/// Rows of the tiny case: more than a tile of any shape, and than a list of a self-test has room for.
+const ROWS: usize = 1061;
 /// Components: not a multiple of anything.
 const DIM: usize = 19;
 /// Numbers of queries to test with, some less and some more than tiles hold.
@@ -41,11 +41,10 @@ const TWINS: usize = 100;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Case {
     Search {
-        screen: Screen,
         keep: usize,
         queries: usize,
     },
-    /// The search in 8-bit codes, or in f16 on matrix units.
+    /// The search behind a screen in f32, in 8-bit codes, or in f16 on matrix units.
     Screened {
         unit: Unit,
         keep: usize,
@@ -110,12 +109,11 @@ impl Case {
     fn probe(self, metric: Metric, dtype: DType, queries: usize, caps: &DeviceCaps) -> Launch {
         let (row_end, q_end, dim) = (ROWS as u32, queries as u32, DIM);
         match self {
-            Case::Search { screen, keep, .. } => kernels::search::record(
+            Case::Search { keep, .. } => kernels::search::record(
                 &kernels::search::Args {
                     metric,
                     dtype,
                     dim,
-                    screen,
                     keep: keep as u32,
                     row_begin: 0,
                     row_end,
@@ -129,7 +127,7 @@ impl Case {
                 },
                 caps,
             ),
-            Case::Screened { unit, keep, .. } => codes::probe(unit, queries, keep, caps),
+            Case::Screened { unit, .. } => codes::probe(unit, metric, dtype, queries, caps),
             Case::Distance { .. } => kernels::distance::record(
                 &kernels::distance::Args {
                     metric,
@@ -203,6 +201,7 @@ impl Case {
                     has_positions: false,
                     position_base: 0,
                     nan_is_missing: false,
+                    limits: kernels::select_k::Limits::None,
                 },
                 caps,
             ),
@@ -311,9 +310,12 @@ fn test(machine: &Machine, metric: Metric, dtype: DType, case: Case) -> Result<R
         lower::run(&machine, &Residents::default(), &task, &mut SearchStats::default())
     };
     let output = match case {
-        Case::Search { screen, keep, .. } => run(Step::Search { screen, keep }, Input::None, Some(data.mask()), ROWS),
-        Case::Screened { keep, .. } => {
-            run(Step::Search { screen: Screen::F16, keep: keep.min(ROWS) }, Input::None, Some(data.mask()), ROWS)
+        Case::Search { keep, .. } => {
+            run(Step::Search { screen: Screen::None, keep }, Input::None, Some(data.mask()), ROWS)
+        }
+        Case::Screened { unit, keep, .. } => {
+            let screen = if unit == Unit::F32 { Screen::F32 } else { Screen::F16 };
+            run(Step::Search { screen, keep: keep.min(ROWS) }, Input::None, Some(data.mask()), ROWS)
         }
         Case::Distance { .. } => run(Step::Distance, Input::None, None, ROWS),
         Case::Assign { .. } => run(Step::Assign, Input::None, Some(data.mask()), ROWS),
@@ -331,8 +333,8 @@ fn test(machine: &Machine, metric: Metric, dtype: DType, case: Case) -> Result<R
         other => other?,
     };
     Ok(match (case, output) {
-        (Case::Search { screen: Screen::None, keep, .. }, Output::Candidates(c)) => data.check_nearest(&c, keep),
-        (Case::Search { keep, .. }, Output::Candidates(c)) => data.check_screen(&c, keep),
+        (Case::Search { keep, .. }, Output::Candidates(c)) => data.check_nearest(&c, keep),
+        (Case::Screened { unit: Unit::F32, keep, .. }, Output::Candidates(c)) => data.check_screen(&c, keep.min(ROWS)),
         (Case::Screened { .. }, Output::Candidates(c)) => data.check_halves(&c),
         (Case::Assign { .. }, Output::Candidates(c)) => data.check_nearest(&c, 1),
         (Case::Distance { .. }, Output::Matrix(keys)) => data.check_matrix(&keys),
@@ -370,10 +372,11 @@ mod tests {
         let caps = every_cap();
         for queries in [1, 2, 3, 4, 5, 8, 9, 16, 17, 20, 32, 33, 40, 64, 65, 1000, 100_000] {
             for keep in [1, 32, 33, 64, 65, 128] {
-                let search = Case::Search { screen: Screen::None, keep, queries };
-                for case in [search, Case::Distance { queries }, Case::Range { queries }] {
-                    let key = |queries| Key::of(&case.probe(Metric::L1, DType::F32, queries, &caps));
-                    let few = case.few_queries(Metric::L1, DType::F32, &caps);
+                let search = Case::Search { keep, queries };
+                let screened = Case::Screened { unit: Unit::F32, keep, queries };
+                for case in [search, screened, Case::Distance { queries }, Case::Range { queries }] {
+                    let key = |queries| Key::of(&case.probe(Metric::L2, DType::F32, queries, &caps));
+                    let few = case.few_queries(Metric::L2, DType::F32, &caps);
                     assert_eq!(key(few), key(queries), "{case:?} by {few}");
                 }
             }
