@@ -76,12 +76,12 @@ pub use cluster::{ClusterError, Clustering, KMeans, Progress};
 pub use codec::CodecError;
 pub use device::{DEVICE_VARIABLE, DeviceOptions};
 pub use engine::{Device, EngineError};
-pub use error::{BuildError, DeviceError, SearchError};
+pub use error::{DeviceError, SearchError};
 #[cfg(feature = "gpu")]
 pub use gpu::{AdapterReport, adapters};
 pub use index::{
-    AnyIndex, CodecSpec, Explanation, FileInfo, Flat, ImportError, Index, IndexSpec, Ivf, OpenError, RefineSpec,
-    SearchOptions, SpecError, TrainOptions, TransformSpec, Trial, TuneError, Tuned, TunedPoint, Tuning,
+    AnyIndex, BuildError, CodecSpec, Explanation, FileInfo, Flat, ImportError, Index, IndexSpec, Ivf, OpenError,
+    RefineSpec, SearchOptions, SpecError, TrainOptions, TransformSpec, Trial, TuneError, Tuned, TunedPoint, Tuning,
 };
 #[doc(hidden)]
 pub use index::{fastest, settings};

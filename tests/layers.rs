@@ -9,35 +9,72 @@ use nearfield::kernels::lists::Form;
 use nearfield::plan::{Norm, Screen, Step};
 
 /// The layers from the facade down. A module may import only from the layers after its own; the facade, from all.
-const LAYERS: [&[&str]; 9] = [
+const LAYERS: [&[&str]; 10] = [
     &["lib", "device", "router", "verbs", "principal", "prelude", "roofline"],
     &["index"],
+    &["cluster"],
+    &["codec", "tune", "format"],
     &["error"],
-    &["tune", "cluster", "codec", "format"],
     &["cpu", "gpu"],
     &["engine"],
     &["simd"],
     &["plan", "kernels"],
-    &["stats", "types", "cache"],
+    &["stats", "cache", "types"],
 ];
 
-/// Pairs of one layer, or against the order, that are wanted: (who, whom).
-const ALLOWED: [(&str, &str); 3] = [
+/// Pairs of one layer that are wanted: (who, whom).
+const ALLOWED: [(&str, &str); 2] = [
     // A step's cost comes from its kernel, a kernel's shapes from the plan's problem.
     ("plan", "kernels"),
     ("kernels", "plan"),
-    // Codes screen the assignment of points to centroids.
-    ("cluster", "codec"),
 ];
 
-/// Modules that may use only these.
-const ONLY: [(&str, &[&str]); 4] = [
-    ("cpu", &["engine", "simd", "plan", "kernels", "stats", "types"]),
-    // The contracts it computes (lists, codes), and the types of their elements.
-    ("simd", &["kernels", "types"]),
-    ("gpu", &["engine", "plan", "kernels", "stats", "types", "cache"]),
+/// What each module may import, itself apart. Every folder and file of `src` but the facade has a line.
+const ONLY: [(&str, &[&str]); 16] = [
+    ("index", &["cluster", "codec", "tune", "format", "error", "engine", "plan", "kernels", "stats", "cache", "types"]),
+    ("cluster", &["codec", "engine", "plan", "kernels", "stats", "types"]),
+    ("codec", &["engine", "simd", "plan", "kernels", "stats", "types"]),
+    ("tune", &["engine", "gpu", "cpu", "plan", "kernels", "stats", "cache", "types"]),
     ("format", &["types"]),
+    ("error", &["engine", "plan", "types"]),
+    ("cpu", &["engine", "simd", "plan", "kernels", "stats", "types"]),
+    ("gpu", &["engine", "plan", "kernels", "stats", "cache", "types"]),
+    ("engine", &["plan", "kernels", "stats", "types"]),
+    // The contracts that it computes (lists, codes), and the types of their elements.
+    ("simd", &["kernels", "types"]),
+    ("plan", &["kernels", "types"]),
+    ("kernels", &["plan", "stats", "types"]),
+    ("stats", &[]),
+    ("cache", &[]),
+    ("types", &[]),
+    ("bin", &[]),
 ];
+
+/// The GPU engine from the top down. A file or folder of `src/gpu` may import only from the lines after its own.
+const GPU_LAYERS: [&[&str]; 12] = [
+    &["mod"],
+    // What the device can do at best.
+    &["ceilings"],
+    // Kernels prove themselves.
+    &["selftest"],
+    // From steps to launches.
+    &["lower"],
+    // What lies on the device, and how it got there.
+    &["resident"],
+    &["copies", "listed"],
+    &["upload"],
+    // Command buffers; the packing of rows.
+    &["submit", "rows", "halves"],
+    // What every run shares.
+    &["machine"],
+    &["case", "memory"],
+    // Compiled kernels, and what earlier processes found out about them.
+    &["pipelines"],
+    &["known"],
+];
+
+/// The lowest layers of the GPU engine: the device itself.
+const GPU_DEVICE: [&[&str]; 3] = [&["context"], &["adapters", "faults"], &["trusted", "sync"]];
 
 /// Where `unsafe` may be written.
 const UNSAFE_ROOMS: [&str; 3] = ["src/simd/", "src/format/mmap.rs", "src/gpu/trusted.rs"];
@@ -203,9 +240,10 @@ fn wrong_arrow(module: &str, path: &str, macros: &BTreeMap<String, String>) -> O
     let Some(from) = layer(module) else {
         return Some(format!("module `{module}` is not in the list of tests/layers.rs: say where it belongs"));
     };
-    if let Some((_, only)) = ONLY.iter().find(|(who, _)| *who == module)
-        && !only.contains(&target)
-    {
+    let Some((_, only)) = ONLY.iter().find(|(who, _)| *who == module) else {
+        return Some(format!("module `{module}` has no line in ONLY of tests/layers.rs: say what it may import"));
+    };
+    if !only.contains(&target) {
         return Some(format!("`{module}` may use only {only:?}, not `crate::{path}`"));
     }
     (to <= from).then(|| format!("`{module}` lies below or beside `{target}` and may not use `crate::{path}`"))
@@ -236,6 +274,106 @@ fn imports_go_downwards() {
         }
     }
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+/// The first circle among `edges`, if there is one: a path that comes back to where it began.
+fn circle(edges: &BTreeMap<String, BTreeSet<String>>) -> Option<Vec<String>> {
+    fn visit(
+        at: &str,
+        edges: &BTreeMap<String, BTreeSet<String>>,
+        path: &mut Vec<String>,
+        done: &mut BTreeSet<String>,
+    ) -> Option<Vec<String>> {
+        if let Some(start) = path.iter().position(|p| p == at) {
+            return Some(path[start..].iter().cloned().chain([at.to_owned()]).collect());
+        }
+        if done.contains(at) {
+            return None;
+        }
+        path.push(at.to_owned());
+        let found = edges.get(at).into_iter().flatten().find_map(|to| visit(to, edges, path, done));
+        path.pop();
+        done.insert(at.to_owned());
+        found
+    }
+    let mut done = BTreeSet::new();
+    edges.keys().find_map(|at| visit(at, edges, &mut Vec::new(), &mut done))
+}
+
+/// Who imports whom among the folders and files of `src`, the facade and what is [`ALLOWED`] left out.
+#[test]
+fn no_folders_import_each_other() {
+    let sources = sources();
+    let macros = root_macros(&sources);
+    let mut edges: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for source in sources.iter().filter(|s| layer(s.module()) != Some(0)) {
+        for path in crate_paths(&source.code) {
+            let first = path.split("::").next().unwrap_or(&path);
+            let target = macros.get(first).map_or(first, String::as_str);
+            if target != source.module() && !ALLOWED.contains(&(source.module(), target)) {
+                edges.entry(source.module().to_owned()).or_default().insert(target.to_owned());
+            }
+        }
+    }
+    assert_eq!(circle(&edges), None);
+}
+
+/// The parts of `src/gpu` (files and folders) that a file of it names, by `crate::gpu::`, `super::` or `self::`.
+fn gpu_parts(source: &Source, parts: &BTreeSet<String>) -> BTreeSet<String> {
+    // `src/gpu/mod.rs` lies at depth 0, `src/gpu/rows.rs` and `src/gpu/lower/mod.rs` at 1, `src/gpu/lower/scan.rs` at 2.
+    let rest = source.path.strip_prefix("src/gpu/").unwrap_or(&source.path);
+    let names: Vec<&str> = rest.trim_end_matches(".rs").split('/').filter(|&name| name != "mod").collect();
+    let mut named = BTreeSet::new();
+    for prefix in ["crate::gpu::".to_owned(), "super::".repeat(names.len())] {
+        for (at, found) in source.code.match_indices(&prefix) {
+            let before = source.code[..at].chars().next_back();
+            if prefix.is_empty() || source.code[..at].ends_with("::") || before.is_some_and(is_word) {
+                continue;
+            }
+            let mut paths = BTreeSet::new();
+            items(&source.code[at + found.len()..], "", &mut paths);
+            for path in paths {
+                let first = path.split("::").next().unwrap_or(&path);
+                if first != "super" {
+                    named.insert(if parts.contains(first) { first } else { "mod" }.to_owned());
+                }
+            }
+        }
+    }
+    named
+}
+
+#[test]
+fn the_gpu_engine_has_one_direction() {
+    let sources = sources();
+    let part = |source: &Source| {
+        let rest = source.path.strip_prefix("src/gpu/")?;
+        let first = rest.split('/').next().unwrap_or(rest);
+        Some(first.trim_end_matches(".rs").to_owned())
+    };
+    let parts: BTreeSet<String> = sources.iter().filter_map(part).collect();
+    let order: Vec<&[&str]> = GPU_LAYERS.iter().chain(&GPU_DEVICE).copied().collect();
+    let layer = |part: &str| order.iter().position(|parts| parts.contains(&part));
+    let mut wrong = Vec::new();
+    let mut seen = 0;
+    for source in &sources {
+        let Some(from) = part(source) else { continue };
+        if layer(&from).is_none() {
+            wrong.push(format!("{}: it has no line in GPU_LAYERS of tests/layers.rs", source.path));
+        }
+        // The root declares all and may name all.
+        for to in gpu_parts(source, &parts).into_iter().filter(|to| *to != from && from != "mod") {
+            seen += 1;
+            if layer(&to) <= layer(&from) {
+                wrong.push(format!("{}: `{from}` lies below or beside `{to}`", source.path));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+    assert!(seen > 40, "only {seen} imports were seen");
+    for listed in order.iter().copied().flatten() {
+        assert!(parts.contains(*listed), "tests/layers.rs lists src/gpu/{listed}, which is not there");
+    }
 }
 
 #[test]
@@ -341,6 +479,10 @@ fn wrong_arrows_are_seen() {
         ("format", "plan"),
         ("format", "index"),
         ("index", "Device"),
+        ("index", "gpu::GpuEngine"),
+        ("index", "simd::Token"),
+        ("error", "codec::CodecError"),
+        ("codec", "cpu::Simd"),
         ("types", "params"),
         ("newcomer", "types"),
     ] {
@@ -350,7 +492,7 @@ fn wrong_arrows_are_seen() {
         ("lib", "index::Flat"),
         ("device", "cpu"),
         ("index", "engine::Engine"),
-        ("index", "error::BuildError"),
+        ("index", "error::SearchError"),
         ("kernels", "plan::Problem"),
         ("plan", "kernels"),
         ("cpu", "simd::Token"),
@@ -383,4 +525,31 @@ mod tests {
     assert_eq!(paths, ["engine", "plan::Plan", "plan::Step", "simd::go", "stats", "tune", "types::Metric"]);
     assert!(!mentions(&code, "unsafe"));
     assert!(mentions("x = unsafe { y }", "unsafe"));
+}
+
+#[test]
+fn circles_are_seen() {
+    let edges = |pairs: &[(&str, &str)]| {
+        let mut edges: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for (from, to) in pairs {
+            edges.entry((*from).to_owned()).or_default().insert((*to).to_owned());
+        }
+        edges
+    };
+    assert_eq!(circle(&edges(&[("a", "b"), ("a", "c"), ("b", "c"), ("c", "d")])), None);
+    let found = circle(&edges(&[("a", "b"), ("b", "c"), ("c", "d"), ("d", "b")])).unwrap();
+    assert_eq!(found, ["b", "c", "d", "b"]);
+}
+
+#[test]
+fn parts_of_the_gpu_engine_are_read() {
+    let parts = BTreeSet::from(["lower", "rows", "memory", "sync"].map(str::to_owned));
+    let parts_of = |path: &str, code: &str| -> Vec<String> {
+        gpu_parts(&Source { path: path.to_owned(), code: code.to_owned() }, &parts).into_iter().collect()
+    };
+    let code = "use super::{rows, memory::Buffer}; use super::Engine; use crate::gpu::sync::lock;";
+    assert_eq!(parts_of("src/gpu/copies.rs", code), ["memory", "mod", "rows", "sync"]);
+    assert_eq!(parts_of("src/gpu/lower/mod.rs", "fn f() { super::rows::pack() }"), ["rows"]);
+    let code = "use super::Job; use super::super::memory::Buffer;";
+    assert_eq!(parts_of("src/gpu/lower/scan.rs", code), ["memory"]);
 }

@@ -212,7 +212,7 @@ fn params_lie_where_the_host_writes_them() {
     let host = |kernel: &Kernel| match kernel.verb {
         _ if kernel.entry == "search_few" => {
             members!(few::Params: row_begin row_end q_begin q_end row_stride query_stride has_mask mask_stride
-            mask_row_base position_base out_stride neighbours power power_low)
+            mask_row_base position_base out_stride neighbours lanes power power_low)
         }
         _ if kernel.entry == "search_below" => members!(few::Below: width position_base room),
         _ if kernel.entry.starts_with("search_") => {

@@ -2,10 +2,10 @@
 // ---- search_few: the direct keys of up to four queries with all rows, and the smallest of each workgroup ---------------
 // Buffers: rows, queries, row_norms and query_norms (cosine), mask
 //   -> out_keys [q, out_stride] bits of f32, least_keys and least_positions [q, workgroups].
-// One team of LANES threads: TURNS rows at a time, each thread every LANES-th vector of a row, straight into registers.
+// One team of `lanes` threads: TURNS rows at a time, each thread every lanes-th vector of a row, straight into registers.
 // One workgroup of 256: its share of the rows, taken from everywhere, so that near rows that lie together come to different
 // workgroups: then the k-th of the workgroups' smallest pairs is hardly above the k-th smallest pair of all.
-// Barriers: as many as LANES has bits and two, for each row (of four queries) or four rows (of one); some at the end.
+// Barriers: as many as `lanes` has bits and two, for each row (of four queries) or four rows (of one); some at the end.
 
 const THREADS = 256u;
 
@@ -16,7 +16,7 @@ var<workgroup> least: array<vec2<u32>, 256>; // sortable key, position
 fn gather_first(sums: vec4<f32>, thread: u32, lane: u32) -> vec4<f32> {
     team_sums[thread] = sums;
     workgroupBarrier();
-    for (var half = LANES / 2u; half > 0u; half = half / 2u) {
+    for (var half = p.lanes / 2u; half > 0u; half = half / 2u) {
         if (lane < half) {
             team_sums[thread] = join(team_sums[thread], team_sums[thread + half]);
         }
@@ -30,7 +30,7 @@ fn gather_first(sums: vec4<f32>, thread: u32, lane: u32) -> vec4<f32> {
 fn gather_second(sums: vec4<f32>, thread: u32, lane: u32) -> vec4<f32> {
     team_sums[thread] = sums;
     workgroupBarrier();
-    for (var half = LANES / 2u; half > 0u; half = half / 2u) {
+    for (var half = p.lanes / 2u; half > 0u; half = half / 2u) {
         if (lane < half) {
             team_sums[thread] += team_sums[thread + half];
         }
@@ -73,9 +73,9 @@ fn search_few(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) thread: u32,
 ) {
-    let lane = thread % LANES;
-    let team = thread / LANES;
-    let teams = THREADS / LANES;
+    let lane = thread % p.lanes;
+    let team = thread / p.lanes;
+    let teams = THREADS / p.lanes;
     let rows_here = p.row_end - p.row_begin;
     let round = groups.x * p.neighbours;
     let share = (rows_here + round - 1u) / round * p.neighbours;
@@ -93,7 +93,7 @@ fn search_few(
             first[i] = vec4<f32>(0.0);
             second[i] = vec4<f32>(0.0);
         }
-        for (var j = lane; j < p.row_stride; j += LANES) {
+        for (var j = lane; j < p.row_stride; j += p.lanes) {
             var units: array<vec4<u32>, 4>;
             for (var i = 0u; i < TURNS; i++) {
                 units[i] = rows[at[i] + j];
@@ -173,7 +173,7 @@ fn search_few(
     }
     least[thread] = best;
     workgroupBarrier();
-    for (var half = THREADS / 2u; half >= LANES; half = half / 2u) {
+    for (var half = THREADS / 2u; half >= p.lanes; half = half / 2u) {
         if (thread < half) {
             least[thread] = smaller(least[thread], least[thread + half]);
         }

@@ -6,40 +6,17 @@ mod shader;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::GpuEngine;
-
 use super::lower;
+use super::machine::Machine;
 use super::resident::Residents;
-use super::submit::{Bind, Machine, Recorder};
+use super::submit::{Bind, Recorder};
 use crate::engine::{Base, EngineError, Input, Task};
 use crate::kernels::distance;
 use crate::plan::{Plan, Problem, Screen, Step};
-use crate::stats::{Ceilings, Roofs, SearchStats};
+use crate::stats::{Ceilings, SearchStats};
 use crate::types::{DType, MatrixView, Metric, RowsView};
+pub(super) use probes::roofs;
 pub use shader::{Fill, Prepared, Shader, ShaderBuffer, ShaderError, Took};
-
-impl GpuEngine {
-    /// The roofs of a roofline, measured by the probes of `shaders/probe/`; about a second on a GPU.
-    ///
-    /// # Errors
-    /// [`ShaderError`] when the device can't hold or run even the probes of its memory.
-    pub fn roofs(&self) -> Result<Roofs, ShaderError> {
-        probes::roofs(&self.machine)
-    }
-
-    /// Compiles a user's shader and makes its buffers.
-    ///
-    /// # Errors
-    /// [`ShaderError`].
-    pub fn prepare(&self, shader: &Shader<'_>) -> Result<Prepared<'_>, ShaderError> {
-        Prepared::new(&self.machine, shader, false)
-    }
-
-    /// Whether kernels are timed by the device's own clock.
-    pub fn has_timestamps(&self) -> bool {
-        self.machine.context.tick.is_some()
-    }
-}
 
 /// Figures of a slow device, for when measuring fails.
 const GUESS: Ceilings = Ceilings { bytes_per_second: 1e10, operations_per_second: 1e10, launch_seconds: 1e-4 };

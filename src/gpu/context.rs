@@ -4,62 +4,15 @@
 //! allocation and submission, a callback when the device is lost, the result of a poll, and (on a device of our own)
 //! a handler for what no scope caught. On an application's device its own handlers are left alone.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::adapters::{self, AdapterReport, Kind, MATRIX_FEATURES, OPTIONAL, OpenError, Select};
+use super::faults::{Fault, Faults};
 use super::sync::lock;
 use super::trusted;
 use crate::engine::EngineError;
 use crate::kernels::DeviceCaps;
 use crate::kernels::tuning::Tuning;
-
-/// A fault to be injected, so that the ways out of it can be tested.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Fault {
-    /// Every allocation of the next run fails.
-    OutOfMemory,
-    /// The device is destroyed now.
-    Lost,
-    /// Every kernel of this verb gives wrong answers from now on, in every variant.
-    Wrong(&'static str),
-    /// Only the variant with subgroup operations does.
-    WrongSubgroups(&'static str),
-}
-
-/// Faults that wait to happen.
-#[derive(Debug, Default)]
-pub(super) struct Faults {
-    out_of_memory: AtomicBool,
-    wrong: Mutex<Vec<Fault>>,
-}
-
-impl Faults {
-    /// Whether the allocation that is about to be made shall fail.
-    pub(super) fn out_of_memory(&self) -> bool {
-        self.out_of_memory.load(Ordering::Relaxed)
-    }
-
-    /// A run has ended: the next one has memory again.
-    pub(super) fn end_of_run(&self) {
-        self.out_of_memory.store(false, Ordering::Relaxed);
-    }
-
-    /// Whether any kernel shall give wrong answers.
-    pub(super) fn spoils_some(&self) -> bool {
-        !lock(&self.wrong).is_empty()
-    }
-
-    /// Whether this verb shall give wrong answers in this variant.
-    pub(super) fn spoils(&self, verb: &str, subgroups: bool) -> bool {
-        lock(&self.wrong).iter().any(|fault| match fault {
-            Fault::Wrong(v) => *v == verb,
-            Fault::WrongSubgroups(v) => *v == verb && subgroups,
-            _ => false,
-        })
-    }
-}
 
 /// Where a message about a lost device waits to be seen.
 type LostCell = Arc<Mutex<Option<String>>>;
@@ -141,7 +94,7 @@ impl Context {
                 .min(limits.max_compute_workgroup_size_y),
             workgroup_memory: limits.max_compute_workgroup_storage_size,
             max_groups: limits.max_compute_workgroups_per_dimension,
-            tuning: Tuning::shipped(info.vendor),
+            tuning: Tuning::DEFAULT,
         };
         let tick = features
             .contains(wgpu::Features::TIMESTAMP_QUERY)
@@ -234,13 +187,12 @@ impl Context {
     /// Makes a fault happen, now or at the next chance.
     pub(super) fn inject(&self, fault: Fault) {
         match fault {
-            Fault::OutOfMemory => self.faults.out_of_memory.store(true, Ordering::Relaxed),
             Fault::Lost => {
                 self.device.destroy();
                 let _ = self.device.poll(wgpu::PollType::Poll);
                 self.note_lost("destroyed by a test");
             }
-            wrong => lock(&self.faults.wrong).push(wrong),
+            other => self.faults.add(other),
         }
     }
 }

@@ -6,10 +6,9 @@
 use std::sync::{Arc, Weak};
 
 use super::halves;
+use super::machine::Machine;
 use super::memory::{Buffer, ROWS};
-use super::resident::{Residents, Upload, bytes_fit, staging_bytes};
-use super::submit::Machine;
-use super::sync::lock;
+use super::upload::{Upload, bytes_fit, staging_bytes};
 use crate::engine::{EngineError, Tag};
 use crate::kernels::codes::{Codes, GROUP};
 use crate::stats::SearchStats;
@@ -125,6 +124,22 @@ pub(super) struct Copied {
 }
 
 impl Copied {
+    /// Nothing of it is there yet.
+    pub(super) fn new(tag: &Tag, form: &Form<'_>) -> Copied {
+        let id = Arc::downgrade(tag.id());
+        Copied { id, epoch: tag.epoch(), kind: form.kind(), rows: 0, shards: Vec::new(), last_used: 0 }
+    }
+
+    /// Bytes of the rows that are not here yet.
+    pub(super) fn missing_bytes(&self, form: &Form<'_>) -> u64 {
+        (form.rows() - self.rows) as u64 * (form.stride() + TERMS + 1)
+    }
+
+    /// What is here.
+    pub(super) fn shards(&self) -> Vec<CopyShard> {
+        self.shards.clone()
+    }
+
     pub(super) fn alive(&self) -> bool {
         self.id.strong_count() > 0
     }
@@ -133,16 +148,23 @@ impl Copied {
         std::ptr::eq(self.id.as_ptr(), Arc::as_ptr(tag.id()))
     }
 
-    fn is_of(&self, tag: &Tag, form: &Form<'_>) -> bool {
+    /// Whether it is a copy of these rows in this form.
+    pub(super) fn is_of(&self, tag: &Tag, form: &Form<'_>) -> bool {
         self.names(tag) && self.kind == form.kind()
     }
 
-    fn fresh(&self, tag: &Tag, form: &Form<'_>) -> bool {
+    /// Whether it is one of the rows as they are now.
+    pub(super) fn fresh(&self, tag: &Tag, form: &Form<'_>) -> bool {
         self.epoch == tag.epoch() && self.rows <= form.rows()
     }
 
     /// Uploads the rows that are not here yet.
-    fn append(&mut self, machine: &Machine, form: &Form<'_>, stats: &mut SearchStats) -> Result<(), EngineError> {
+    pub(super) fn append(
+        &mut self,
+        machine: &Machine,
+        form: &Form<'_>,
+        stats: &mut SearchStats,
+    ) -> Result<(), EngineError> {
         let mut upload = Upload::new(machine, staging_bytes(machine.memory.limit()));
         let total = form.rows();
         while self.rows < total {
@@ -191,41 +213,4 @@ pub(super) fn fits(machine: &Machine, form: &Form<'_>, others: u64, scratch: u64
     // Whole tiles of rows, and buffers of whole units.
     let slack = (WHOLE as u64 + 16) * (form.stride() + TERMS);
     bytes_fit(machine.memory.limit(), form.bytes().saturating_add(others).saturating_add(slack), scratch)
-}
-
-impl Residents {
-    /// The shards of a copy, uploaded as far as they are not there yet. The caller has seen that it [`fits`].
-    pub(super) fn place_copy(
-        &self,
-        machine: &Machine,
-        form: &Form<'_>,
-        tag: &Tag,
-        scratch: u64,
-        stats: &mut SearchStats,
-    ) -> Result<Vec<CopyShard>, EngineError> {
-        let mut store = lock(&self.store);
-        let now = store.tick();
-        store.copies.retain(|c| c.alive() && (!c.is_of(tag, form) || c.fresh(tag, form)));
-        let mut copied = match store.copies.iter().position(|c| c.is_of(tag, form)) {
-            Some(place) => store.copies.remove(place),
-            None => Copied {
-                id: Arc::downgrade(tag.id()),
-                epoch: tag.epoch(),
-                kind: form.kind(),
-                rows: 0,
-                shards: Vec::new(),
-                last_used: now,
-            },
-        };
-        copied.last_used = now;
-        let missing = (form.rows() - copied.rows) as u64 * (form.stride() + TERMS + 1);
-        if missing > 0 {
-            store.make_room(machine, missing + scratch + 2 * staging_bytes(machine.memory.limit()), None);
-        }
-        // After an error it is gone, and is made anew the next time.
-        copied.append(machine, form, stats)?;
-        let shards = copied.shards.clone();
-        store.copies.push(copied);
-        Ok(shards)
-    }
 }

@@ -6,10 +6,9 @@
 
 use std::sync::{Arc, Weak};
 
+use super::machine::Machine;
 use super::memory::{Buffer, ROWS};
-use super::resident::{Residents, Upload, bytes_fit, staging_bytes};
-use super::submit::Machine;
-use super::sync::lock;
+use super::upload::{Upload, bytes_fit, staging_bytes};
 use crate::engine::{EngineError, Listed, Tag};
 use crate::kernels::lists::{BLOCK, Lists};
 use crate::kernels::scan::{ITEM_ROWS, Layout};
@@ -81,56 +80,40 @@ pub(super) struct Held {
 }
 
 impl Held {
+    /// Brings lists to the device.
+    pub(super) fn upload(machine: &Machine, listed: &Listed<'_>, stats: &mut SearchStats) -> Result<Held, EngineError> {
+        let shards = upload(machine, &Layout::of(listed.lists), listed.lists, stats)?;
+        Ok(Held { id: Arc::downgrade(listed.tag.id()), epoch: listed.tag.epoch(), shards, last_used: 0 })
+    }
+
+    /// What is here.
+    pub(super) fn shards(&self) -> Vec<ListShard> {
+        self.shards.clone()
+    }
+
+    /// Whether these are the lists of a tag as they are now.
+    pub(super) fn is_of(&self, tag: &Tag) -> bool {
+        self.names(tag) && self.epoch == tag.epoch()
+    }
+
     pub(super) fn alive(&self) -> bool {
         self.id.strong_count() > 0
     }
 
-    fn names(&self, tag: &Tag) -> bool {
+    /// Whether they belong to a tag, in whatever state.
+    pub(super) fn names(&self, tag: &Tag) -> bool {
         std::ptr::eq(self.id.as_ptr(), Arc::as_ptr(tag.id()))
     }
 }
 
-/// Whether lists fit a budget.
-pub(super) fn fits(limit: u64, lists: &Lists, scratch: u64) -> bool {
-    let layout = Layout::of(lists);
-    bytes_fit(limit, bytes_of(&layout, lists.slots() as u64), scratch)
+/// Bytes of all lists on the device.
+pub(super) fn all_bytes(lists: &Lists) -> u64 {
+    bytes_of(&Layout::of(lists), lists.slots() as u64)
 }
 
-impl Residents {
-    /// The shards of lists, uploaded if they are not there yet; `None` when they do not fit the budget.
-    pub(super) fn place_lists(
-        &self,
-        machine: &Machine,
-        listed: &Listed<'_>,
-        scratch: u64,
-        stats: &mut SearchStats,
-    ) -> Result<Option<Vec<ListShard>>, EngineError> {
-        let limit = machine.memory.limit();
-        if !fits(limit, listed.lists, scratch) {
-            return Ok(None);
-        }
-        let mut store = lock(&self.store);
-        let now = store.tick();
-        store.lists.retain(|held| !held.names(listed.tag) || held.epoch == listed.tag.epoch());
-        if let Some(held) = store.lists.iter_mut().find(|held| held.names(listed.tag)) {
-            held.last_used = now;
-            return Ok(Some(held.shards.clone()));
-        }
-        let layout = Layout::of(listed.lists);
-        let bytes = bytes_of(&layout, listed.lists.slots() as u64);
-        store.make_room(machine, bytes + scratch + 2 * staging_bytes(limit), None);
-        let shards = upload(machine, &layout, listed.lists, stats)?;
-        let id = Arc::downgrade(listed.tag.id());
-        store.lists.push(Held { id, epoch: listed.tag.epoch(), shards: shards.clone(), last_used: now });
-        Ok(Some(shards))
-    }
-
-    /// Bytes of lists that are not on the device.
-    pub(super) fn missing_lists(&self, listed: &Listed<'_>) -> u64 {
-        let store = lock(&self.store);
-        let there = store.lists.iter().any(|held| held.names(listed.tag) && held.epoch == listed.tag.epoch());
-        if there { 0 } else { bytes_of(&Layout::of(listed.lists), listed.lists.slots() as u64) }
-    }
+/// Whether lists fit a budget.
+pub(super) fn fits(limit: u64, lists: &Lists, scratch: u64) -> bool {
+    bytes_fit(limit, all_bytes(lists), scratch)
 }
 
 /// Brings all lists to the device.

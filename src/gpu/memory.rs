@@ -135,9 +135,6 @@ impl Memory {
         usage: wgpu::BufferUsages,
     ) -> Result<Buffer, EngineError> {
         let class = size_class(bytes);
-        if context.faults.out_of_memory() {
-            return Err(self.full(class));
-        }
         let mut ledger = lock(&self.ledger);
         if let Some(i) = ledger.pool.iter().rposition(|b| b.size() == class && b.usage() == usage) {
             return Ok(Buffer { raw: ledger.pool.remove(i), pooled: AtomicBool::new(true), home: self.clone() });
@@ -154,9 +151,6 @@ impl Memory {
         bytes: u64,
         usage: wgpu::BufferUsages,
     ) -> Result<Buffer, EngineError> {
-        if context.faults.out_of_memory() {
-            return Err(self.full(bytes));
-        }
         self.take(context, label, bytes.max(16).next_multiple_of(16), usage, false)
     }
 
@@ -174,9 +168,6 @@ impl Memory {
         bytes: u64,
         fill: impl FnOnce(wgpu::BufferViewMut),
     ) -> Result<Buffer, EngineError> {
-        if context.faults.out_of_memory() {
-            return Err(self.full(bytes));
-        }
         let size = bytes.max(16).next_multiple_of(16);
         let usage = ROWS | wgpu::BufferUsages::MAP_WRITE;
         self.reserve(size)?;
@@ -211,7 +202,11 @@ impl Memory {
         context: &Context,
         make: impl FnOnce() -> (wgpu::Buffer, Option<String>),
     ) -> Result<Buffer, EngineError> {
-        let error = match context.scoped(size, make) {
+        let made = match context.faults.out_of_memory() {
+            true => Err(EngineError::OutOfMemory { wanted: size, free: 0, limit: self.limit }),
+            false => context.scoped(size, make),
+        };
+        let error = match made {
             Ok((raw, None)) => return Ok(Buffer { raw, pooled: AtomicBool::new(pooled), home: self.clone() }),
             Ok((_, Some(error))) => EngineError::Driver(error),
             Err(error) => error,

@@ -1,19 +1,22 @@
 //! The GPU engine: runs a [`Plan`](crate::plan::Plan) through wgpu on Vulkan, Metal or DX12.
 //!
 //! From a step to the device: `lower` turns steps into launches (geometry and parameters come from
-//! [`kernels`](crate::kernels)), `pipelines` compiles what they need, `submit` cuts them into command buffers and reads
-//! results back, `resident` keeps rows, `copies` their codes and `listed` inverted lists in device memory within the budget of `memory`, `context` turns the driver's
-//! errors into ours, `selftest` tries every kernel before it is trusted, `adapters` chooses the device.
+//! [`kernels`](crate::kernels)), `submit` cuts them into command buffers and reads results back, `resident` keeps rows,
+//! `copies` their codes and `listed` inverted lists in device memory within the budget of `memory`. `machine` is what all
+//! runs share; it lets `selftest` try every kernel, as a `case`, before it is trusted. `pipelines` compiles kernels,
+//! `context` turns the driver's errors into ours, `adapters` chooses the device. `tests/layers.rs` has their order.
 
 mod adapters;
+mod case;
 mod ceilings;
 mod context;
-
 mod copies;
+mod faults;
 mod halves;
 mod known;
 mod listed;
 mod lower;
+mod machine;
 mod memory;
 mod pipelines;
 mod resident;
@@ -22,22 +25,23 @@ mod selftest;
 mod submit;
 mod sync;
 mod trusted;
+mod upload;
 
 use std::sync::{OnceLock, PoisonError, RwLock};
 
 pub use adapters::{AdapterReport, Kind, OpenError, Select, adapters, select};
 pub use ceilings::{Fill, Prepared, Shader, ShaderBuffer, ShaderError, Took};
-pub use context::Fault;
+pub use faults::Fault;
 
 use self::context::Context;
+use self::machine::Machine;
 use self::resident::Residents;
-use self::submit::Machine;
 use crate::engine::{Base, Engine, EngineError, Listed, Output, Task};
 use crate::kernels;
 use crate::kernels::search::MAX_KEEP;
 use crate::kernels::tuning::Tuning;
 use crate::plan::{Plan, Problem, Screen, Step};
-use crate::stats::{Ceilings, SearchStats};
+use crate::stats::{Ceilings, Roofs, SearchStats};
 use crate::types::DType;
 
 /// Which device to open, and how much of it.
@@ -74,7 +78,7 @@ pub struct GpuEngine {
 }
 
 /// From this many queries on a screen pays on a GPU: below, reading the rows is all the time there is.
-const SCREEN_QUERIES: usize = 16;
+const SCREEN_QUERIES: usize = 5;
 
 impl GpuEngine {
     /// Opens a device.
@@ -99,7 +103,7 @@ impl GpuEngine {
 
     fn with(context: Context, info: AdapterReport, memory: Option<u64>) -> GpuEngine {
         GpuEngine {
-            machine: Machine::new(context, &info, memory),
+            machine: Machine::new(context, &info, memory, selftest::prove),
             residents: Residents::default(),
             info,
             turn: RwLock::default(),
@@ -165,8 +169,29 @@ impl GpuEngine {
     #[doc(hidden)]
     pub fn work(&self) -> Work {
         let [submissions, dispatches] = self.machine.work();
-        let tests = self.machine.checks.as_ref().map_or(0, selftest::Checks::run);
-        Work { submissions, dispatches, kernels: self.machine.pipelines.len() as u64, tests }
+        let kernels = self.machine.pipelines.len() as u64;
+        Work { submissions, dispatches, kernels, tests: self.machine.tests() }
+    }
+
+    /// The roofs of a roofline, measured by the probes of `shaders/probe/`; about a second on a GPU.
+    ///
+    /// # Errors
+    /// [`ShaderError`] when the device can't hold or run even the probes of its memory.
+    pub fn roofs(&self) -> Result<Roofs, ShaderError> {
+        ceilings::roofs(&self.machine)
+    }
+
+    /// Compiles a user's shader and makes its buffers.
+    ///
+    /// # Errors
+    /// [`ShaderError`].
+    pub fn prepare(&self, shader: &Shader<'_>) -> Result<Prepared<'_>, ShaderError> {
+        Prepared::new(&self.machine, shader, false)
+    }
+
+    /// Whether kernels are timed by the device's own clock.
+    pub fn has_timestamps(&self) -> bool {
+        self.machine.context.tick.is_some()
     }
 
     /// Gives back every byte that no run is using.
@@ -178,6 +203,10 @@ impl GpuEngine {
     /// Makes a fault happen, so that tests can see what comes of it.
     #[doc(hidden)]
     pub fn inject(&self, fault: Fault) {
+        if fault == Fault::OutOfMemory {
+            // Scratch that waits to be used again needs no allocation.
+            self.machine.memory.trim();
+        }
         self.machine.context.inject(fault);
     }
 
@@ -242,7 +271,7 @@ impl Engine for GpuEngine {
         if component > 0 {
             // Less to read even for one query.
             let bytes = p.rows as u64 * (p.dim.next_multiple_of(16) as u64 * component + 17);
-            return kernels::search::screens(p.metric) && resident::bytes_fit(self.budget(), bytes, scratch);
+            return kernels::search::screens(p.metric) && upload::bytes_fit(self.budget(), bytes, scratch);
         }
         let bytes = p.rows as u64 * (rows::row_bytes(p.dtype, p.dim) + 4);
         let fused = plan.steps.iter().all(|s| !matches!(s, Step::Search { keep, .. } if *keep > MAX_KEEP as usize));
@@ -250,7 +279,7 @@ impl Engine for GpuEngine {
             && p.queries >= SCREEN_QUERIES
             && p.dtype != DType::Bits
             && kernels::search::screens(p.metric)
-            && resident::bytes_fit(self.budget(), bytes, scratch)
+            && upload::bytes_fit(self.budget(), bytes, scratch)
     }
 
     fn refines(&self, task: &Task<'_>) -> bool {

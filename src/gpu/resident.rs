@@ -4,17 +4,17 @@
 //! and then into new shards, each half as large as all before it, so that there are few. What is not searched for the
 //! longest goes first when another base needs the room. A base that can never fit is streamed (see `stream`).
 
-use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, Weak};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::copies::Copied;
-use super::listed::Held;
-use super::memory::{Buffer, Hold, ROWS};
+use super::copies::{Copied, CopyShard, Form};
+use super::listed::{self, Held, ListShard};
+use super::machine::Machine;
+use super::memory::{Buffer, ROWS};
 use super::rows;
-use super::submit::Machine;
 use super::sync::lock;
-use crate::engine::{Base, EngineError, Tag};
+use super::upload::{Upload, bytes_fit, staging_bytes};
+use crate::engine::{Base, EngineError, Listed, Tag};
 use crate::stats::SearchStats;
 use crate::types::{DType, RowsView};
 
@@ -96,17 +96,17 @@ impl Resident {
 
 /// What lies in device memory, and when it was used last.
 #[derive(Default)]
-pub(super) struct Store {
+struct Store {
     bases: Vec<Resident>,
-    pub(super) copies: Vec<Copied>,
-    pub(super) lists: Vec<Held>,
+    copies: Vec<Copied>,
+    lists: Vec<Held>,
     clock: u64,
 }
 
 /// All bases in device memory, the copies that screens read, and lists.
 #[derive(Default)]
 pub(super) struct Residents {
-    pub(super) store: Mutex<Store>,
+    store: Mutex<Store>,
 }
 
 /// Bytes that a row takes on the device, its length included.
@@ -122,11 +122,6 @@ pub(super) fn base_bytes(base: &Base<'_>) -> u64 {
 /// Whether a base fits a budget.
 pub(super) fn fits(limit: u64, base: &Base<'_>, scratch: u64) -> bool {
     bytes_fit(limit, base_bytes(base), scratch)
-}
-
-/// Whether a base of so many bytes fits a budget beside scratch and what is staged for its upload.
-pub(super) fn bytes_fit(limit: u64, bytes: u64, scratch: u64) -> bool {
-    bytes.saturating_add(scratch).saturating_add(2 * staging_bytes(limit)) <= limit
 }
 
 impl Residents {
@@ -179,6 +174,69 @@ impl Residents {
             store.bases.iter().find(|b| b.is_copy_of(tag, &base.rows)).map_or(0, |b| b.rows)
         });
         bytes_per_row(&base.rows, base.norms.is_some()) * (base.rows.rows().saturating_sub(there)) as u64
+    }
+
+    /// The shards of a copy, uploaded as far as they are not there yet. The caller has seen that it [`fits`].
+    pub(super) fn place_copy(
+        &self,
+        machine: &Machine,
+        form: &Form<'_>,
+        tag: &Tag,
+        scratch: u64,
+        stats: &mut SearchStats,
+    ) -> Result<Vec<CopyShard>, EngineError> {
+        let mut store = lock(&self.store);
+        let now = store.tick();
+        store.copies.retain(|c| c.alive() && (!c.is_of(tag, form) || c.fresh(tag, form)));
+        let mut copied = match store.copies.iter().position(|c| c.is_of(tag, form)) {
+            Some(place) => store.copies.remove(place),
+            None => Copied::new(tag, form),
+        };
+        copied.last_used = now;
+        let missing = copied.missing_bytes(form);
+        if missing > 0 {
+            store.make_room(machine, missing + scratch + 2 * staging_bytes(machine.memory.limit()), None);
+        }
+        // After an error it is gone, and is made anew the next time.
+        copied.append(machine, form, stats)?;
+        let shards = copied.shards();
+        store.copies.push(copied);
+        Ok(shards)
+    }
+
+    /// The shards of lists, uploaded if they are not there yet; `None` when they do not fit the budget.
+    pub(super) fn place_lists(
+        &self,
+        machine: &Machine,
+        lists: &Listed<'_>,
+        scratch: u64,
+        stats: &mut SearchStats,
+    ) -> Result<Option<Vec<ListShard>>, EngineError> {
+        let limit = machine.memory.limit();
+        if !listed::fits(limit, lists.lists, scratch) {
+            return Ok(None);
+        }
+        let mut store = lock(&self.store);
+        let now = store.tick();
+        store.lists.retain(|held| !held.names(lists.tag) || held.is_of(lists.tag));
+        if let Some(held) = store.lists.iter_mut().find(|held| held.names(lists.tag)) {
+            held.last_used = now;
+            return Ok(Some(held.shards()));
+        }
+        let bytes = listed::all_bytes(lists.lists);
+        store.make_room(machine, bytes + scratch + 2 * staging_bytes(limit), None);
+        let mut held = Held::upload(machine, lists, stats)?;
+        held.last_used = now;
+        let shards = held.shards();
+        store.lists.push(held);
+        Ok(Some(shards))
+    }
+
+    /// Bytes of lists that are not on the device.
+    pub(super) fn missing_lists(&self, lists: &Listed<'_>) -> u64 {
+        let store = lock(&self.store);
+        let there = store.lists.iter().any(|held| held.is_of(lists.tag));
+        if there { 0 } else { listed::all_bytes(lists.lists) }
     }
 
     /// Drops bases, the longest unused first, until so many bytes are free.
@@ -308,98 +366,4 @@ pub(super) fn max_shard_rows(machine: &Machine, view: &RowsView<'_>) -> usize {
     let limits = &machine.context.limits;
     let bytes = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size).min((2 << 30) - 4);
     ((bytes / rows::row_bytes(view.dtype(), view.dim())) as usize).max(1)
-}
-
-/// Bytes that are staged at a time for an upload: two of these are under way.
-pub(super) fn staging_bytes(limit: u64) -> u64 {
-    (limit / 32).clamp(4096, 16 << 20) / 16 * 16
-}
-
-/// An upload in pieces, so that the driver never stages a whole base at once: one piece is on its way while the next is
-/// filled.
-pub(super) struct Upload<'a> {
-    machine: &'a Machine,
-    /// Most bytes of a piece.
-    piece: u64,
-    staged: u64,
-    hold: Option<Hold>,
-    under_way: VecDeque<(wgpu::SubmissionIndex, Hold)>,
-    spent: Duration,
-}
-
-impl<'a> Upload<'a> {
-    pub(super) fn new(machine: &'a Machine, piece: u64) -> Upload<'a> {
-        Upload { machine, piece, staged: 0, hold: None, under_way: VecDeque::new(), spent: Duration::ZERO }
-    }
-
-    /// Writes `count` rows from `start` on to place `at` of a shard.
-    pub(super) fn rows(
-        &mut self,
-        target: &Buffer,
-        at: usize,
-        view: &RowsView<'_>,
-        start: usize,
-        count: usize,
-    ) -> Result<(), EngineError> {
-        let stride = rows::row_bytes(view.dtype(), view.dim());
-        let step = ((self.piece / stride) as usize).max(1);
-        let mut done = 0;
-        while done < count {
-            let next = (done + step).min(count);
-            let packed = rows::pack(view, start + done, start + next);
-            self.write(target, (at + done) as u64 * stride, &packed)?;
-            done = next;
-        }
-        Ok(())
-    }
-
-    /// Writes whole words.
-    pub(super) fn write(&mut self, target: &Buffer, at: u64, bytes: &[u8]) -> Result<(), EngineError> {
-        let mut at = at;
-        for piece in bytes.chunks(self.piece as usize) {
-            if self.staged + piece.len() as u64 > self.piece {
-                self.send()?;
-            }
-            let began = Instant::now();
-            if self.hold.is_none() {
-                self.hold = Some(self.machine.memory.hold(self.piece)?);
-            }
-            let context = &self.machine.context;
-            context.scoped(piece.len() as u64, || context.queue.write_buffer(target.raw(), at, piece))?;
-            at += piece.len() as u64;
-            self.staged += piece.len() as u64;
-            self.spent += began.elapsed();
-        }
-        Ok(())
-    }
-
-    /// Starts the transfer of what is staged, and waits until there is room for the next piece.
-    pub(super) fn send(&mut self) -> Result<(), EngineError> {
-        let Some(hold) = self.hold.take() else { return Ok(()) };
-        let began = Instant::now();
-        let context = &self.machine.context;
-        let submission = context.scoped(0, || context.queue.submit([]))?;
-        self.staged = 0;
-        self.under_way.push_back((submission, hold));
-        if self.under_way.len() > 1
-            && let Some((oldest, _hold)) = self.under_way.pop_front()
-        {
-            context.wait(Some(oldest))?;
-        }
-        self.spent += began.elapsed();
-        Ok(())
-    }
-
-    /// Starts the rest of the transfer and waits for all of it.
-    pub(super) fn finish(mut self, stats: &mut SearchStats) -> Result<(), EngineError> {
-        self.send()?;
-        let began = Instant::now();
-        while let Some((submission, _hold)) = self.under_way.pop_front() {
-            self.machine.context.wait(Some(submission))?;
-        }
-        if self.spent > Duration::ZERO {
-            stats.add_stage("upload", self.spent + began.elapsed(), false);
-        }
-        Ok(())
-    }
 }

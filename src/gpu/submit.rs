@@ -4,27 +4,20 @@
 //! submission; longer work is cut by the lowering, which asks [`Recorder::fit`] how much is still free. At most two
 //! command buffers are under way: one runs while the next is recorded.
 
-use std::collections::{BTreeSet, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
+use std::collections::VecDeque;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use super::adapters::AdapterReport;
 use super::context::Context;
-use super::known::Known;
-use super::memory::{Buffer, Memory, READ_BACK};
-use super::pipelines::{Pipeline, Pipelines};
-use super::selftest::{self, Checks};
-use super::sync::lock;
+use super::machine::{Clock, Machine, TIMED};
+use super::memory::{Buffer, READ_BACK, SCRATCH};
+use super::pipelines::Pipeline;
 use crate::engine::EngineError;
-use crate::kernels::tuning::Tuning;
-use crate::kernels::{DeviceCaps, Launch};
+use crate::kernels::Launch;
 use crate::stats::SearchStats;
 
 /// How long a command buffer may run, as predicted. Windows resets a GPU after 2 s; a desktop wants its frames.
 pub(super) const SLICE_SECONDS: f64 = 0.05;
-/// Stages that can be timed in one command buffer; nothing is learned from further ones.
-const TIMED: usize = 64;
 /// Command buffers under way.
 const IN_FLIGHT: usize = 2;
 
@@ -59,114 +52,6 @@ enum Op {
     Clear(Bind),
 }
 
-/// A query set with its buffers, kept for the next command buffer.
-pub(super) struct Clock {
-    queries: wgpu::QuerySet,
-    resolved: wgpu::Buffer,
-    read: wgpu::Buffer,
-}
-
-/// What every run shares.
-pub(super) struct Machine {
-    pub(super) context: Arc<Context>,
-    pub(super) memory: Arc<Memory>,
-    pub(super) pipelines: Arc<Pipelines>,
-    /// What self-tests have found; absent while one runs.
-    pub(super) checks: Option<Checks>,
-    /// Which shapes kernels take.
-    tuning: Mutex<Tuning>,
-    /// Command buffers of kernels that were submitted so far, and kernels in them.
-    work: [AtomicU64; 2],
-    /// Verbs whose variant with subgroup operations is not to be used.
-    plain_only: Arc<Mutex<BTreeSet<&'static str>>>,
-    clocks: Mutex<Vec<Clock>>,
-}
-
-impl Machine {
-    pub(super) fn new(context: Context, info: &AdapterReport, memory: Option<u64>) -> Machine {
-        let memory = Memory::new(&context, memory);
-        let known = Arc::new(Known::open(&context, info));
-        let tuning = Mutex::new(known.tuning().unwrap_or(context.caps.tuning));
-        let pipelines = Arc::new(Pipelines::new(&context, known));
-        Machine {
-            tuning,
-            work: Default::default(),
-            context: Arc::new(context),
-            memory,
-            pipelines,
-            checks: Some(Checks::default()),
-            plain_only: Arc::default(),
-            clocks: Mutex::default(),
-        }
-    }
-
-    /// The same device with memory of its own, for a self-test.
-    pub(super) fn for_test(&self) -> Machine {
-        Machine {
-            context: self.context.clone(),
-            memory: Memory::of(selftest::BYTES),
-            pipelines: self.pipelines.clone(),
-            checks: None,
-            tuning: Mutex::new(*lock(&self.tuning)),
-            work: Default::default(),
-            plain_only: self.plain_only.clone(),
-            clocks: Mutex::default(),
-        }
-    }
-
-    /// What kernels of a verb may count on.
-    pub(super) fn caps(&self, verb: &str) -> DeviceCaps {
-        let caps = self.context.caps;
-        let subgroups = caps.subgroups && !lock(&self.plain_only).contains(verb);
-        DeviceCaps { subgroups, tuning: *lock(&self.tuning), ..caps }
-    }
-
-    /// Which shapes kernels take.
-    pub(super) fn tuning(&self) -> Tuning {
-        *lock(&self.tuning)
-    }
-
-    /// From now on kernels take these shapes. No run may be under way.
-    pub(super) fn set_tuning(&self, tuning: Tuning) {
-        *lock(&self.tuning) = tuning;
-    }
-
-    /// Command buffers submitted so far, and kernels dispatched.
-    pub(super) fn work(&self) -> [u64; 2] {
-        [0, 1].map(|i| self.work[i].load(Ordering::Relaxed))
-    }
-
-    /// From now on only the plain variant of a verb is used.
-    pub(super) fn use_plain(&self, verb: &'static str) {
-        lock(&self.plain_only).insert(verb);
-    }
-
-    fn clock(&self) -> Result<Option<Clock>, EngineError> {
-        if self.context.tick.is_none() {
-            return Ok(None);
-        }
-        if let Some(clock) = lock(&self.clocks).pop() {
-            return Ok(Some(clock));
-        }
-        let device = &self.context.device;
-        let size = 2 * TIMED as u64 * 8;
-        let buffer = |usage| {
-            let label = Some("nearfield.clock");
-            device.create_buffer(&wgpu::BufferDescriptor { label, size, usage, mapped_at_creation: false })
-        };
-        let clock = self.context.scoped(size, || Clock {
-            queries: device.create_query_set(&wgpu::QuerySetDescriptor {
-                label: Some("nearfield.clock"),
-                ty: wgpu::QueryType::Timestamp,
-                count: 2 * TIMED as u32,
-            }),
-            resolved: buffer(wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC),
-            read: buffer(READ_BACK),
-        })?;
-        Ok(Some(clock))
-    }
-}
-
 /// A command buffer that was submitted and not yet waited for.
 struct Flight {
     submission: wgpu::SubmissionIndex,
@@ -194,7 +79,7 @@ impl<'a> Recorder<'a> {
 
     /// Scratch that kernels read and write.
     pub(super) fn scratch(&self, bytes: u64) -> Result<Arc<Buffer>, EngineError> {
-        let buffer = self.machine.memory.scratch(&self.machine.context, bytes, super::memory::SCRATCH)?;
+        let buffer = self.machine.memory.scratch(&self.machine.context, bytes, SCRATCH)?;
         Ok(Arc::new(buffer))
     }
 
@@ -341,7 +226,7 @@ impl<'a> Recorder<'a> {
             }
         }
         if let Some((clock, _)) = flight.clock {
-            lock(&self.machine.clocks).push(clock);
+            self.machine.keep_clock(clock);
         }
         Ok(())
     }
@@ -461,8 +346,7 @@ fn submit(machine: &Machine, ops: &[Op]) -> Result<Flight, EngineError> {
         context.queue.submit([encoder.finish()])
     })?;
     let dispatches = ops.iter().filter(|op| matches!(op, Op::Launch { .. })).count() as u64;
-    machine.work[0].fetch_add(1, Ordering::Relaxed);
-    machine.work[1].fetch_add(dispatches, Ordering::Relaxed);
+    machine.count(dispatches);
     let clock = match clock {
         Some(clock) => {
             let mapped = context.scoped(0, || map(&clock.read, clock.read.size()))?;

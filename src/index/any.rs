@@ -4,8 +4,9 @@ use std::path::Path;
 
 use super::{Explanation, FileInfo, Flat, Index, IndexSpec, Ivf, OpenError, SearchOptions, TrainOptions, Trial};
 use crate::engine::Device;
-use crate::error::{BuildError, SearchError};
+use crate::error::SearchError;
 use crate::format::{Matrix, NfFile, SaveError};
+use crate::index::BuildError;
 use crate::stats::SearchStats;
 use crate::types::{DType, Metric, Neighbors, RangeHits, RowsView};
 

@@ -2,8 +2,8 @@
 
 use super::{AnyIndex, Flat, Ivf};
 use crate::engine::Device;
-use crate::error::BuildError;
 use crate::format::{FaissCodec, FaissIndex, Matrix};
+use crate::index::BuildError;
 
 /// Why an index of Faiss could not be taken over.
 #[derive(Debug, thiserror::Error)]

@@ -2,6 +2,7 @@
 
 mod any;
 mod coding;
+mod error;
 mod explain;
 mod file;
 mod flat;
@@ -16,6 +17,7 @@ mod tuning;
 mod warm;
 
 pub use any::AnyIndex;
+pub use error::BuildError;
 pub use explain::{Explanation, Trial};
 pub use file::{FileInfo, OpenError};
 pub use flat::Flat;

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::engine::Candidates;
-use crate::error::BuildError;
+use crate::index::BuildError;
 use crate::types::{Bitmap, Metric, NO_ID, Neighbors};
 
 /// Most rows: positions are u32 and the largest marks a missing one.

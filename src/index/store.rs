@@ -12,7 +12,7 @@ use super::coding::{Coding, Keeper};
 use super::roster::Roster;
 use super::rowbuf::{RowBuf, Rows};
 use crate::engine::{Base, Engine, EngineError, Tag};
-use crate::error::BuildError;
+use crate::index::BuildError;
 use crate::kernels::search::norm_in_range;
 use crate::types::{Bitmap, DType, Metric, RowsView};
 

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use super::{AnyIndex, CodecSpec, Index, IndexSpec, RefineSpec, SearchOptions, TrainOptions, TransformSpec};
 use crate::engine::Device;
-use crate::error::{BuildError, SearchError};
+use crate::error::SearchError;
 use crate::format::{Matrix, NotBytes};
+use crate::index::BuildError;
 use crate::kernels::metric;
 use crate::plan::Screen;
 use crate::types::{DType, Metric, Neighbors, RowsView};

@@ -108,7 +108,6 @@ static SEARCH: Kernel = Kernel {
         &[("TX", 8.0), ("TY", 8.0), ("TD", 16.0), ("K", 32.0)],
         &[("TX", 16.0), ("TY", 4.0), ("TD", 16.0), ("K", 64.0)],
         &[("TX", 32.0), ("TY", 2.0), ("TD", 8.0), ("K", 128.0)],
-        &[("TX", 64.0), ("TY", 1.0), ("TD", 8.0), ("K", 128.0)],
     ],
     overrides: &[("METRIC", distance::METRIC_CODES), ("DTYPE", distance::DTYPE_CODES)],
 };
@@ -126,13 +125,10 @@ fn tuned(keep: u32, caps: &DeviceCaps) -> Option<Shape> {
 
 /// Few places leave room for many queries a workgroup, which then read a row together.
 fn shape(queries: u32, keep: u32, caps: &DeviceCaps) -> Shape {
-    if queries > 4
-        && let Some(shape) = tuned(keep, caps)
-    {
+    if let Some(shape) = tuned(keep, caps) {
         return shape;
     }
     match PLACES / keep.clamp(1, MAX_KEEP) {
-        _ if queries <= 4 => Shape::FEW,
         fit if fit >= 32 && queries > 16 => Shape { tx: 8, ty: 8, td: 16 },
         fit if fit >= 16 && queries > 8 => Shape { tx: 16, ty: 4, td: 16 },
         _ => Shape { tx: 32, ty: 2, td: 8 },

@@ -1,7 +1,7 @@
 //! Choices that change how fast kernels are and nothing else: which of a kernel's shapes, how many workgroups.
 //!
-//! Every choice is shipped by vendor, and may be replaced by one that was timed on the device itself. The kernels take it
-//! from [`DeviceCaps`](super::DeviceCaps).
+//! Every device begins with [`Tuning::DEFAULT`], which may be replaced by what was timed on the device itself. The kernels
+//! take it from [`DeviceCaps`](super::DeviceCaps).
 
 /// What was chosen for a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -16,24 +16,6 @@ pub struct Tuning {
 impl Tuning {
     /// What suits a device that nobody has tuned.
     pub const DEFAULT: Tuning = Tuning { groups: 2048, search: None };
-
-    /// The choices that ship for a vendor (its PCI number). None of them has been measured on hardware yet but the
-    /// default, so all are the default; a tuning run on a device replaces them there.
-    pub fn shipped(vendor: u32) -> Tuning {
-        const SHIPPED: [(u32, Tuning); 5] = [
-            // NVIDIA.
-            (0x10de, Tuning::DEFAULT),
-            // AMD.
-            (0x1002, Tuning::DEFAULT),
-            // Intel.
-            (0x8086, Tuning::DEFAULT),
-            // Apple.
-            (0x106b, Tuning::DEFAULT),
-            // Mesa's software adapter.
-            (0x1_0005, Tuning::DEFAULT),
-        ];
-        SHIPPED.iter().find(|(v, _)| *v == vendor).map_or(Tuning::DEFAULT, |(_, tuning)| *tuning)
-    }
 
     /// All that a tuning run tries, the default first: each shape, then fewer and more workgroups.
     pub fn grid() -> Vec<Tuning> {
@@ -71,7 +53,7 @@ mod tests {
     #[test]
     fn the_grid_is_small_and_begins_with_what_ships() {
         let grid = Tuning::grid();
-        assert_eq!(grid[0], Tuning::shipped(0));
+        assert_eq!(grid[0], Tuning::DEFAULT);
         assert!(grid.len() <= 12 && grid.iter().all(Tuning::is_sane), "{grid:?}");
         assert!(!Tuning { groups: 0, search: None }.is_sane());
         assert!(!Tuning { groups: 64, search: Some(200) }.is_sane());

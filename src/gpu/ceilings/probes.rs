@@ -1,7 +1,7 @@
 //! The probes of `shaders/probe/`: what they run on, and what their times mean.
 
 use super::super::adapters::Kind;
-use super::super::submit::Machine;
+use super::super::machine::Machine;
 use super::shader::{Fill, Prepared, Shader, ShaderBuffer, ShaderError};
 use crate::stats::{Peak, Roofs, Unit};
 
@@ -25,7 +25,7 @@ const READ_BYTES: f64 = 16.0 * 64.0;
 const COPY_BYTES: f64 = 2.0 * 16.0 * 64.0;
 
 /// Everything that can be measured; what fails is absent, with the reason.
-pub(super) fn roofs(machine: &Machine) -> Result<Roofs, ShaderError> {
+pub(in crate::gpu) fn roofs(machine: &Machine) -> Result<Roofs, ShaderError> {
     let mut roofs = Roofs::default();
     let largest = set_bytes(machine);
     let smaller = [1 << 20, 16 << 20, 128 << 20].into_iter().filter(|&bytes| bytes < largest);

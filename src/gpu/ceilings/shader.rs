@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
+use super::super::machine::Machine;
 use super::super::memory::{Buffer, READ_BACK};
-use super::super::submit::Machine;
 use super::super::trusted;
 use crate::engine::EngineError;
 
@@ -121,7 +121,7 @@ impl<'a> Prepared<'a> {
     ///
     /// # Errors
     /// [`ShaderError`].
-    pub(super) fn new(machine: &'a Machine, shader: &Shader<'_>, ours: bool) -> Result<Prepared<'a>, ShaderError> {
+    pub(in crate::gpu) fn new(machine: &'a Machine, shader: &Shader<'_>, ours: bool) -> Result<Prepared<'a>, ShaderError> {
         let context = &machine.context;
         let (device, text) = (&context.device, shader.wgsl.to_owned());
         let module = context.scoped(0, || {

@@ -14,16 +14,11 @@ use crate::kernels::source::MISSING_KEY;
 /// Up to so many keys are selected from by the host, sooner than another kernel would start.
 const FEW_KEYS: usize = 8192;
 
-/// Whether a block of so many queries that keep so many rows is for these kernels.
-pub(super) fn fits(job: &Job<'_>, queries: usize, keep: usize) -> bool {
-    queries <= few::QUERIES as usize && keep <= few::MOST_KEEP as usize && !job.streamed()
-}
-
 /// Writes the `keep` best rows of each query of a block. Nothing is written, and false given, when more pairs lay below the
 /// bars than there was room for.
 pub(super) fn block(job: &mut Job<'_>, block: &Block, keep: usize, out: &mut Candidates) -> Result<bool, EngineError> {
     let queries = block.count as usize;
-    let on_host = job.rows() * queries <= FEW_KEYS && job.machine.checks.is_some();
+    let on_host = job.rows() * queries <= FEW_KEYS && !job.machine.is_test();
     let most = ((matrix::tile_bytes(job.scratch) / (4 * queries as u64)) as usize).min(job.rows()).max(1);
     let keys = job.rec.scratch((most * queries) as u64 * 4)?;
     let mut lists = Lists::new(job, queries, keep)?;
@@ -74,22 +69,21 @@ pub(super) fn block(job: &mut Job<'_>, block: &Block, keep: usize, out: &mut Can
         Ok(())
     })?;
     if on_host && parts == 1 {
-        let mut read = job.rec.read(&[Bind::first(&keys, (job.rows() * queries) as u64 * 4)])?.pop().unwrap_or_default();
-        job.spoil("search", &mut read);
+        let read = job.rec.read(&[Bind::first(&keys, (job.rows() * queries) as u64 * 4)])?.pop().unwrap_or_default();
         job.count_pass(queries);
-        let allowed = |q: usize, row: usize| read[(q - block.first) * job.rows() + row] != MISSING_KEY;
-        select_on_host(out, block.first, bytemuck::cast_slice(&read), job.rows(), Some(&allowed));
+        let (first, rows) = (block.first, job.rows());
+        let allowed = |q: usize, row: usize| read[(q - first) * rows + row] != MISSING_KEY;
+        select_on_host(out, first, bytemuck::cast_slice(&read), rows, Some(&allowed));
         return Ok(true);
     }
     let found = lists.finish(job)?;
     let mut read = job.rec.read(&[found.keys, found.positions, found.limits])?.into_iter();
-    let (Some(mut keys), Some(positions), Some(limits)) = (read.next(), read.next(), read.next()) else {
+    let (Some(keys), Some(positions), Some(limits)) = (read.next(), read.next(), read.next()) else {
         return Ok(false);
     };
     if bytemuck::cast_slice::<u32, Limit>(&limits).iter().any(|limit| limit.overflowed(keep as u32)) {
         return Ok(false);
     }
-    job.spoil("search", &mut keys);
     job.count_pass(queries);
     sort_into(out, block.first, &keys, &positions, keep);
     Ok(true)

@@ -3,7 +3,7 @@
 use super::search::select_on_host;
 use super::{Block, Job, ROW_STEP, block_queries};
 use crate::engine::{Candidates, EngineError, Output};
-use crate::gpu::selftest::Case;
+use crate::gpu::case::Case;
 use crate::gpu::submit::Bind;
 use crate::kernels::{distance, normalize};
 use crate::plan::Norm;
@@ -103,8 +103,7 @@ pub(super) fn read_tiles(
     mut each: impl FnMut(usize, usize, &[u32]),
 ) -> Result<(), EngineError> {
     tiles(job, block, |job, tile| {
-        let mut keys = job.rec.read(&[tile.keys])?.pop().unwrap_or_default();
-        job.spoil("distance", &mut keys);
+        let keys = job.rec.read(&[tile.keys])?.pop().unwrap_or_default();
         each(tile.first, tile.rows as usize, &keys);
         Ok(())
     })
@@ -164,8 +163,7 @@ pub(super) fn normalize(job: &mut Job<'_>, norm: Norm) -> Result<Output, EngineE
             binds.extend(sources.iter().cloned());
             job.rec.launch("normalize", &pipeline, normalize::record(&args, &caps), binds, work * count as f64);
             let mut read = job.rec.read(&sources)?.into_iter();
-            if let (Some(mut out), Some(lengths)) = (read.next(), read.next()) {
-                job.spoil("normalize", &mut out);
+            if let (Some(out), Some(lengths)) = (read.next(), read.next()) {
                 rows.extend(out.iter().map(|&bits| f32::from_bits(bits)));
                 norms.extend(lengths.iter().map(|&bits| f32::from_bits(bits)));
             }

@@ -17,13 +17,15 @@ mod select;
 use std::sync::Arc;
 
 use super::adapters::Kind;
+use super::case::Case;
 use super::copies;
+use super::machine::Machine;
 use super::memory::Buffer;
 use super::pipelines::{self, Pipeline};
-use super::resident::{self, Residents, Shard, Upload};
+use super::resident::{self, Residents, Shard};
 use super::rows;
-use super::selftest::{self, Case};
-use super::submit::{Bind, Machine, Recorder, SLICE_SECONDS};
+use super::submit::{Bind, Recorder, SLICE_SECONDS};
+use super::upload::Upload;
 use crate::engine::{Candidates, EngineError, Input, Mask, Output, Task};
 use crate::kernels::search::screened::Unit;
 use crate::kernels::{DeviceCaps, Launch, distance};
@@ -306,7 +308,7 @@ impl<'a> Job<'a> {
     /// Tests the kernel of a case on this device if that has not been done yet.
     fn ensure(&self, case: Case) -> Result<(), EngineError> {
         let p = &self.task.plan.problem;
-        selftest::ensure(self.machine, p.metric, p.dtype, case)
+        self.machine.ensure(p.metric, p.dtype, case)
     }
 
     /// Work of comparing one row with `queries` queries, in units that grow as its time does.
@@ -410,15 +412,6 @@ impl<'a> Job<'a> {
         let p = &self.task.plan.problem;
         self.rec.stats.scanned += (p.rows * queries) as u64;
         self.rec.stats.bytes_read += (p.rows * p.dtype.row_bytes(p.dim)) as u64;
-    }
-
-    /// Makes an answer wrong if a test asked for that.
-    fn spoil(&self, verb: &str, words: &mut [u32]) {
-        if self.machine.context.faults.spoils(verb, self.caps(verb).subgroups) {
-            for word in words.iter_mut().step_by(3) {
-                *word = (f32::from_bits(*word) + 1.0).to_bits();
-            }
-        }
     }
 }
 

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use super::search::{rank, unrank};
 use super::{Block, Job, ROW_STEP, block_queries, matrix};
 use crate::engine::{EngineError, Output};
+use crate::gpu::case::Case;
 use crate::gpu::memory::Buffer;
 use crate::gpu::resident::Shard;
-use crate::gpu::selftest::Case;
 use crate::gpu::submit::Bind;
 use crate::gpu::sync::{in_threads, share};
 use crate::kernels::{Launch, range};
@@ -103,10 +103,9 @@ fn fill(
     pass(job, block, key, queries, &counters, Some(&out))?;
     let [keys, positions] = out;
     let mut read = job.rec.read(&[keys, positions, Bind::first(&counters, cursors.len() as u64 * 4)])?.into_iter();
-    let (Some(mut keys), Some(positions), Some(reached)) = (read.next(), read.next(), read.next()) else {
+    let (Some(keys), Some(positions), Some(reached)) = (read.next(), read.next(), read.next()) else {
         return Ok(None);
     };
-    job.spoil("range", &mut keys);
     if reached.get(begin..begin + counts.len()) != Some(&ends[..]) {
         return Ok(None);
     }

@@ -10,11 +10,11 @@ use super::search::{rank, sort_into, unrank};
 use super::select::{self, Selection};
 use super::{CHUNK_BYTES, Job, block_queries};
 use crate::engine::{Candidates, EngineError, Input, Listed};
+use crate::gpu::case::Case;
 use crate::gpu::listed::{self, ListShard, Piece, pieces};
 use crate::gpu::memory::{Buffer, ROWS};
-use crate::gpu::resident::Upload;
-use crate::gpu::selftest::Case;
 use crate::gpu::submit::Bind;
+use crate::gpu::upload::Upload;
 use crate::kernels::scan::{self, ITEM_QUERIES, ITEM_ROWS, Layout, Wanting};
 
 /// Up to so many places are merged by the host, sooner than another kernel would start.
@@ -226,8 +226,7 @@ impl<'a> Scan<'a> {
             let filled = at.head + at.parts as usize * self.places;
             if self.on_host {
                 let mut read = job.rec.read(&now)?.into_iter();
-                let (Some(mut keys), Some(slots)) = (read.next(), read.next()) else { break };
-                job.spoil("scan", &mut keys);
+                let (Some(keys), Some(slots)) = (read.next(), read.next()) else { break };
                 let filled = keys.iter().zip(&slots).take(filled).filter(|(_, slot)| **slot != u32::MAX);
                 ranks.extend(filled.map(|(&key, &slot)| rank(key, slot)));
             } else if round + 1 < rounds {
@@ -290,8 +289,7 @@ impl<'a> Scan<'a> {
             (best, self.keep)
         };
         let mut read = job.rec.read(&found)?.into_iter();
-        let (Some(mut keys), Some(slots)) = (read.next(), read.next()) else { return Ok(()) };
-        job.spoil("scan", &mut keys);
+        let (Some(keys), Some(slots)) = (read.next(), read.next()) else { return Ok(()) };
         sort_into(out, first, &keys, &slots, width);
         Ok(())
     }

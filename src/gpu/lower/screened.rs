@@ -7,12 +7,13 @@ use super::search::{last_of, refine_block, sort_into};
 use super::select::{self, Selection};
 use super::{Block, Job, block_queries};
 use crate::engine::{Candidates, Coded, EngineError, Tag, Task};
+use crate::gpu::case::Case;
 use crate::gpu::copies::{CopyShard, Form};
 use crate::gpu::halves;
+use crate::gpu::machine::Machine;
 use crate::gpu::memory::Buffer;
-use crate::gpu::selftest::Case;
 use crate::gpu::resident::Shard;
-use crate::gpu::submit::{Bind, Machine};
+use crate::gpu::submit::Bind;
 use crate::kernels::search::screened::{self, Limit, Unit};
 use crate::kernels::search::screens;
 use crate::kernels::select_k::Limits;
@@ -133,7 +134,6 @@ pub(super) fn run(job: &mut Job<'_>, screen: Screen, keep: usize, k: usize) -> R
         }
         let mut read = job.rec.read(&sources)?.into_iter();
         let (Some(mut keys), Some(positions), Some(limits)) = (read.next(), read.next(), read.next()) else { break };
-        job.spoil(unit.kernel(), &mut keys);
         let limits: &[Limit] = bytemuck::cast_slice(&limits);
         for (q, (bound, limit)) in out.bound[first..first + queries].iter_mut().zip(limits).enumerate() {
             let places = q * keep..(q + 1) * keep;
@@ -143,8 +143,7 @@ pub(super) fn run(job: &mut Job<'_>, screen: Screen, keep: usize, k: usize) -> R
                 false => bound_of(&keys[places.clone()], &positions[places], keep == job.rows()),
             };
         }
-        if let Some(mut direct) = read.next() {
-            job.spoil("refine", &mut direct);
+        if let Some(direct) = read.next() {
             job.rec.stats.refined += positions.iter().filter(|&&p| p != u32::MAX).count() as u64;
             keys = direct;
         }
@@ -175,7 +174,7 @@ fn queries_of_a_block(job: &Job<'_>, copies: Option<&Copies>, keep: usize) -> us
 
 /// Places of a list; few in a self-test, so that its few rows go by in several levels.
 fn room(job: &Job<'_>, keep: usize) -> u32 {
-    if job.machine.checks.is_none() { 512.max(2 * keep as u32) } else { screened::room(keep as u32) }
+    if job.machine.is_test() { 512.max(2 * keep as u32) } else { screened::room(keep as u32) }
 }
 
 /// Queries `first..first + queries` as the kernel reads them, and their terms where they lie apart.

@@ -6,8 +6,8 @@ use super::matrix;
 use super::select::{self, Selection};
 use super::{Block, Job, ROW_STEP, block_queries, few, screened};
 use crate::engine::{Candidates, EngineError, Input};
+use crate::gpu::case::Case;
 use crate::gpu::resident::Shard;
-use crate::gpu::selftest::Case;
 use crate::gpu::submit::Bind;
 use crate::gpu::sync::{in_threads, share};
 use crate::kernels::{refine, search};
@@ -49,23 +49,28 @@ fn direct(job: &mut Job<'_>, k: usize) -> Result<Candidates, EngineError> {
     while first < job.queries() {
         let queries = count.min(job.queries() - first);
         job.ensure(Case::Select)?;
-        match fused {
-            true => job.ensure(Case::Search { keep: kept, queries })?,
-            false => job.ensure(Case::Distance { queries })?,
-        }
         let block = job.block(first, queries)?;
-        if few::fits(job, queries, kept) && few::block(job, &block, kept, &mut out)? {
-            first += queries;
-            continue;
+        let few = search::few::fits(queries, kept);
+        if few {
+            job.ensure(Case::Search { keep: kept, queries })?;
+            if few::block(job, &block, kept, &mut out)? {
+                first += queries;
+                continue;
+            }
         }
-        let (keys, positions, width) = match fused {
-            true => fused_block(job, &block, kept)?,
-            false => matrix_block(job, &block, kept)?,
+        let (keys, positions, width) = match fused && !few {
+            true => {
+                job.ensure(Case::Search { keep: kept, queries })?;
+                fused_block(job, &block, kept)?
+            }
+            false => {
+                job.ensure(Case::Distance { queries })?;
+                matrix_block(job, &block, kept)?
+            }
         };
         job.count_pass(queries);
         let mut read = job.rec.read(&[keys, positions])?.into_iter();
-        let (Some(mut keys), Some(positions)) = (read.next(), read.next()) else { break };
-        job.spoil("search", &mut keys);
+        let (Some(keys), Some(positions)) = (read.next(), read.next()) else { break };
         sort_into(&mut out, first, &keys, &positions, width);
         first += queries;
     }
@@ -280,8 +285,7 @@ pub(super) fn refine_given(job: &mut Job<'_>) -> Result<Candidates, EngineError>
                 .collect();
             let given = job.rec.upload(bytemuck::cast_slice(&packed))?;
             let found = refine_block(job, &block, Bind::first(&given, packed.len() as u64 * 4), piece)?;
-            let mut read = job.rec.read(&[found])?.pop().unwrap_or_default();
-            job.spoil("refine", &mut read);
+            let read = job.rec.read(&[found])?.pop().unwrap_or_default();
             for (target, source) in keys.chunks_mut(width).zip(read.chunks(piece)) {
                 target[column..column + piece].copy_from_slice(source);
             }

@@ -3,7 +3,7 @@
 use super::best::Best;
 use super::{Job, block_queries, search};
 use crate::engine::{Candidates, EngineError, Input};
-use crate::gpu::selftest::Case;
+use crate::gpu::case::Case;
 use crate::gpu::submit::Bind;
 use crate::kernels::select_k::{self, Limits};
 
@@ -169,8 +169,7 @@ pub(super) fn run(job: &mut Job<'_>, k: usize) -> Result<Candidates, EngineError
         }
         let (keys, positions) = best.finish(job, keep as u32)?;
         let mut read = job.rec.read(&[keys, positions])?;
-        let (Some(positions), Some(mut keys)) = (read.pop(), read.pop()) else { return Ok(out) };
-        job.spoil("select_k", &mut keys);
+        let (Some(positions), Some(keys)) = (read.pop(), read.pop()) else { return Ok(out) };
         search::sort_into(&mut out, first, &keys, &positions, keep);
         first += queries;
     }

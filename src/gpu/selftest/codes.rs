@@ -1,42 +1,13 @@
 //! The tiny case for the search in 8-bit codes: numbers for which its arithmetic is exact in f32, so that keys and order
 //! have to be those of the reference.
 
-use super::{Tag, lower};
-use crate::engine::{Base, Candidates, Coded, EngineError, Input, Mask, Output, Task};
-use crate::gpu::resident::Residents;
-use crate::gpu::submit::Machine;
+use super::answer;
+use crate::engine::{Base, Candidates, Coded, EngineError, Input, Mask, Output, Tag, Task};
+use crate::gpu::case::{CODE_DIM as DIM, CODE_ROWS as ROWS, Case};
+use crate::gpu::machine::{Machine, Verdict};
 use crate::kernels::codes::{self, Codes, GROUP, PADDING, QueryCodes, QueryTerms};
-use crate::kernels::search::screened::{self, Unit};
-use crate::kernels::{DeviceCaps, Launch};
 use crate::plan::{Plan, Problem, Screen, Step};
-use crate::stats::SearchStats;
 use crate::types::{DType, MatrixView, Metric, RowsView};
-
-/// Rows: more than a list of a self-test has room for.
-const ROWS: usize = 1300;
-/// Components of a code: not a whole number of tiles.
-const DIM: usize = 48;
-
-/// A launch with the pipeline that is tested.
-pub(super) fn probe(unit: Unit, metric: Metric, dtype: DType, queries: usize, caps: &DeviceCaps) -> Launch {
-    let args = screened::Args {
-        unit,
-        metric,
-        dtype,
-        dim: DIM,
-        row_begin: 0,
-        row_end: ROWS as u32,
-        tile_begin: 0,
-        tile_end: 1,
-        q_begin: 0,
-        q_end: queries as u32,
-        position_base: 0,
-        mask: None,
-        mask_row_base: 0,
-        room: 1,
-    };
-    screened::record(&args, caps)
-}
 
 struct Data {
     codes: Codes,
@@ -59,7 +30,7 @@ impl Data {
             (0..ROWS * DIM).map(|i| if (i / DIM).is_multiple_of(5) { 255 } else { random(256) as u8 }).collect();
         codes.bytes.resize(ROWS * DIM + PADDING, 0);
         let mut few = |count: usize| -> Vec<f32> { (0..count).map(|_| random(4) as f32).collect() };
-        // Near rows lie together.
+        // Near rows crowd into the first parts, which cannot keep them all.
         codes.square = few(ROWS).into_iter().enumerate().map(|(r, x)| if r < 256 { x } else { x + 6e4 }).collect();
         codes.scale = few(ROWS);
         codes.residual = few(ROWS);
@@ -117,7 +88,7 @@ impl Data {
 }
 
 /// Runs the case. The outer error is the device's, the inner one says what was wrong with the answer.
-pub(super) fn test(machine: &Machine, queries: usize, keep: usize) -> Result<Result<(), String>, EngineError> {
+pub(super) fn test(machine: &Machine, case: Case, queries: usize, keep: usize) -> Result<Verdict, EngineError> {
     let data = Data::new(queries);
     let zeros = vec![0.0f32; ROWS.max(queries)];
     let view = |rows: usize| MatrixView::new(&zeros[..rows], 1).map(RowsView::F32);
@@ -134,14 +105,12 @@ pub(super) fn test(machine: &Machine, queries: usize, keep: usize) -> Result<Res
         mask: Some(data.mask()),
         input: Input::None,
     };
-    match lower::run(machine, &Residents::default(), &task, &mut SearchStats::default()) {
-        Ok(Output::Candidates(found)) if found.bound.is_empty() => Ok(Err("it was not used".to_owned())),
-        Ok(Output::Candidates(found)) => Ok(data.check(&found)),
-        Ok(_) => Ok(Err("an answer of another kind".to_owned())),
-        // A text that the driver does not compile is a kernel that does not work, not a device that does not.
-        Err(EngineError::Driver(message)) => Ok(Err(message)),
-        Err(error) => Err(error),
-    }
+    Ok(match answer(machine, case, &task)? {
+        Ok(Output::Candidates(found)) if found.bound.is_empty() => Err("it was not used".to_owned()),
+        Ok(Output::Candidates(found)) => data.check(&found),
+        Ok(_) => Err("an answer of another kind".to_owned()),
+        Err(refused) => Err(refused),
+    })
 }
 
 #[cfg(test)]

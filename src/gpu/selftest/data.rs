@@ -2,8 +2,9 @@
 
 use half::{bf16, f16};
 
-use super::{DIM, ROWS, TWINS};
+use super::TWINS;
 use crate::engine::{Candidates, Mask};
+use crate::gpu::case::{CASE_DIM as DIM, CASE_ROWS as ROWS};
 use crate::kernels::{self, metric};
 use crate::plan::Norm;
 use crate::types::{DType, MatrixView, Metric, RowsView};

@@ -1,31 +1,21 @@
 //! The tiny case for scans of lists: small integers, for which the arithmetic of most forms is exact in f32, with ties,
 //! forbidden rows, an empty list and one of two items.
 
-use super::lower;
+use super::answer;
 use crate::engine::{Candidates, EngineError, Input, Listed, Mask, Output, Tag, Task};
-use crate::gpu::resident::Residents;
-use crate::gpu::submit::Machine;
+use crate::gpu::case::{Case, LIST_DIM as DIM};
+use crate::gpu::machine::{Machine, Verdict};
 use crate::kernels::lists::{Encoded, Form, Lists, Prepared, Probes, Terms};
-use crate::kernels::scan::{self, Layout};
-use crate::kernels::{DeviceCaps, Launch};
+use crate::kernels::scan;
 use crate::plan::{Plan, Problem, Step};
-use crate::stats::SearchStats;
 use crate::types::{DType, MatrixView, Metric, RowsView};
 
 /// Rows of each list.
 const LISTS: [usize; 4] = [600, 17, 0, 33];
-/// Parts of a code: not a multiple of anything.
-const DIM: usize = 37;
 /// Queries where items have several, not a multiple of their number.
 const QUERIES: usize = 5;
 /// Places a query.
 const KEEP: usize = 70;
-
-/// A launch with the pipeline that is tested.
-pub(super) fn probe(metric: Metric, form: Form, single: bool, caps: &DeviceCaps) -> Launch {
-    let layout = Layout { form, dim: DIM, add: false, scale: false };
-    scan::record(&scan::Args { layout, metric, single, items: 0..1, keep: 1, places: 1, mask: None }, caps)
-}
 
 struct Data {
     metric: Metric,
@@ -150,12 +140,7 @@ fn float(dtype: DType, x: f32) -> Vec<u8> {
 }
 
 /// Runs the case. The outer error is the device's, the inner one says what was wrong with the answer.
-pub(super) fn test(
-    machine: &Machine,
-    metric: Metric,
-    form: Form,
-    single: bool,
-) -> Result<Result<(), String>, EngineError> {
+pub(super) fn test(machine: &Machine, metric: Metric, form: Form, single: bool) -> Result<Verdict, EngineError> {
     let data = Data::new(metric, form, if single { 1 } else { QUERIES });
     let Ok(nothing) = MatrixView::new(&[] as &[f32], 1).map(RowsView::F32) else {
         return Ok(Err("no rows".to_owned()));
@@ -174,13 +159,11 @@ pub(super) fn test(
         mask: Some(data.mask()),
         input: Input::Lists(listed),
     };
-    match lower::run(machine, &Residents::default(), &task, &mut SearchStats::default()) {
-        Ok(Output::Candidates(found)) => Ok(data.check(&found)),
-        Ok(_) => Ok(Err("an answer of another kind".to_owned())),
-        // A text that the driver does not compile is a kernel that does not work, not a device that does not.
-        Err(EngineError::Driver(message)) => Ok(Err(message)),
-        Err(error) => Err(error),
-    }
+    Ok(match answer(machine, Case::Scan { form, single }, &task)? {
+        Ok(Output::Candidates(found)) => data.check(&found),
+        Ok(_) => Err("an answer of another kind".to_owned()),
+        Err(refused) => Err(refused),
+    })
 }
 
 #[cfg(test)]

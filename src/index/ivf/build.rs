@@ -11,7 +11,7 @@ use crate::cluster::{KMeans, Lengthy, assign};
 use crate::codec::transform::Transform;
 use crate::codec::{self, Codec};
 use crate::engine::{Device, Engine, EngineError, Input, Tag, Task};
-use crate::error::BuildError;
+use crate::index::BuildError;
 use crate::index::search::candidates;
 use crate::kernels::lists::{Encoded, Lists};
 use crate::plan::{Plan, Problem};

@@ -16,8 +16,8 @@ use super::{Ivf, Kept, Settings, UNSORTED};
 use crate::codec::transform::{Given, MOST_DIM, Transform};
 use crate::codec::{self, Codec, Product, Scalar};
 use crate::engine::{Device, Tag};
-use crate::error::BuildError;
 use crate::format::{FaissCodec, FaissIndex, FaissList, FaissRows, FaissTransform};
+use crate::index::BuildError;
 use crate::kernels::lists::{Encoded, Lists};
 use crate::types::{DType, MatrixView, Metric, RowsView};
 

@@ -1,7 +1,7 @@
 //! The direct search of few queries: all keys in one pass that reads the rows once and at full speed, then those that may be
 //! among the smallest.
 //!
-//! Shapes: queries `[q, dim]`, `q` at most [`QUERIES`], rows `[n, dim]`. `search_few` gives keys `[q, n]` and, of each
+//! Shapes: queries `[q, dim]`, `q` at most 4, rows `[n, dim]`. `search_few` gives keys `[q, n]` and, of each
 //! workgroup, the smallest pair (key, position). The k-th smallest of these is a bar: k pairs are not above it, as each of k
 //! workgroups has one. So `search_below` looks for the k smallest among the pairs that are not above the bar; there are hardly
 //! more than k, since every workgroup takes its rows from everywhere. Key: the metric's, see
@@ -13,9 +13,14 @@ use crate::kernels::{Access, Binding, DeviceCaps, Kernel, Launch, Variant, dista
 use crate::types::{DType, Metric};
 
 /// The most queries of a launch.
-pub const QUERIES: u32 = 4;
+const QUERIES: u32 = 4;
 /// The most places of a query: more, and the bar lets too much pass.
-pub const MOST_KEEP: u32 = 256;
+const MOST_KEEP: u32 = 256;
+/// Whether these kernels serve so many queries that keep so many rows.
+pub fn fits(queries: usize, keep: usize) -> bool {
+    queries <= QUERIES as usize && keep <= MOST_KEEP as usize
+}
+
 /// Threads of a workgroup.
 const THREADS: u32 = 256;
 
@@ -46,6 +51,8 @@ crate::params! {
         out_stride: u32,
         /// Rows that a workgroup takes side by side.
         neighbours: u32,
+        /// Threads that share a row, a power of two from 4 to 32.
+        lanes: u32,
         /// High part of P in `lp:P`.
         power: f32,
         /// Low part of P.
@@ -78,7 +85,7 @@ pub struct Args {
     pub row_begin: u32,
     /// See `row_begin`.
     pub row_end: u32,
-    /// Queries `q_begin..q_end` of the bound ones, at most [`QUERIES`].
+    /// Queries `q_begin..q_end` of the bound ones, at most 4.
     pub q_begin: u32,
     /// See `q_begin`.
     pub q_end: u32,
@@ -110,16 +117,7 @@ static FEW: Kernel = Kernel {
     ],
     params: Params::FIELDS,
     variants: &[Variant::PLAIN],
-    shapes: &[
-        &[("LANES", 4.0), ("QUERIES", 1.0), ("TURNS", 4.0)],
-        &[("LANES", 8.0), ("QUERIES", 1.0), ("TURNS", 4.0)],
-        &[("LANES", 16.0), ("QUERIES", 1.0), ("TURNS", 4.0)],
-        &[("LANES", 32.0), ("QUERIES", 1.0), ("TURNS", 4.0)],
-        &[("LANES", 4.0), ("QUERIES", 4.0), ("TURNS", 2.0)],
-        &[("LANES", 8.0), ("QUERIES", 4.0), ("TURNS", 2.0)],
-        &[("LANES", 16.0), ("QUERIES", 4.0), ("TURNS", 2.0)],
-        &[("LANES", 32.0), ("QUERIES", 4.0), ("TURNS", 2.0)],
-    ],
+    shapes: &[&[("QUERIES", 1.0), ("TURNS", 4.0)], &[("QUERIES", 4.0), ("TURNS", 2.0)]],
     overrides: &[("METRIC", distance::METRIC_CODES), ("DTYPE", distance::DTYPE_CODES)],
 };
 
@@ -183,6 +181,7 @@ pub fn record(args: &Args, caps: &DeviceCaps) -> Launch {
         out_stride: args.row_end - args.row_begin,
         // At least 128 bytes side by side.
         neighbours: (8 / row_stride.max(1)).max(1),
+        lanes: lanes(args),
         power,
         power_low,
     };
@@ -191,7 +190,6 @@ pub fn record(args: &Args, caps: &DeviceCaps) -> Launch {
         kernel: &FEW,
         variant: Variant::PLAIN,
         constants: vec![
-            ("LANES", lanes(args).into()),
             ("QUERIES", if queries <= 1 { 1.0 } else { QUERIES.into() }),
             ("TURNS", turns(queries).into()),
             ("METRIC", metric.into()),
