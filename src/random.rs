@@ -98,11 +98,8 @@ mod tests {
         let mut signed = Random::new(1);
         assert!((0..1000).map(|_| signed.signed()).all(|x| (-1.0..1.0).contains(&x)));
         let mut one = Uniform::of_state(1);
-        assert_eq!(
-            one.next(),
-            ((1u64 | 1 << 13 | (1 | 1 << 13) >> 7) ^ ((1u64 | 1 << 13 | (1 | 1 << 13) >> 7) << 17) >> 11) as f64
-                / 2f64.powi(53)
-        );
+        // 1, shifted and combined three times, is 1,082,269,761; its upper 53 bits are left.
+        assert_eq!(one.next(), (1_082_269_761u64 >> 11) as f64 / f64::powi(2.0, 53));
         let (mut a, mut b) = (Stretches::new(7), Stretches::new(7));
         assert!((0..100).all(|n| a.below(n) == b.below(n)));
     }

@@ -170,6 +170,11 @@ impl Machine {
         self.checks.as_ref().map_or(0, |checks| checks.run.load(Ordering::Relaxed))
     }
 
+    /// Whether this is the machine of a self-test, whose few rows must go all ways that many rows go.
+    pub(super) fn is_test(&self) -> bool {
+        self.checks.is_none()
+    }
+
     /// Tests a case unless that has been done. Its pipeline may be used when this is `Ok`.
     pub(super) fn ensure(&self, metric: Metric, dtype: DType, case: Case) -> Result<(), EngineError> {
         let Some(checks) = &self.checks else { return Ok(()) };

@@ -78,7 +78,7 @@ pub struct GpuEngine {
 }
 
 /// From this many queries on a screen pays on a GPU: below, reading the rows is all the time there is.
-const SCREEN_QUERIES: usize = 16;
+const SCREEN_QUERIES: usize = 5;
 
 impl GpuEngine {
     /// Opens a device.

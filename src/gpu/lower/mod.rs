@@ -6,6 +6,7 @@
 
 mod assign;
 mod best;
+mod few;
 mod matrix;
 mod range;
 mod scan;
@@ -66,6 +67,8 @@ pub(super) struct Job<'a> {
     scratch: u64,
     /// Bound where a kernel has an input that it does not read.
     dummy: Arc<Buffer>,
+    /// Bound where a kernel has a result that it does not write.
+    dummy_out: Arc<Buffer>,
     /// A mask that all queries share.
     shared_mask: Option<Arc<Buffer>>,
 }
@@ -238,12 +241,12 @@ impl<'a> Job<'a> {
             _ => locate(machine, residents, task, scratch, stats)?,
         };
         let rec = Recorder::new(machine, stats);
-        let dummy = rec.scratch(16)?;
+        let (dummy, dummy_out) = (rec.scratch(16)?, rec.scratch(16)?);
         let shared_mask = match task.mask {
             Some(mask) if mask.stride == 0 => Some(rec.upload(bytemuck::cast_slice(&mask.words[..mask_words(task)]))?),
             _ => None,
         };
-        Ok(Job { machine, task, rec, residents, source: Arc::new(source), copies, scratch, dummy, shared_mask })
+        Ok(Job { machine, task, rec, residents, source: Arc::new(source), copies, scratch, dummy, dummy_out, shared_mask })
     }
 
     /// Makes the rows available if the plan was believed to need none.

@@ -58,9 +58,12 @@ pub(super) fn prove(machine: &Machine, metric: Metric, dtype: DType, case: Case)
         answer(machine, case, &task)
     };
     let output = match case {
-        Case::Search { screen, keep, .. } => run(Step::Search { screen, keep }, Input::None, Some(data.mask()), ROWS),
-        Case::Screened { keep, .. } => {
-            run(Step::Search { screen: Screen::F16, keep: keep.min(ROWS) }, Input::None, Some(data.mask()), ROWS)
+        Case::Search { keep, .. } => {
+            run(Step::Search { screen: Screen::None, keep }, Input::None, Some(data.mask()), ROWS)
+        }
+        Case::Screened { unit, keep, .. } => {
+            let screen = if unit == Unit::F32 { Screen::F32 } else { Screen::F16 };
+            run(Step::Search { screen, keep: keep.min(ROWS) }, Input::None, Some(data.mask()), ROWS)
         }
         Case::Distance { .. } => run(Step::Distance, Input::None, None, ROWS),
         Case::Assign { .. } => run(Step::Assign, Input::None, Some(data.mask()), ROWS),
@@ -77,8 +80,8 @@ pub(super) fn prove(machine: &Machine, metric: Metric, dtype: DType, case: Case)
         Err(refused) => return Ok(Err(refused)),
     };
     Ok(match (case, output) {
-        (Case::Search { screen: Screen::None, keep, .. }, Output::Candidates(c)) => data.check_nearest(&c, keep),
-        (Case::Search { keep, .. }, Output::Candidates(c)) => data.check_screen(&c, keep),
+        (Case::Search { keep, .. }, Output::Candidates(c)) => data.check_nearest(&c, keep),
+        (Case::Screened { unit: Unit::F32, keep, .. }, Output::Candidates(c)) => data.check_screen(&c, keep.min(ROWS)),
         (Case::Screened { .. }, Output::Candidates(c)) => data.check_halves(&c),
         (Case::Assign { .. }, Output::Candidates(c)) => data.check_nearest(&c, 1),
         (Case::Distance { .. }, Output::Matrix(keys)) => data.check_matrix(&keys),
