@@ -62,28 +62,31 @@ fn gpus() -> Vec<Device> {
     adapters.into_iter().map(|a| open(a.name)).collect()
 }
 
-/// What a spec finds of the true 10 nearest when all lists are looked at, and by how much the distance of the first one is
-/// off at most (relative, of distances below 1 absolute): for l2, cosine and inner product, as measured, less 0.02 and more by a
-/// quarter.
+/// What a spec finds at least of the true 10 nearest when all lists are looked at, and by how much the distance of the first
+/// one is off at most (relative; absolute for distances below 1): for l2, cosine and inner product. Recall is what was measured
+/// less 0.02, but for those that find all; the error is a quarter more than was measured.
 type Measured = [(f64, f32); 3];
 
+/// Of a metric that a spec is not for.
+const NONE: (f64, f32) = (0.0, 0.0);
+
 const SPECS: [(&str, Measured); 16] = [
-    ("IVF16,Flat", [(9.0, 0.0); 3]),
-    ("IVF16,SQfp16", [(9.0, 0.0); 3]),
-    ("IVF16,SQ8", [(9.0, 0.0); 3]),
-    ("IVF16,SQ6", [(9.0, 0.0); 3]),
-    ("IVF16,SQ4", [(9.0, 0.0); 3]),
-    ("SQ8", [(9.0, 0.0); 3]),
-    ("PQ12x4", [(9.0, 0.0); 3]),
-    ("IVF16,PQ12", [(9.0, 0.0); 3]),
-    ("IVF16,PQ12x4fs,RFlat", [(9.0, 0.0); 3]),
-    ("OPQ12,IVF16,PQ12,Refine(SQ8)", [(9.0, 0.0); 3]),
-    ("IVF16,RaBitQ,RFlat", [(9.0, 0.0); 3]),
-    ("RR,IVF16,RaBitQ4", [(9.0, 0.0); 3]),
-    ("RaBitQ8", [(9.0, 0.0); 3]),
-    ("PCAR16,IVF16,SQ8,RFlat", [(9.0, 0.0); 3]),
-    ("L2norm,IVF16,SQ8,Refine(SQfp16)", [(9.0, 0.0); 3]),
-    ("PCA8,IVF16,RaBitQ2,Refine(SQ8)", [(9.0, 0.0); 3]),
+    ("IVF16,Flat", [(1.0, 1e-06), (1.0, 1e-06), (1.0, 1e-06)]),
+    ("IVF16,SQfp16", [(1.0, 0.00077), (1.0, 0.00018), (0.97, 0.00019)]),
+    ("IVF16,SQ8", [(0.96, 0.013), (0.96, 0.0014), (0.97, 0.0033)]),
+    ("IVF16,SQ6", [(0.94, 0.055), (0.92, 0.0051), (0.94, 0.011)]),
+    ("IVF16,SQ4", [(0.83, 0.26), (0.82, 0.018), (0.86, 0.041)]),
+    ("SQ8", [(0.96, 0.014), (0.97, 0.0011), (0.97, 0.004)]),
+    ("PQ12x4", [(0.5, 0.85), (0.52, 0.067), (0.54, 0.19)]),
+    ("IVF16,PQ12", [(0.87, 0.17), (0.87, 0.01), (0.89, 0.033)]),
+    ("IVF16,PQ12x4fs,RFlat", [(1.0, 1e-06), (1.0, 1e-06), (1.0, 1e-06)]),
+    ("OPQ12,IVF16,PQ12,Refine(SQ8)", [(0.96, 0.014), (0.96, 0.003), (0.97, 0.004)]),
+    ("IVF16,RaBitQ,RFlat", [(1.0, 1e-06), (1.0, 1e-06), (1.0, 1e-06)]),
+    ("RR,IVF16,RaBitQ4", [(0.88, 0.17), (0.88, 0.018), (0.93, 0.026)]),
+    ("RaBitQ8", [(0.96, 0.016), (0.96, 0.0012), (0.97, 0.002)]),
+    ("PCAR16,IVF16,SQ8,RFlat", [(1.0, 1e-06), (1.0, 1e-06), (1.0, 1e-06)]),
+    ("L2norm,IVF16,SQ8,Refine(SQfp16)", [NONE, (1.0, 6.6e-05), NONE]),
+    ("PCA8,IVF16,RaBitQ2,Refine(SQ8)", [(0.91, 0.2), (0.93, 0.0074), (0.93, 0.63)]),
 ];
 
 #[test]

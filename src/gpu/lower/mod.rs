@@ -246,7 +246,18 @@ impl<'a> Job<'a> {
             Some(mask) if mask.stride == 0 => Some(rec.upload(bytemuck::cast_slice(&mask.words[..mask_words(task)]))?),
             _ => None,
         };
-        Ok(Job { machine, task, rec, residents, source: Arc::new(source), copies, scratch, dummy, dummy_out, shared_mask })
+        Ok(Job {
+            machine,
+            task,
+            rec,
+            residents,
+            source: Arc::new(source),
+            copies,
+            scratch,
+            dummy,
+            dummy_out,
+            shared_mask,
+        })
     }
 
     /// Makes the rows available if the plan was believed to need none.

@@ -262,7 +262,8 @@ impl Lists {
         job.visit(|job, shard: &Shard| {
             let binds = job.inputs(shard, block, true);
             let mask = block.mask.as_ref().map(|m| m.1);
-            let part = Part { unit: Unit::F32, rows: shard.rows, first: shard.first, dim: job.dim(), mask, work, binds };
+            let part =
+                Part { unit: Unit::F32, rows: shard.rows, first: shard.first, dim: job.dim(), mask, work, binds };
             self.scan(job, &part)
         })
     }
@@ -359,7 +360,14 @@ impl Lists {
     /// Keeps the smallest pairs of each list: from now on only smaller ones come in.
     pub(super) fn settle(&mut self, job: &mut Job<'_>) -> Result<(), EngineError> {
         let selection = self.selection("search", self.room);
-        select::record_limits(job, &selection, Limits::OfLists, self.now.clone(), self.other.clone(), self.limits.clone())?;
+        select::record_limits(
+            job,
+            &selection,
+            Limits::OfLists,
+            self.now.clone(),
+            self.other.clone(),
+            self.limits.clone(),
+        )?;
         std::mem::swap(&mut self.now, &mut self.other);
         self.settled = self.seen;
         Ok(())
