@@ -18,7 +18,7 @@ const FEW_KEYS: usize = 8192;
 /// bars than there was room for.
 pub(super) fn block(job: &mut Job<'_>, block: &Block, keep: usize, out: &mut Candidates) -> Result<bool, EngineError> {
     let queries = block.count as usize;
-    let on_host = job.rows() * queries <= FEW_KEYS && !job.machine.is_test();
+    let mut on_host = false;
     let most = ((matrix::tile_bytes(job.scratch) / (4 * queries as u64)) as usize).min(job.rows()).max(1);
     let keys = job.rec.scratch((most * queries) as u64 * 4)?;
     let mut lists = Lists::new(job, queries, keep)?;
@@ -52,6 +52,7 @@ pub(super) fn block(job: &mut Job<'_>, block: &Block, keep: usize, out: &mut Can
             job.rec.launch("search", &pipeline, few::record(&args, &caps), binds, work * rows as f64);
             row += rows;
             parts += 1;
+            on_host = rows == job.rows() && rows * queries <= FEW_KEYS && !job.machine.is_test();
             if on_host {
                 continue;
             }
@@ -69,7 +70,7 @@ pub(super) fn block(job: &mut Job<'_>, block: &Block, keep: usize, out: &mut Can
         }
         Ok(())
     })?;
-    if on_host && parts == 1 {
+    if on_host {
         let read = job.rec.read(&[Bind::first(&keys, (job.rows() * queries) as u64 * 4)])?.pop().unwrap_or_default();
         job.count_pass(queries);
         let (first, rows) = (block.first, job.rows());

@@ -140,7 +140,10 @@ pub(super) fn run(job: &mut Job<'_>, screen: Screen, keep: usize, k: usize) -> R
             *bound = match limit.overflowed(keep as u32) {
                 // Pairs were lost, and nobody knows which.
                 true => f32::NEG_INFINITY,
-                false => bound_of(&keys[places.clone()], &positions[places], keep == job.rows()),
+                false => {
+                    let all = unit != Unit::F32 && keep == job.rows();
+                    bound_of(&keys[places.clone()], &positions[places], all)
+                }
             };
         }
         if let Some(direct) = read.next() {

@@ -82,7 +82,7 @@ impl Unit {
     fn threads(self, queries: u32) -> Option<Shape> {
         match (self, queries) {
             (Unit::Matrix(_), _) => None,
-            (_, 0..=16) => Some(Shape { tx: 64, ty: 2, td: 8 }),
+            (_, 0..=16) => Some(Shape { tx: 32, ty: 2, td: 8 }),
             (_, 17..=32) => Some(Shape { tx: 32, ty: 4, td: 8 }),
             (_, 33..=64) => Some(Shape { tx: 32, ty: 8, td: 8 }),
             _ => Some(Shape { tx: 16, ty: 16, td: 8 }),
@@ -209,7 +209,7 @@ const SHAPES: &[&[(&str, f64)]] = &[
     &[("TX", 16.0), ("TY", 16.0)],
     &[("TX", 32.0), ("TY", 8.0)],
     &[("TX", 32.0), ("TY", 4.0)],
-    &[("TX", 64.0), ("TY", 2.0)],
+    &[("TX", 32.0), ("TY", 2.0)],
 ];
 
 static F32: Kernel = Kernel {
