@@ -204,7 +204,9 @@ mod tests {
             let all = Barrier::new(count);
             // As many items as threads: none gets past the barrier before all have one.
             let entered = threads.enter();
-            each(1, 0..count, |_| drop(all.wait()));
+            each(1, 0..count, |_| {
+                all.wait();
+            });
             drop(entered);
             assert!(ids(&threads, 10_000).len() <= count);
         }

@@ -235,15 +235,14 @@ fn ranges() {
 fn k_means() {
     let rows = rows(ROWS, 1);
     let mut out = String::new();
-    let changes: [(&str, fn(&mut KMeans)); 4] = [
-        ("plain", |_| {}),
-        ("another seed", |kmeans| kmeans.seed = 5),
-        ("balanced", |kmeans| kmeans.balanced = true),
-        ("by direction", |kmeans| kmeans.spherical = true),
-    ];
-    for (name, change) in changes {
+    for name in ["plain", "another seed", "balanced", "by direction"] {
         let mut kmeans = KMeans::new(40);
-        change(&mut kmeans);
+        match name {
+            "another seed" => kmeans.seed = 5,
+            "balanced" => kmeans.balanced = true,
+            "by direction" => kmeans.spherical = true,
+            _ => {}
+        }
         let found = kmeans.train(&device(), rows.view()).unwrap();
         writeln!(out, "## {name}").unwrap();
         writeln!(out, "~rounds {}", found.iterations).unwrap();
