@@ -42,7 +42,7 @@ fn assign(
     var c = nothing;
     var d = nothing;
     for (var r0 = p.row_begin; r0 < p.row_end; r0 += 4u * TX) {
-        let keys = tile_keys(q0, r0, local.xy, 0.0);
+        let keys = tile_keys(q0, r0, local.xy);
         let q = q0 + local.y * 4u;
         let r = r0 + local.x * 4u;
         a = nearer(a, keys.a, min(q, p.q_end - 1u), r);

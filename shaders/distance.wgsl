@@ -30,7 +30,7 @@ fn distance(
         return;
     }
     for (var r0 = p.row_begin + group.y * 4u * TX; r0 < p.row_end; r0 += groups.y * 4u * TX) {
-        let keys = tile_keys(q0, r0, local.xy, 0.0);
+        let keys = tile_keys(q0, r0, local.xy);
         let q = q0 + local.y * 4u;
         let r = r0 + local.x * 4u;
         put4(q, r, keys.a);

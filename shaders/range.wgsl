@@ -62,7 +62,7 @@ fn range_count(
     let q = q0 + local.y * 4u;
     var counts = vec4<u32>(0u);
     for (var r0 = p.row_begin + group.y * 4u * TX; r0 < p.row_end; r0 += groups.y * 4u * TX) {
-        let keys = tile_keys(q0, r0, local.xy, 0.0);
+        let keys = tile_keys(q0, r0, local.xy);
         let r = r0 + local.x * 4u;
         counts += countOneBits(vec4<u32>(
             hits(q, r, keys.a),
@@ -89,7 +89,7 @@ fn range_fill(
     }
     let q = q0 + local.y * 4u;
     for (var r0 = p.row_begin + group.y * 4u * TX; r0 < p.row_end; r0 += groups.y * 4u * TX) {
-        let keys = tile_keys(q0, r0, local.xy, 0.0);
+        let keys = tile_keys(q0, r0, local.xy);
         let r = r0 + local.x * 4u;
         fill(q, r, keys.a);
         fill(q + 1u, r, keys.b);

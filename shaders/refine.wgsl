@@ -67,5 +67,5 @@ fn key_of_team(thread: u32, q: u32, row: u32) -> u32 {
         query_norm = query_norms[q];
         row_norm = row_norms[row];
     }
-    return keys_of(across_first(first), across_second(second), query_norm, vec4<f32>(row_norm), 0.0).x;
+    return keys_of(across_first(first), across_second(second), query_norm, vec4<f32>(row_norm)).x;
 }

@@ -18,7 +18,7 @@ fn search(
     let thread = local.y * TX + local.x;
     empty_heaps(thread);
     for (var r0 = p.row_begin + group.y * 4u * TX; r0 < p.row_end; r0 += groups.y * 4u * TX) {
-        let keys = tile_keys(q0, r0, local.xy, p.slack);
+        let keys = tile_keys(q0, r0, local.xy);
         select_tile(keys, q0, r0, local.xy);
     }
     write_heaps(q0, p.part_base + group.y, thread);

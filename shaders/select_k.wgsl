@@ -1,13 +1,16 @@
 
 // ---- select_k: the k smallest by (key, position) of each part of each segment ----------------------------------------
-// Buffers: keys [segments, in_stride] bits of f32, positions alike -> out_keys, out_positions [segments, parts, k].
+// Buffers: keys [segments, in_stride] bits of f32, positions alike -> out_keys, out_positions [segments, parts, k];
+// limits [segments], where they are wanted: the limit of what was selected, and how many places a list has filled.
 // One thread: every 256th key. One workgroup: one part of a segment at a time.
 // Radix selection (Alabi et al. 2012): digit by digit, eight bits at a time, a histogram of those keys that share the
 // digits found so far tells the next digit of the k-th; four digits of the key, then of the position among keys that
 // are still equal. It ends when the digit's keys are all wanted. Then everything up to the k-th is written.
-// Barriers: four for each digit, three a part, all in uniform control flow.
+// Barriers: four for each digit, three per part and two per list, all in uniform control flow.
 
 const THREADS = 256u;
+// Of `lists`: segments are lists; segments are full, and their limits are wanted.
+const LISTS = 1u;
 
 var<workgroup> counts: array<u32, 256>;
 var<workgroup> groups_of_16: array<u32, 16>;
@@ -98,6 +101,37 @@ fn limit(at: u32, first: u32, width: u32, thread: u32) -> vec2<u32> {
     return found | ~known;
 }
 
+// How many keys a part has: where segments are lists, as many as were put into them.
+fn filled(segment: u32, first: u32, thread: u32) -> u32 {
+    let width = min(p.part_width, p.width - first);
+    if (p.lists != LISTS) {
+        return width;
+    }
+    if (thread == 0u) {
+        available = atomicLoad(&limits[segment].count);
+    }
+    return min(width, workgroupUniformLoad(&available) & ~OVERFLOWED);
+}
+
+// Begins a list anew with what was selected, and notes its limit. A list that had no room for all it was offered lets
+// nothing more in, and says so to the end.
+fn limit_list(segment: u32, most: vec2<u32>, thread: u32) {
+    if (thread == 0u) {
+        let count = select(0u, atomicLoad(&limits[segment].count), p.lists == LISTS);
+        let selected = min(atomicLoad(&claimed), p.k);
+        if (count > p.width) {
+            limits[segment].key = 0u;
+            limits[segment].position = 0u;
+            atomicStore(&limits[segment].count, selected | OVERFLOWED);
+        } else {
+            limits[segment].key = most.x;
+            limits[segment].position = most.y;
+            atomicStore(&limits[segment].count, selected);
+        }
+    }
+    workgroupBarrier();
+}
+
 // Writes what is not above the limit, and fills the rest of the part's places.
 fn write(at: u32, first: u32, width: u32, limit: vec2<u32>, to: u32, thread: u32) {
     if (thread == 0u) {
@@ -134,10 +168,13 @@ fn select_k(
     for (var segment = group.y; segment < p.segments; segment += groups.y) {
         for (var part = group.x; part < p.parts; part += groups.x) {
             let first = part * p.part_width;
-            let width = min(p.part_width, p.width - first);
+            let width = filled(segment, first, thread);
             let at = segment * p.in_stride + first;
             let most = limit(at, first, width, thread);
             write(at, first, width, most, segment * p.out_stride + part * p.k, thread);
+            if (p.lists != 0u) {
+                limit_list(segment, most, thread);
+            }
         }
     }
 }

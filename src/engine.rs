@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::ops::Engine;
 use crate::stats::SearchStats;
+use crate::threads::{Entered, Threads};
 
 /// Who did the last work that has no statistics of its own, and why not the device that was asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,13 +24,21 @@ pub struct Device {
     pub(crate) engine: Arc<Engine>,
     /// The CPU, which trains codes whoever searches.
     pub(crate) host: Arc<Engine>,
+    /// The threads of `host`, for all work beside the engines.
+    pub(crate) threads: Threads,
     report: Arc<Mutex<Report>>,
 }
 
 impl Device {
-    /// A backend, and the CPU beside it.
-    pub(crate) fn new(engine: Arc<Engine>, host: Arc<Engine>) -> Device {
-        Device { engine, host, report: Arc::default() }
+    /// A backend, and the CPU beside it with its threads.
+    pub(crate) fn new(engine: Arc<Engine>, host: Arc<Engine>, threads: Threads) -> Device {
+        Device { engine, host, threads, report: Arc::default() }
+    }
+
+    /// Until the guard is dropped, work of the calling thread is shared among the threads of this device. Every entry
+    /// point does this first.
+    pub(crate) fn enter(&self) -> Entered {
+        self.threads.enter()
     }
 
     /// Who answered the last verb ([`Device::distances`], [`Device::nearest`] and their like), clustering or change of an

@@ -57,8 +57,11 @@ pub mod format;
 pub mod gpu;
 mod index;
 #[doc(hidden)]
+mod linalg;
+#[doc(hidden)]
 pub mod ops;
 mod principal;
+mod random;
 #[doc(hidden)]
 pub mod roofline;
 #[cfg(feature = "gpu")]
@@ -66,6 +69,7 @@ mod router;
 mod simd;
 #[doc(hidden)]
 pub mod stats;
+mod threads;
 #[doc(hidden)]
 pub mod tune;
 #[doc(hidden)]

@@ -1,11 +1,12 @@
 //! The verbs alone, on the caller's own rows: people come for one kernel and stay for the index.
 
-use crate::cluster::{self, Lengthy};
+use crate::cluster::{self, WithLengths};
 use crate::compute::{EngineError, Input, Output, Vectors, room};
 use crate::engine::Device;
 use crate::error::SearchError;
-use crate::index::{Queries, lengths};
+use crate::index::Queries;
 use crate::ops::assign::assigns;
+use crate::linalg::lengths;
 use crate::ops::{
     self, Batch, Distance, Norm, Normalize, Op, Pairs, Program, Range, Refine, Screen, Search, SelectK,
 };
@@ -32,6 +33,7 @@ impl Device {
         rows: impl Into<RowsView<'a>>,
         metric: Metric,
     ) -> Result<Vec<f32>, SearchError> {
+        let _entered = self.enter();
         let work = Work::new(queries.into(), rows.into(), metric)?;
         if work.is_empty() {
             return Ok(Vec::new());
@@ -53,6 +55,7 @@ impl Device {
         metric: Metric,
         k: usize,
     ) -> Result<Neighbors, SearchError> {
+        let _entered = self.enter();
         if k == 0 {
             return Err(SearchError::ZeroK);
         }
@@ -78,6 +81,7 @@ impl Device {
         centroids: impl Into<RowsView<'a>>,
         metric: Metric,
     ) -> Result<(Vec<u32>, Vec<f32>), SearchError> {
+        let _entered = self.enter();
         let work = Work::new(points.into(), centroids.into(), metric)?;
         if !assigns(metric, work.rows.dtype()) {
             return Err(SearchError::Unsupported { metric, dtype: work.rows.dtype() });
@@ -89,9 +93,9 @@ impl Device {
         let (RowsView::F32(points), RowsView::F32(centroids)) = (work.queries.view(), work.rows) else {
             return Err(mismatch());
         };
-        let points = Lengthy { rows: points, norms: &work.queries.norms };
+        let points = WithLengths { rows: points, norms: &work.queries.norms };
         let mut stats = SearchStats::default();
-        let centroids = Lengthy { rows: centroids, norms: &work.norms };
+        let centroids = WithLengths { rows: centroids, norms: &work.norms };
         let found = cluster::assign(self, metric, points, centroids, &mut stats)?;
         self.note(&stats);
         Ok((found.positions, found.keys.into_iter().map(|key| metric.external(key)).collect()))
@@ -103,6 +107,7 @@ impl Device {
     /// # Errors
     /// [`SearchError`]: `k` is 0, or the values are no whole number of rows.
     pub fn top_k(&self, values: &[f32], width: usize, k: usize, order: Order) -> Result<Neighbors, SearchError> {
+        let _entered = self.enter();
         if k == 0 {
             return Err(SearchError::ZeroK);
         }
@@ -131,6 +136,7 @@ impl Device {
         rows: impl Into<RowsView<'a>>,
         norm: Norm,
     ) -> Result<(Vec<f32>, Vec<f32>), SearchError> {
+        let _entered = self.enter();
         let rows = rows.into();
         if rows.dtype() == DType::Bits {
             return Err(SearchError::Unsupported { metric: Metric::L2, dtype: DType::Bits });
@@ -163,6 +169,7 @@ impl Device {
         positions: &[u32],
         width: usize,
     ) -> Result<Vec<f32>, SearchError> {
+        let _entered = self.enter();
         let work = Work::new(queries.into(), rows.into(), metric)?;
         let (q, n) = (work.queries.len(), work.rows.rows());
         if Some(positions.len()) != q.checked_mul(width) {
@@ -201,6 +208,7 @@ impl Device {
         metric: Metric,
         radius: f32,
     ) -> Result<RangeHits, SearchError> {
+        let _entered = self.enter();
         if radius.is_nan() {
             return Err(SearchError::Radius { found: radius });
         }

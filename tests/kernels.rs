@@ -6,8 +6,9 @@ mod device;
 
 use device::{Data, Gpu, each_gpu, each_variant, f32s, rows_of, u32s, words};
 use nearfield::compute::Mask;
+use nearfield::ops::Norm;
+use nearfield::ops::search::screened::{self, Limit, Unit};
 use nearfield::ops::tile::TileArgs;
-use nearfield::ops::{Norm, Screen};
 use nearfield::ops::source::{MISSING_KEY, NO_POSITION};
 use nearfield::ops::{Launch, distance, metric, normalize, range, refine, search, select_k};
 use nearfield::{DType, Metric};
@@ -224,10 +225,11 @@ fn selected(
         has_positions: positions.is_some(),
         position_base: 0,
         nan_is_missing: false,
+        limits: select_k::Limits::None,
     };
     let buffers = vec![keys.to_vec(), positions.unwrap_or(&[0]).to_vec()];
     let empty = vec![0xdead_beef; segments * k];
-    let out = run(gpu, &select_k::record(&args, &gpu.caps), buffers, &[empty.clone(), empty]);
+    let out = run(gpu, &select_k::record(&args, &gpu.caps), buffers, &[empty.clone(), empty, vec![0; 4]]);
     pairs(&out[0], &out[1], k)
 }
 
@@ -254,7 +256,7 @@ fn pairs(keys: &[u32], positions: &[u32], k: usize) -> Vec<Vec<(f32, u32)>> {
 fn row_b4_search_keeps_the_smallest() {
     each_variant(|gpu| {
         // Queries and keep: one of each workgroup shape, and the edges between them.
-        for (q, keep, n) in [(1, 1, 5000), (4, 128, 900), (6, 100, 1500), (12, 40, 2000), (33, 32, 1100), (20, 10, 3)] {
+        for (q, keep, n) in [(1, 1, 5000), (6, 100, 1500), (12, 40, 2000), (33, 32, 1100), (20, 10, 3)] {
             for (metric, dtype) in [(Metric::L2, DType::F32), (Metric::L1, DType::I8)] {
                 if metric == Metric::L1 && q != 33 {
                     continue;
@@ -297,7 +299,6 @@ fn search_args(metric: Metric, dtype: DType, dim: usize, keep: usize, q: usize, 
             mask,
             mask_row_base: 5,
         },
-        screen: Screen::None,
         keep: keep as u32,
         part_base: 0,
         parts_total: 0,
@@ -324,52 +325,143 @@ fn search_breaks_ties_by_position() {
     });
 }
 
+/// Lists of `room` places and their limits, as a screened search begins with them.
+fn empty_lists(queries: usize, room: u32) -> [Vec<u32>; 3] {
+    let limits: Vec<u32> = bytemuck::cast_slice(&vec![Limit::NONE; queries]).to_vec();
+    [vec![0xdead_beef; queries * room as usize], vec![0xdead_beef; queries * room as usize], limits]
+}
+
+/// What `select_k` makes of lists: keys and positions `[queries, out_stride]`, and the new limits.
+fn settled(gpu: &Gpu, lists: &[Vec<u32>], room: u32, k: u32, out_stride: u32) -> Vec<Vec<u32>> {
+    let segments = (lists[2].len() / 4) as u32;
+    let args = select_k::Args {
+        segments,
+        width: room,
+        in_stride: room,
+        out_stride,
+        k,
+        part_width: room,
+        has_positions: true,
+        position_base: 0,
+        nan_is_missing: false,
+        limits: select_k::Limits::OfLists,
+    };
+    let empty = vec![0xdead_beef; (segments * out_stride) as usize];
+    let buffers = lists[..2].to_vec();
+    run(gpu, &select_k::record(&args, &gpu.caps), buffers, &[empty.clone(), empty, lists[2].clone()])
+}
+
 #[test]
-fn search_screens_below_the_direct_key() {
-    each_variant(|gpu| {
-        for metric in [Metric::L2, Metric::InnerProduct, Metric::Cosine] {
-            for dtype in [DType::F32, DType::F16] {
-                if dtype == DType::F16 && metric != Metric::L2 {
-                    continue;
+fn search_screens_below_the_direct_key_level_by_level() {
+    each_gpu(|gpu| {
+        // Queries: one of each workgroup shape. Rows: several tiles of each, the last one short.
+        for (metric, dtype, q) in [
+            (Metric::L2, DType::F32, 5),
+            (Metric::L2, DType::F16, 20),
+            (Metric::InnerProduct, DType::F32, 40),
+            (Metric::Cosine, DType::U8, 70),
+        ] {
+            let (n, dim, keep, room) = (2300, 50, 30, 1024);
+            let (rows, queries) = (Data::random(15, dtype, n, dim, false), Data::random(16, DType::F32, q, dim, false));
+            let (bits, stride) = mask(q, n + 5, false);
+            let allows = Mask { words: &bits, stride };
+            let mut buffers = inputs(&rows, &queries);
+            buffers.push(bits.clone());
+            let tiles = (n as u32).div_ceil(screened::tile_rows(Unit::F32, q) as u32);
+            let numbers = tiles.next_power_of_two();
+            let first = screened::visit(0, numbers, tiles, (room / screened::tile_rows(Unit::F32, q) as u32).max(1)).0;
+            let mut lists = empty_lists(q, room).to_vec();
+            for (tile_begin, tile_end) in [(0, first), (first, numbers)] {
+                let args = screened::Args {
+                    unit: Unit::F32,
+                    metric,
+                    dtype,
+                    dim,
+                    row_begin: 0,
+                    row_end: n as u32,
+                    tile_begin,
+                    tile_end,
+                    q_begin: 0,
+                    q_end: q as u32,
+                    position_base: 1000,
+                    mask: Some(stride as u32),
+                    mask_row_base: 5,
+                    room,
+                };
+                lists = run(gpu, &screened::record(&args, &gpu.caps), buffers.clone(), &lists);
+                lists = settled(gpu, &lists, room, keep, room);
+            }
+            let out = settled(gpu, &lists, room, keep, keep);
+            let found = pairs(&out[0], &out[1], keep as usize);
+            let direct = distances(gpu, metric, &rows, &queries);
+            let slack = search::slack(dim);
+            for (i, found) in found.iter().enumerate() {
+                let limit: &Limit = &bytemuck::cast_slice(&out[2])[i];
+                assert_eq!((found.len(), limit.count), (30, 30), "{}: {metric} {dtype}, query {i}", gpu.name);
+                let query = distance::row_f64(&queries.view(), i);
+                let bound = |r: usize| {
+                    let row = distance::row_f64(&rows.view(), r);
+                    let dot: f64 = query.iter().zip(&row).map(|(x, y)| x * y).sum();
+                    search::lower_bound(metric, slack, dot as f32, queries.norms()[i], rows.norms()[r])
+                };
+                let scale = |r: usize| match metric {
+                    Metric::Cosine => 1.0,
+                    _ => f64::from(queries.norms()[i].powi(2) + rows.norms()[r].powi(2)),
+                };
+                for &(key, position) in found {
+                    let r = position as usize - 1000;
+                    assert!(allows.allows(i, r + 5), "row {r} is forbidden");
+                    assert!(key <= direct[i * n + r], "{}: {metric}: {key} above {}", gpu.name, direct[i * n + r]);
+                    assert!(f64::from(key - bound(r)).abs() <= 1e-5 * scale(r), "{metric}: {key}, {}", bound(r));
                 }
-                let (n, q, dim) = (700, 20, 50);
-                let (rows, queries) =
-                    (Data::random(15, dtype, n, dim, false), Data::random(16, DType::F32, q, dim, false));
-                let mut buffers = inputs(&rows, &queries);
-                buffers.push(vec![0]);
-                let args = search::Args { screen: Screen::F32, ..search_args(metric, dtype, dim, 30, q, None) };
-                let found = searched(gpu, &args, &[0, n as u32], &buffers, 30);
-                let direct = distances(gpu, metric, &rows, &queries);
-                let slack = search::slack(dim);
-                for (i, found) in found.iter().enumerate() {
-                    assert_eq!(found.len(), 30);
-                    for &(key, position) in found {
-                        let r = position as usize - 1000;
-                        let (a, b) = (queries.norms()[i], rows.norms()[r]);
-                        let exact = metric::key(
-                            metric,
-                            &distance::row_f64(&queries.view(), i),
-                            &distance::row_f64(&rows.view(), r),
-                        );
-                        let dot: f64 = distance::row_f64(&queries.view(), i)
-                            .iter()
-                            .zip(distance::row_f64(&rows.view(), r))
-                            .map(|(x, y)| x * y)
-                            .sum();
-                        let bound = search::lower_bound(metric, slack, dot as f32, a, b);
-                        assert!(
-                            key <= direct[i * n + r],
-                            "{}: {metric} {dtype}: {key} above {}",
-                            gpu.name,
-                            direct[i * n + r]
-                        );
-                        let scale = if metric == Metric::Cosine { 1.0 } else { f64::from(a * a + b * b) };
-                        assert!(f64::from(key - bound).abs() <= 1e-5 * scale, "{metric}: {key}, {bound}");
-                        assert!(exact - f64::from(key) <= 1e-3 * scale, "{metric}: {key} is far below {exact}");
-                    }
+                // The last of them is the limit, and nothing far below it was left out.
+                let last = found[found.len() - 1];
+                for r in (0..n).filter(|&r| allows.allows(i, r + 5)) {
+                    let kept = found.iter().any(|&(_, position)| position as usize == r + 1000);
+                    let below = f64::from(bound(r)) < f64::from(last.0) - 1e-5 * scale(r);
+                    assert!(kept || !below, "{}: {metric}, query {i}: row {r} is missing", gpu.name);
                 }
             }
         }
+    });
+}
+
+#[test]
+fn a_list_that_overflows_says_so_to_the_end() {
+    each_gpu(|gpu| {
+        let (n, q, room) = (700, 3, 64);
+        let rows = Data::random(15, DType::F32, n, 8, false);
+        let queries = Data::random(16, DType::F32, q, 8, false);
+        let mut buffers = inputs(&rows, &queries);
+        buffers.push(vec![0]);
+        let mut args = screened::Args {
+            unit: Unit::F32,
+            metric: Metric::L2,
+            dtype: DType::F32,
+            dim: 8,
+            row_begin: 0,
+            row_end: n as u32,
+            tile_begin: 0,
+            tile_end: 2,
+            q_begin: 0,
+            q_end: q as u32,
+            position_base: 0,
+            mask: None,
+            mask_row_base: 0,
+            room,
+        };
+        let lists = run(gpu, &screened::record(&args, &gpu.caps), buffers.clone(), &empty_lists(q, room));
+        let limits: &[Limit] = bytemuck::cast_slice(&lists[2]);
+        assert!(limits.iter().all(|l| l.count == n as u32 && l.overflowed(room)), "{}: {limits:?}", gpu.name);
+        let lists = settled(gpu, &lists, room, 10, room);
+        let limits: &[Limit] = bytemuck::cast_slice(&lists[2]);
+        assert!(limits.iter().all(|l| l.count == (10 | Limit::OVERFLOWED) && l.key == 0), "{limits:?}");
+        // Nothing comes in any more, and the mark stays.
+        args.tile_end = 1;
+        let lists = run(gpu, &screened::record(&args, &gpu.caps), buffers, &lists);
+        let out = settled(gpu, &lists, room, 10, 10);
+        let limits: &[Limit] = bytemuck::cast_slice(&out[2]);
+        assert!(limits.iter().all(|l| l.overflowed(10)), "{}: {limits:?}", gpu.name);
     });
 }
 
@@ -430,10 +522,16 @@ fn select_in_parts_and_without_what_is_missing() {
             has_positions: false,
             position_base: 50,
             nan_is_missing: true,
+            limits: select_k::Limits::None,
         };
         assert_eq!(args.parts(), 5);
         let empty = vec![0xdead_beef; 2000];
-        let out = run(gpu, &select_k::record(&args, &gpu.caps), vec![keys.clone(), vec![0]], &[empty.clone(), empty]);
+        let out = run(
+            gpu,
+            &select_k::record(&args, &gpu.caps),
+            vec![keys.clone(), vec![0]],
+            &[empty.clone(), empty, vec![0; 4]],
+        );
         let found = pairs(&out[0], &out[1], 200);
         for (i, found) in found.iter().enumerate() {
             let (segment, part) = (i / 5, i % 5);

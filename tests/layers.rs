@@ -9,41 +9,49 @@ use nearfield::ops::Op;
 
 /// The layers from the facade down. A module may import only from the layers after its own; the facade, from all.
 const LAYERS: [&[&str]; 11] = [
-    &["lib", "device", "router", "verbs", "principal", "prelude", "roofline"],
+    &["lib", "device", "router", "verbs", "principal", "roofline"],
     &["index"],
     &["cluster"],
     &["codec", "tune", "format"],
     &["error"],
     &["cpu", "gpu"],
     &["engine"],
-    &["simd"],
+    &["simd", "linalg"],
     &["ops"],
     &["compute"],
-    &["stats", "cache", "types"],
+    &["stats", "cache", "random", "threads", "types"],
 ];
 
 /// Pairs of one layer that are wanted: (who, whom).
 const ALLOWED: [(&str, &str); 0] = [];
 
 /// What each module may import, itself apart. Every folder and file of `src` but the facade has a line.
-const ONLY: [(&str, &[&str]); 16] = [
-    ("index", &["cluster", "codec", "tune", "format", "error", "engine", "ops", "compute", "stats", "cache", "types"]),
-    ("cluster", &["codec", "engine", "ops", "compute", "stats", "types"]),
-    ("codec", &["engine", "simd", "ops", "compute", "stats", "types"]),
-    ("tune", &["engine", "gpu", "cpu", "ops", "compute", "stats", "cache", "types"]),
-    ("format", &["types"]),
+const ONLY: [(&str, &[&str]); 18] = [
+    (
+        "index",
+        &[
+            "cluster", "codec", "tune", "format", "error", "engine", "linalg", "ops", "compute", "stats", "cache",
+            "random", "threads", "types",
+        ],
+    ),
+    ("cluster", &["codec", "engine", "linalg", "ops", "compute", "stats", "random", "threads", "types"]),
+    ("codec", &["engine", "simd", "linalg", "ops", "compute", "stats", "random", "threads", "types"]),
+    ("tune", &["engine", "gpu", "cpu", "linalg", "ops", "compute", "stats", "cache", "random", "types"]),
+    ("format", &["threads", "types"]),
     ("error", &["ops", "compute", "types"]),
-    ("cpu", &["engine", "simd", "ops", "compute", "stats", "types"]),
-    ("gpu", &["engine", "ops", "compute", "stats", "cache", "types"]),
-    ("engine", &["ops", "compute", "stats", "types"]),
+    ("cpu", &["engine", "simd", "ops", "compute", "stats", "threads", "types"]),
+    ("gpu", &["engine", "ops", "compute", "stats", "cache", "random", "threads", "types"]),
+    ("engine", &["ops", "compute", "stats", "threads", "types"]),
     // The contracts that it computes (lists, codes), and the types of their elements.
     ("simd", &["ops", "types"]),
-    ("ops", &["compute", "stats", "types"]),
+    ("ops", &["compute", "stats", "threads", "types"]),
     ("compute", &["stats", "types"]),
     ("stats", &[]),
     ("cache", &[]),
+    ("linalg", &["random", "threads", "types"]),
+    ("random", &[]),
+    ("threads", &[]),
     ("types", &[]),
-    ("bin", &[]),
 ];
 
 /// The GPU engine from the top down. A file or folder of `src/gpu` may import only from the lines after its own.
@@ -74,6 +82,15 @@ const GPU_DEVICE: [&[&str]; 3] = [&["context"], &["adapters", "faults"], &["trus
 
 /// Where `unsafe` may be written.
 const UNSAFE_ROOMS: [&str; 3] = ["src/simd/", "src/format/mmap.rs", "src/gpu/trusted.rs"];
+
+/// Where rayon may be named: nothing else shares work, so that `threads` holds and the global pool is never started.
+const RAYON_ROOMS: [&str; 1] = ["src/threads.rs"];
+
+/// Where faer may be named.
+const FAER_ROOMS: [&str; 1] = ["src/linalg/"];
+
+/// Where threads may be started beside these: packing rows for a GPU, which must not wait in a pool.
+const THREAD_ROOMS: [&str; 2] = ["src/threads.rs", "src/gpu/sync.rs"];
 
 /// Where wgpu may be named.
 const WGPU_ROOMS: [&str; 3] = ["src/gpu/", "src/lib.rs", "src/device.rs"];
@@ -259,6 +276,19 @@ fn root_macros(sources: &[Source]) -> BTreeMap<String, String> {
     macros
 }
 
+/// Every folder and file of `src` has a layer and, below the facade, a line that says what it may import; and nothing else
+/// is listed.
+#[test]
+fn every_module_has_its_room() {
+    let sources = sources();
+    let there: BTreeSet<&str> = sources.iter().map(Source::module).collect();
+    let listed: BTreeSet<&str> = LAYERS.iter().copied().flatten().copied().collect();
+    assert_eq!(there, listed, "modules of src, and those that LAYERS of tests/layers.rs lists");
+    let below: BTreeSet<&str> = LAYERS[1..].iter().copied().flatten().copied().collect();
+    let lines: BTreeSet<&str> = ONLY.iter().map(|(module, _)| *module).collect();
+    assert_eq!(below, lines, "modules below the facade, and those that ONLY of tests/layers.rs has a line for");
+}
+
 #[test]
 fn imports_go_downwards() {
     let sources = sources();
@@ -388,6 +418,27 @@ fn unsafe_is_in_its_rooms() {
 fn wgpu_is_in_its_rooms() {
     for source in sources().iter().filter(|s| !WGPU_ROOMS.iter().any(|room| s.path.starts_with(room))) {
         assert!(!mentions(&source.code, "wgpu"), "{}: wgpu is named only in {WGPU_ROOMS:?}", source.path);
+    }
+}
+
+#[test]
+fn threads_are_those_of_the_device() {
+    for source in sources() {
+        if !RAYON_ROOMS.iter().any(|room| source.path.starts_with(room)) {
+            assert!(!mentions(&source.code, "rayon"), "{}: rayon is named only in {RAYON_ROOMS:?}", source.path);
+        }
+        if !THREAD_ROOMS.iter().any(|room| source.path.starts_with(room)) {
+            let started = ["thread::spawn", "thread::scope", "thread::Builder", "available_parallelism"];
+            let found = started.iter().find(|name| source.code.contains(**name));
+            assert_eq!(found, None, "{}: threads are started only in {THREAD_ROOMS:?}", source.path);
+        }
+    }
+}
+
+#[test]
+fn decompositions_are_in_their_room() {
+    for source in sources().iter().filter(|s| !FAER_ROOMS.iter().any(|room| s.path.starts_with(room))) {
+        assert!(!mentions(&source.code, "faer"), "{}: faer is named only in {FAER_ROOMS:?}", source.path);
     }
 }
 

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use naga::back::{hlsl, msl, pipeline_constants::process_overrides, spv};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, Module, ShaderStage, TypeInner};
+use nearfield::ops::search::few;
 use nearfield::ops::search::screened::{self, for_matrix_units};
 use nearfield::ops::source::{ParamsIn, Target, compose};
 use nearfield::ops::{
@@ -209,14 +210,19 @@ macro_rules! members {
 #[test]
 fn params_lie_where_the_host_writes_them() {
     let host = |kernel: &Kernel| match kernel.verb {
+        _ if kernel.entry == "search_few" => {
+            members!(few::Params: row_begin row_end q_begin q_end row_stride query_stride has_mask mask_stride
+            mask_row_base position_base out_stride neighbours lanes power power_low)
+        }
+        _ if kernel.entry == "search_below" => members!(few::Below: width position_base room),
         _ if kernel.entry.starts_with("search_") => {
             members!(screened::Params: row_begin row_end q_begin q_end row_stride
-            query_stride has_mask mask_stride mask_row_base position_base keep parts_total resume)
+            query_stride has_mask mask_stride mask_row_base position_base room tile_begin tile_end tile_bits slack)
         }
         "distance" => members!(distance::Params: row_begin row_end q_begin q_end row_stride query_stride has_mask
             mask_stride mask_row_base out_stride out_offset power power_low),
         "search" => members!(search::Params: row_begin row_end q_begin q_end row_stride query_stride has_mask
-            mask_stride mask_row_base position_base keep part_base parts_total slack power power_low),
+            mask_stride mask_row_base position_base keep part_base parts_total power power_low),
         "assign" => {
             members!(assign::Params: row_begin row_end q_begin q_end row_stride query_stride has_mask mask_stride
             mask_row_base position_base first
@@ -230,7 +236,7 @@ fn params_lie_where_the_host_writes_them() {
         "scan" => members!(scan::Params: item_begin item_end code_words row_words add_at scale_at units parts
             query_stride keep places has_mask mask_stride power power_low),
         "select_k" => members!(select_k::Params: segments width in_stride out_stride k part_width parts
-            has_positions position_base nan_is_missing),
+            has_positions position_base nan_is_missing lists),
         other => panic!("no list of the members of {other}"),
     };
     each_text(|kernel, _, _, _, module, _| {

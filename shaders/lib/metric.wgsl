@@ -1,7 +1,7 @@
 
 // ---- lib/metric: terms, sums and keys -------------------------------------------------------------------------------
 // A key is made of one sum over the components, or of two (Bray-Curtis, Jaccard). Every function works on four pairs or
-// on four components at once; components come as bits, because packed bits do. METRIC, DTYPE and SCREEN are constants
+// on four components at once; components come as bits, because packed bits do. METRIC and DTYPE are constants
 // when the driver compiles, so that one branch of each function is left.
 
 fn two_sums() -> bool {
@@ -14,7 +14,7 @@ fn numbers(bits: vec4<u32>) -> vec4<f32> {
 
 // The first sum with the terms of four more components.
 fn add_first(sum: vec4<f32>, a: vec4<u32>, b: vec4<u32>) -> vec4<f32> {
-    if (SCREEN == SCREEN_F32 || METRIC == INNER_PRODUCT || METRIC == COSINE) {
+    if (METRIC == INNER_PRODUCT || METRIC == COSINE) {
         return sum + numbers(a) * numbers(b);
     }
     if (METRIC == HAMMING) {
@@ -132,24 +132,10 @@ fn across_second(v: vec4<f32>) -> vec4<f32> {
     return pair + pair.yxwz;
 }
 
-// `kernels::search::lower_bound`: below the direct key, from an inner product and both lengths.
-fn lower_bound(dot: vec4<f32>, query_norm: f32, row_norm: vec4<f32>, slack: f32) -> vec4<f32> {
-    if (METRIC == L2) {
-        return (query_norm * query_norm + row_norm * row_norm) * (1.0 - slack) - 2.0 * dot;
-    }
-    let norms = query_norm * row_norm;
-    if (METRIC == INNER_PRODUCT) {
-        return -dot - slack * norms;
-    }
-    return select(-dot / norms - slack, vec4<f32>(0.0), norms == vec4<f32>(0.0));
-}
-
-// Keys as bits, from the sums of one query with four rows; one NaN, no -0. Only a screen has slack.
-fn keys_of(first: vec4<f32>, second: vec4<f32>, query_norm: f32, row_norm: vec4<f32>, slack: f32) -> vec4<u32> {
+// Keys as bits, from the sums of one query with four rows; one NaN, no -0.
+fn keys_of(first: vec4<f32>, second: vec4<f32>, query_norm: f32, row_norm: vec4<f32>) -> vec4<u32> {
     var key = first;
-    if (SCREEN == SCREEN_F32) {
-        key = lower_bound(first, query_norm, row_norm, slack);
-    } else if (METRIC == INNER_PRODUCT) {
+    if (METRIC == INNER_PRODUCT) {
         key = -first;
     } else if (METRIC == COSINE) {
         let norms = query_norm * row_norm;

@@ -75,7 +75,7 @@ fn added(sums: Sums, q: Four, x: vec4<u32>) -> Sums {
 }
 
 fn key(first: vec4<f32>, second: vec4<f32>, query_norm: f32, row_norm: f32) -> u32 {
-    return keys_of(across_first(first), across_second(second), query_norm, vec4<f32>(row_norm), 0.0).x;
+    return keys_of(across_first(first), across_second(second), query_norm, vec4<f32>(row_norm)).x;
 }
 
 fn keys_of_sums(s: Sums, norms: vec4<f32>) -> vec4<u32> {

@@ -1,15 +1,17 @@
 //! Rounds of assigning, each of which profits from the one before: every point begins with its last centroid, and what is
 //! known of its distance to each block of centroids is lowered by how far the block has moved since.
 
-use super::points::{Points, length, view};
+use super::points::{Points, view};
 use super::update::Sums;
 use crate::codec::int8::Coder;
 use crate::compute::{Candidates, EngineError, Input, Known, Output, Tag, Vectors};
 use crate::engine::Device;
 use crate::ops::assign::{BLOCK, POINTS};
 use crate::ops::codes::{Codes, QueryCodes};
+use crate::linalg::length;
 use crate::ops::{self, Assign, Batch, Coded, Program};
 use crate::stats::SearchStats;
+use crate::threads;
 use crate::types::{Metric, RowsView};
 
 /// Bytes that known bounds may take in all.
@@ -61,7 +63,7 @@ impl<'a> Rounds<'a> {
     /// Assigns all points to the centroids and moves their rows to the sums of their new clusters.
     pub fn assign(&mut self, centroids: &[f32], sums: &mut Sums) -> Result<Round, EngineError> {
         let (dim, chunk) = (self.points.dim(), self.points.chunk());
-        let norms: Vec<f32> = centroids.chunks_exact(dim).map(length).collect();
+        let norms: Vec<f32> = centroids.chunks_exact(dim).map(|c| length(c) as f32).collect();
         let mut codes = Codes::default();
         if let Some((coder, _)) = &self.coding {
             coder.encode(&*self.device.host, &RowsView::F32(view(centroids, dim)?), &norms, &mut codes)?;
@@ -138,9 +140,8 @@ impl<'a> Rounds<'a> {
             .map(|block| (block.iter().fold(0.0f64, |a, &b| a.max(b)) * (1.0 + 1e-6)) as f32)
             .collect();
         if !drift.is_empty() {
-            use rayon::prelude::*;
             let slack = slack(dim);
-            self.bounds.par_iter_mut().for_each(|bounds| {
+            threads::each(1, self.bounds.iter_mut(), |bounds| {
                 for group in bounds.chunks_mut(POINTS * drift.len()) {
                     let points = group.len() / drift.len();
                     for (bounds, &drift) in group.chunks_exact_mut(points).zip(&drift) {

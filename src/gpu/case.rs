@@ -3,35 +3,35 @@
 use super::pipelines::Key;
 use crate::ops::lists::Form;
 use crate::ops::scan::Layout;
-use crate::ops::search::screened::{self, Tiling, Unit};
+use crate::ops::search::few;
+use crate::ops::search::screened::{self, Unit};
 use crate::ops::tile::TileArgs;
-use crate::ops::tuning::Tuning;
+use crate::ops::tuning::KernelTuning;
 use crate::ops::{self, DeviceCaps, Launch};
-use crate::ops::{Norm, Screen};
+use crate::ops::Norm;
 use crate::types::{DType, Metric};
 
-/// Rows of the tiny case: more than a tile of any shape.
-pub(super) const CASE_ROWS: usize = 261;
+/// Rows of the tiny case: more than a tile of any shape, and than a list of a self-test has room for.
+pub(super) const CASE_ROWS: usize = 1061;
 /// Components: not a multiple of anything.
 pub(super) const CASE_DIM: usize = 19;
-/// Rows of codes: more than places of any part.
-pub(super) const CODE_ROWS: usize = 700;
+/// Rows of codes: more than a list of a self-test has room for.
+pub(super) const CODE_ROWS: usize = 1300;
 /// Components of a code: not a whole number of tiles.
 pub(super) const CODE_DIM: usize = 48;
 /// Components of a code in a list: not a multiple of anything.
 pub(super) const LIST_DIM: usize = 37;
 /// Numbers of queries to test with, some less and some more than tiles hold.
-const QUERY_COUNTS: [usize; 9] = [3, 5, 9, 17, 33, 65, 129, 257, 513];
+const QUERY_COUNTS: [usize; 10] = [1, 3, 5, 9, 17, 33, 65, 129, 257, 513];
 
 /// What is to be tested.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Case {
     Search {
-        screen: Screen,
         keep: usize,
         queries: usize,
     },
-    /// The search in 8-bit codes, or in f16 on matrix units.
+    /// The search behind a screen in f32, in 8-bit codes, or in f16 on matrix units.
     Screened {
         unit: Unit,
         keep: usize,
@@ -116,11 +116,12 @@ impl Case {
             mask_row_base: 0,
         };
         match self {
-            Case::Search { screen, keep, .. } => ops::search::record(
-                &ops::search::Args { tile, screen, keep: keep as u32, part_base: 0, parts_total: 1 },
+            Case::Search { keep, .. } if few::fits(queries, keep) => few::record(&few::Args { tile }, caps),
+            Case::Search { keep, .. } => ops::search::record(
+                &ops::search::Args { tile, keep: keep as u32, part_base: 0, parts_total: 1 },
                 caps,
             ),
-            Case::Screened { unit, keep, .. } => probe_codes(unit, queries, keep, caps),
+            Case::Screened { unit, .. } => probe_screened(unit, metric, dtype, queries, caps),
             Case::Distance { .. } => ops::distance::record(
                 &ops::distance::Args { tile, out_stride: row_end, out_offset: 0 },
                 caps,
@@ -158,6 +159,7 @@ impl Case {
                     has_positions: false,
                     position_base: 0,
                     nan_is_missing: false,
+                    limits: ops::select_k::Limits::None,
                 },
                 caps,
             ),
@@ -178,19 +180,23 @@ impl Case {
     }
 }
 
-/// As [`Case::probe`], for the search in codes.
-fn probe_codes(unit: Unit, queries: usize, keep: usize, caps: &DeviceCaps) -> Launch {
+/// As [`Case::probe`], for the search behind a screen.
+fn probe_screened(unit: Unit, metric: Metric, dtype: DType, queries: usize, caps: &DeviceCaps) -> Launch {
     let args = screened::Args {
+        unit,
+        metric,
+        dtype,
         dim: CODE_DIM,
         row_begin: 0,
         row_end: CODE_ROWS as u32,
+        tile_begin: 0,
+        tile_end: 1,
         q_begin: 0,
         q_end: queries as u32,
         position_base: 0,
         mask: None,
         mask_row_base: 0,
-        tiling: Tiling::of(unit, queries as u32, CODE_ROWS as u32, keep.min(CODE_ROWS) as u32, caps),
-        resume: false,
+        room: 1,
     };
     screened::record(&args, caps)
 }
@@ -211,7 +217,7 @@ fn every_cap() -> DeviceCaps {
         max_invocations: 256,
         workgroup_memory: 16384,
         max_groups: 65535,
-        tuning: Tuning::DEFAULT,
+        tuning: KernelTuning::DEFAULT,
     }
 }
 
@@ -224,10 +230,11 @@ mod tests {
         let caps = every_cap();
         for queries in [1, 2, 3, 4, 5, 8, 9, 16, 17, 20, 32, 33, 40, 64, 65, 1000, 100_000] {
             for keep in [1, 32, 33, 64, 65, 128] {
-                let search = Case::Search { screen: Screen::None, keep, queries };
-                for case in [search, Case::Distance { queries }, Case::Range { queries }] {
-                    let key = |queries| Key::of(&case.probe(Metric::L1, DType::F32, queries, &caps));
-                    let few = case.few_queries(Metric::L1, DType::F32, &caps);
+                let search = Case::Search { keep, queries };
+                let screened = Case::Screened { unit: Unit::F32, keep, queries };
+                for case in [search, screened, Case::Distance { queries }, Case::Range { queries }] {
+                    let key = |queries| Key::of(&case.probe(Metric::L2, DType::F32, queries, &caps));
+                    let few = case.few_queries(Metric::L2, DType::F32, &caps);
                     assert_eq!(key(few), key(queries), "{case:?} by {few}");
                 }
             }

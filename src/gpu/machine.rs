@@ -14,7 +14,7 @@ use super::pipelines::{Key, Pipelines};
 use super::sync::lock;
 use crate::compute::EngineError;
 use crate::ops::DeviceCaps;
-use crate::ops::tuning::Tuning;
+use crate::ops::tuning::KernelTuning;
 use crate::types::{DType, Metric};
 
 /// Stages that can be timed in one command buffer; nothing is learned from further ones.
@@ -59,7 +59,7 @@ pub(super) struct Machine {
     /// What self-tests have found; absent while one runs.
     checks: Option<Checks>,
     /// Which shapes kernels take.
-    tuning: Mutex<Tuning>,
+    tuning: Mutex<KernelTuning>,
     /// Command buffers of kernels that were submitted so far, and kernels in them.
     work: [AtomicU64; 2],
     /// Verbs whose variant with subgroup operations is not to be used.
@@ -107,12 +107,12 @@ impl Machine {
     }
 
     /// Which shapes kernels take.
-    pub(super) fn tuning(&self) -> Tuning {
+    pub(super) fn tuning(&self) -> KernelTuning {
         *lock(&self.tuning)
     }
 
     /// From now on kernels take these shapes. No run may be under way.
-    pub(super) fn set_tuning(&self, tuning: Tuning) {
+    pub(super) fn set_tuning(&self, tuning: KernelTuning) {
         *lock(&self.tuning) = tuning;
     }
 
@@ -168,6 +168,11 @@ impl Machine {
     /// Self-tests that were run.
     pub(super) fn tests(&self) -> u64 {
         self.checks.as_ref().map_or(0, |checks| checks.run.load(Ordering::Relaxed))
+    }
+
+    /// Whether this is the machine of a self-test, whose few rows must go all ways that many rows go.
+    pub(super) fn is_test(&self) -> bool {
+        self.checks.is_none()
     }
 
     /// Tests a case unless that has been done. Its pipeline may be used when this is `Ok`.

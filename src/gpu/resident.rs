@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Instant;
 
-use super::copies::{Copied, CopyKind, CopyShard, Form};
+use super::copies::{Copied, CopyForm, CopyKind, CopyShard};
 use super::listed::{self, Held, ListShard};
 use super::machine::Machine;
 use super::memory::{Buffer, ROWS};
@@ -238,7 +238,7 @@ impl Residents {
     pub(super) fn place_copy(
         &self,
         machine: &Machine,
-        form: &Form<'_>,
+        form: &CopyForm<'_>,
         tag: &Tag,
         scratch: u64,
         stats: &mut SearchStats,

@@ -122,7 +122,7 @@ static ASSIGN: Kernel = Kernel {
     params: Params::FIELDS,
     variants: &[Variant::PLAIN],
     shapes: &[&[("TX", 16.0), ("TY", 16.0), ("TD", 16.0)], &[("TX", 64.0), ("TY", 1.0), ("TD", 8.0)]],
-    overrides: &[("METRIC", &[0.0, 1.0, 2.0]), ("DTYPE", &[0.0]), ("SCREEN", &[0.0])],
+    overrides: &[("METRIC", &[0.0, 1.0, 2.0]), ("DTYPE", &[0.0])],
 };
 
 /// The entry points of `shaders/assign.wgsl`.

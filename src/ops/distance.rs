@@ -93,7 +93,7 @@ static DISTANCE: Kernel = Kernel {
     params: Params::FIELDS,
     variants: &[Variant::PLAIN],
     shapes: SHAPES,
-    overrides: &[("METRIC", METRIC_CODES), ("DTYPE", DTYPE_CODES), ("SCREEN", &[0.0])],
+    overrides: &[("METRIC", METRIC_CODES), ("DTYPE", DTYPE_CODES)],
 };
 
 /// The entry points of `shaders/distance.wgsl`.

@@ -83,7 +83,7 @@ static COUNT: Kernel = Kernel {
     params: Params::FIELDS,
     variants: &[Variant::PLAIN],
     shapes: distance::SHAPES,
-    overrides: &[("METRIC", distance::METRIC_CODES), ("DTYPE", distance::DTYPE_CODES), ("SCREEN", &[0.0])],
+    overrides: &[("METRIC", distance::METRIC_CODES), ("DTYPE", distance::DTYPE_CODES)],
 };
 
 static FILL: Kernel = Kernel {

@@ -134,7 +134,7 @@ static REFINE: Kernel = Kernel {
     params: Params::FIELDS,
     variants: &[Variant::PLAIN],
     shapes: &[&[]],
-    overrides: &[("METRIC", distance::METRIC_CODES), ("DTYPE", distance::DTYPE_CODES), ("SCREEN", &[0.0])],
+    overrides: &[("METRIC", distance::METRIC_CODES), ("DTYPE", distance::DTYPE_CODES)],
 };
 
 /// The entry points of `shaders/refine.wgsl`.

@@ -480,7 +480,7 @@ static ROWS: Kernel = Kernel {
     params: Params::FIELDS,
     variants: &[Variant::PLAIN],
     shapes: &[&[]],
-    overrides: &[QUERIES, ("METRIC", distance::METRIC_CODES), ("DTYPE", &[0.0, 1.0, 2.0, 5.0]), ("SCREEN", &[0.0])],
+    overrides: &[QUERIES, ("METRIC", distance::METRIC_CODES), ("DTYPE", &[0.0, 1.0, 2.0, 5.0])],
 };
 
 /// The entry points of the files in `shaders/scan/`, each with `shaders/scan.wgsl`.
@@ -514,7 +514,7 @@ pub fn record(args: &Args, caps: &DeviceCaps) -> Launch {
         power_low,
     };
     let rows = |metric: Metric, dtype: DType| {
-        vec![("METRIC", metric_code(metric).into()), ("DTYPE", dtype_code(dtype).into()), ("SCREEN", 0.0)]
+        vec![("METRIC", metric_code(metric).into()), ("DTYPE", dtype_code(dtype).into())]
     };
     let (kernel, mut constants) = match layout.form {
         Form::Integers(bits) => (&INTEGERS, vec![("WIDTH", f64::from(bits))]),

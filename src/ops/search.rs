@@ -2,16 +2,17 @@
 //!
 //! Shapes: queries `[q, dim]`, rows `[n, dim]`, optional bitmap, out `[q, keep]` pairs (key f32, position u32), smallest
 //! (key, position) first, +inf and `u32::MAX` where there are fewer rows than places.
-//! Without a screen the key is the metric's (error: [`metric::tolerance`](super::metric::tolerance)). With
-//! [`Screen::F32`] it is [`lower_bound`], which never exceeds the key that the direct pass computes.
+//! The key is the metric's (error: [`metric::tolerance`](super::metric::tolerance)); behind a screen ([`screened`]) it is a
+//! lower bound that never exceeds the key that the direct pass computes.
 
+pub mod few;
 pub mod screened;
 
 use std::fmt;
 use std::str::FromStr;
 
 use super::codes::{Codes, GROUP, MOST_DIM, QueryCodes};
-use super::source::{lib, screen_code};
+use super::source::lib;
 use super::tile::{Shape, TileArgs};
 use super::{
     Access, Binding, Cost, Define, DeviceCaps, Extent, Kernel, Launch, Mask, Op, Pairs, Program, Refine, SelectK, Variant,
@@ -271,8 +272,6 @@ crate::tile_params! {
         part_base: u32,
         /// Parts of a query.
         parts_total: u32,
-        /// The slack of the screen.
-        slack: f32,
     }
 }
 
@@ -281,8 +280,6 @@ crate::tile_params! {
 pub struct Args {
     /// Which queries and rows.
     pub tile: TileArgs,
-    /// The key itself, or a bound below it.
-    pub screen: Screen,
     /// Places of a part, at most [`MAX_KEEP`].
     pub keep: u32,
     /// The first of the [`parts`] that this launch writes.
@@ -315,9 +312,8 @@ static SEARCH: Kernel = Kernel {
         &[("TX", 8.0), ("TY", 8.0), ("TD", 16.0), ("K", 32.0)],
         &[("TX", 16.0), ("TY", 4.0), ("TD", 16.0), ("K", 64.0)],
         &[("TX", 32.0), ("TY", 2.0), ("TD", 8.0), ("K", 128.0)],
-        &[("TX", 64.0), ("TY", 1.0), ("TD", 8.0), ("K", 128.0)],
     ],
-    overrides: &[("METRIC", distance::METRIC_CODES), ("DTYPE", distance::DTYPE_CODES), ("SCREEN", &[0.0, 1.0])],
+    overrides: &[("METRIC", distance::METRIC_CODES), ("DTYPE", distance::DTYPE_CODES)],
 };
 
 /// How many shapes the fused kernel has.
@@ -333,13 +329,10 @@ fn tuned(keep: u32, caps: &DeviceCaps) -> Option<Shape> {
 
 /// Few places leave room for many queries a workgroup, which then read a row together.
 fn shape(queries: u32, keep: u32, caps: &DeviceCaps) -> Shape {
-    if queries > 4
-        && let Some(shape) = tuned(keep, caps)
-    {
+    if let Some(shape) = tuned(keep, caps) {
         return shape;
     }
     match PLACES / keep.clamp(1, MAX_KEEP) {
-        _ if queries <= 4 => Shape::FEW,
         fit if fit >= 32 && queries > 16 => Shape { tx: 8, ty: 8, td: 16 },
         fit if fit >= 16 && queries > 8 => Shape { tx: 16, ty: 4, td: 16 },
         _ => Shape { tx: 32, ty: 2, td: 8 },
@@ -354,12 +347,12 @@ pub fn parts(args: &Args, caps: &DeviceCaps) -> u32 {
 
 /// The entry points of `shaders/search.wgsl` and of the files in `shaders/search/`.
 pub fn kernels() -> Vec<&'static Kernel> {
-    [vec![&SEARCH], screened::kernels()].concat()
+    [vec![&SEARCH], few::kernels(), screened::kernels()].concat()
 }
 
 /// One launch: workgroup `w` of the [`parts`] that share rows `row_begin..row_end` writes its `keep` smallest, in no
 /// order, at `(q * parts_total + part_base + w) * keep` of both results, q counted from the first bound query.
-/// Buffers: rows, queries, row norms and query norms (read by cosine and by screens), mask (read when there is one),
+/// Buffers: rows, queries, row norms and query norms (read by cosine), mask (read when there is one),
 /// keys, positions.
 pub fn record(args: &Args, caps: &DeviceCaps) -> Launch {
     let queries = args.tile.q_end - args.tile.q_begin;
@@ -368,11 +361,9 @@ pub fn record(args: &Args, caps: &DeviceCaps) -> Launch {
         keep: args.keep,
         part_base: args.part_base,
         parts_total: args.parts_total,
-        slack: slack(args.tile.dim),
         ..Params::of(&args.tile)
     };
     let mut constants = distance::constants(shape, args.tile.metric, args.tile.dtype);
-    constants.push(("SCREEN", screen_code(args.screen).into()));
     constants.push(("K", (PLACES / shape.queries()).min(MAX_KEEP).into()));
     Launch {
         kernel: &SEARCH,

@@ -76,6 +76,8 @@ crate::params! {
         position_base: u32,
         /// 1 when a key with the bits of `MISSING_KEY` stands for nothing.
         nan_is_missing: u32,
+        /// 1 when segments are lists, 2 when they are full and only their limits are wanted.
+        lists: u32,
     }
 }
 
@@ -100,6 +102,19 @@ pub struct Args {
     pub position_base: u32,
     /// Whether a key with the bits of [`MISSING_KEY`](super::source::MISSING_KEY) stands for nothing and is not returned.
     pub nan_is_missing: bool,
+    /// What the limits of segments are for. But for [`Limits::None`] a segment has one part.
+    pub limits: Limits,
+}
+
+/// What `select_k` does with the [`Limit`](super::search::screened::Limit) of each segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limits {
+    /// Nothing.
+    None,
+    /// Reads how many places of a list are filled, `width` being its room, and begins it anew with what was selected.
+    OfLists,
+    /// Writes the limit of what was selected from a full segment.
+    Wanted,
 }
 
 impl Args {
@@ -120,13 +135,14 @@ static SELECT_K: Kernel = Kernel {
     verb: "select_k",
     entry: "select_k",
     wgsl: include_str!("../../shaders/select_k.wgsl"),
-    libs: &[lib::ORDER],
+    libs: &[lib::ORDER, lib::LIMITS],
     pairs: &[lib::CLAIM, lib::TALLY],
     bindings: &[
         Binding { name: "keys", ty: "array<u32>", access: Access::Read },
         Binding { name: "positions", ty: "array<u32>", access: Access::Read },
         Binding { name: "out_keys", ty: "array<u32>", access: Access::ReadWrite },
         Binding { name: "out_positions", ty: "array<u32>", access: Access::ReadWrite },
+        super::search::screened::LIMITS,
     ],
     params: Params::FIELDS,
     variants: &[Variant::PLAIN, Variant::SUBGROUPS],
@@ -141,7 +157,7 @@ pub fn kernels() -> Vec<&'static Kernel> {
 
 /// One launch: the k smallest of part i of segment s, in no order, at `s * out_stride + i * k` of both results; keys +inf
 /// and positions `u32::MAX` where there are fewer. A given position of `u32::MAX` stands for nothing. NaN sorts last.
-/// Buffers: keys as bits of f32, positions (read when they are given), keys, positions.
+/// Buffers: keys as bits of f32, positions (read when they are given), keys, positions, limits (of lists).
 pub fn record(args: &Args, caps: &DeviceCaps) -> Launch {
     let params = Params {
         segments: args.segments,
@@ -154,6 +170,7 @@ pub fn record(args: &Args, caps: &DeviceCaps) -> Launch {
         has_positions: args.has_positions.into(),
         position_base: args.position_base,
         nan_is_missing: args.nan_is_missing.into(),
+        lists: args.limits as u32,
     };
     Launch {
         kernel: &SELECT_K,

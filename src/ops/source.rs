@@ -9,7 +9,7 @@ use std::fmt::Write;
 
 use super::search::screened::for_matrix_units;
 use super::{Access, Kernel, Variant, registry};
-use super::{Norm, Screen};
+use super::Norm;
 use crate::types::{DType, Metric};
 
 /// Pieces of `shaders/lib/`.
@@ -30,18 +30,25 @@ pub(super) mod lib {
     /// Queries and rows of a tile, brought to workgroup memory.
     pub const LOAD: &str = include_str!("../../shaders/lib/load.wgsl");
     /// Tiles of queries and rows.
-    pub const TILE: &str =
-        concat!(include_str!("../../shaders/lib/pairs.wgsl"), include_str!("../../shaders/lib/tile.wgsl"));
-    /// The same for 8-bit codes.
-    pub const TILE_CODES: &str =
-        concat!(include_str!("../../shaders/lib/pairs.wgsl"), include_str!("../../shaders/lib/tile_codes.wgsl"));
-    /// The same on matrix units.
-    pub const TILE_MATRIX: &str =
-        concat!(include_str!("../../shaders/lib/pairs.wgsl"), include_str!("../../shaders/lib/matrix.wgsl"));
+    pub const TILE: &str = concat!(
+        include_str!("../../shaders/lib/allowed.wgsl"),
+        include_str!("../../shaders/lib/pairs.wgsl"),
+        include_str!("../../shaders/lib/tile.wgsl")
+    );
+    /// Queries and rows of a tile of 8 x 8 pairs per thread, brought to workgroup memory.
+    pub const LOAD8: &str = include_str!("../../shaders/lib/load8.wgsl");
+    /// What the lists of a screened search hold.
+    pub const LIMITS: &str = include_str!("../../shaders/lib/limits.wgsl");
+    /// The filter.
+    pub const ALLOWED: &str = include_str!("../../shaders/lib/allowed.wgsl");
+    /// Pairs that beat a limit go to a list.
+    pub const OFFER: &str =
+        concat!(include_str!("../../shaders/lib/allowed.wgsl"), include_str!("../../shaders/lib/offer.wgsl"));
     /// The smallest pairs of each query of a workgroup.
     pub const HEAP: &str = include_str!("../../shaders/lib/heap.wgsl");
     /// Lower bounds from codes and what was lost in them.
-    pub const BOUND: &str = include_str!("../../shaders/lib/bound.wgsl");
+    pub const BOUND: &str =
+        concat!(include_str!("../../shaders/lib/bound.wgsl"), include_str!("../../shaders/lib/row_terms.wgsl"));
     /// A histogram of digits.
     pub const TALLY: (&str, &str) =
         (include_str!("../../shaders/lib/tally.wgsl"), include_str!("../../shaders/lib/tally_subgroups.wgsl"));
@@ -107,14 +114,6 @@ pub fn dtype_code(dtype: DType) -> u32 {
     }
 }
 
-/// The number a shader of f32 rows knows a screen by. The others have kernels of their own, whose keys are bounds too.
-pub fn screen_code(screen: Screen) -> u32 {
-    match screen {
-        Screen::None => 0,
-        Screen::F32 | Screen::F16 | Screen::Int8 => 1,
-    }
-}
-
 /// The number a shader knows a norm by: its place in the table of names.
 pub fn norm_code(norm: Norm) -> u32 {
     match norm {
@@ -145,7 +144,6 @@ const DTYPES: [(&str, DType); 6] = [
     ("U8", DType::U8),
     ("BITS", DType::Bits),
 ];
-const SCREENS: [(&str, Screen); 2] = [("SCREEN_NONE", Screen::None), ("SCREEN_F32", Screen::F32)];
 const NORMS: [(&str, Norm); 3] = [("NORM_L2", Norm::L2), ("NORM_L1", Norm::L1), ("NORM_MAX", Norm::Max)];
 
 /// The whole text of a kernel.
@@ -171,7 +169,6 @@ fn constants(text: &mut String) {
     let mut line = |name: &str, value: u32| _ = writeln!(text, "const {name} = {value}u;");
     METRICS.iter().enumerate().for_each(|(i, (name, _))| line(name, i as u32));
     DTYPES.iter().enumerate().for_each(|(i, (name, _))| line(name, i as u32));
-    SCREENS.iter().enumerate().for_each(|(i, (name, _))| line(name, i as u32));
     NORMS.iter().enumerate().for_each(|(i, (name, _))| line(name, i as u32));
     line("MISSING_KEY", MISSING_KEY);
     line("NAN", NAN);

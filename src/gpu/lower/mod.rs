@@ -6,6 +6,7 @@
 
 mod assign;
 mod best;
+mod few;
 mod matmul;
 mod matrix;
 mod range;
@@ -142,6 +143,8 @@ pub(super) struct Job<'a> {
     scratch: u64,
     /// Bound where a kernel has an input that it does not read.
     dummy: Arc<Buffer>,
+    /// Bound where a kernel has a result that it does not write.
+    dummy_out: Arc<Buffer>,
     /// A mask that all queries share.
     shared_mask: Option<Arc<Buffer>>,
 }
@@ -350,7 +353,7 @@ impl<'a> Job<'a> {
             Some(base) => locate(machine, residents, base, scratch, stats)?,
         };
         let rec = Recorder::new(machine, stats);
-        let dummy = rec.scratch(16)?;
+        let (dummy, dummy_out) = (rec.scratch(16)?, rec.scratch(16)?);
         let shared_mask = match work.mask {
             Some(mask) if mask.stride == 0 => {
                 let words = &mask.words[..work.mask_words];
@@ -361,7 +364,18 @@ impl<'a> Job<'a> {
             }
             _ => None,
         };
-        Ok(Job { machine, work, rec, residents, source: Arc::new(source), copies, scratch, dummy, shared_mask })
+        Ok(Job {
+            machine,
+            work,
+            rec,
+            residents,
+            source: Arc::new(source),
+            copies,
+            scratch,
+            dummy,
+            dummy_out,
+            shared_mask,
+        })
     }
 
     /// The rows.
@@ -586,7 +600,7 @@ fn scratch_of_a_job(machine: &Machine) -> u64 {
 }
 
 /// The copy of the rows that a screen reads, where it can have one: it must fit, with the rows if they are needed.
-fn copy_for<'a>(machine: &Machine, work: &Work<'a>, scratch: u64) -> Option<(copies::Form<'a>, Unit)> {
+fn copy_for<'a>(machine: &Machine, work: &Work<'a>, scratch: u64) -> Option<(copies::CopyForm<'a>, Unit)> {
     let rows = work.base.as_ref().filter(|_| work.refined).map_or(0, resident::base_bytes);
     screened::form(machine, work).filter(|(form, _)| copies::fits(machine, form, rows, scratch))
 }

@@ -4,7 +4,7 @@
 use super::best::Best;
 use super::matrix;
 use super::select::{self, Selection};
-use super::{Block, Job, ROW_STEP, block_queries, screened};
+use super::{Block, Job, ROW_STEP, block_queries, few, screened};
 use crate::compute::{Candidates, EngineError};
 use crate::gpu::case::Case;
 use crate::gpu::resident::Shard;
@@ -16,60 +16,54 @@ use crate::ops::tile::TileArgs;
 
 /// The `k` best rows of each query. With a screen `keep` candidates are kept, and refined if `k` is less.
 pub(super) fn run(job: &mut Job<'_>, screen: Screen, keep: usize, k: usize) -> Result<Candidates, EngineError> {
-    let refined = job.work.refined;
-    let keep = match screen {
+    match screen {
         // The direct pass needs no candidates beyond the answer.
-        Screen::None => k,
-        Screen::F32 if keep <= search::MAX_KEEP as usize => keep,
-        Screen::F32 => {
+        Screen::None => direct(job, k),
+        Screen::F32 if keep > search::MAX_KEEP as usize => {
             let most = search::MAX_KEEP;
-            return Err(EngineError::Unsupported(format!("a screen of f32 keeps at most {most} candidates, not {keep}")));
+            Err(EngineError::Unsupported(format!("a screen of f32 keeps at most {most} candidates, not {keep}")))
         }
-        Screen::F16 | Screen::Int8 => return screened::run(job, keep, k),
-    };
-    let screened = screen != Screen::None;
-    let mut out = Candidates::places(job.queries(), if refined || !screened { k } else { keep })?;
-    if screened {
-        out.bound = vec![f32::INFINITY; job.queries()];
+        Screen::F32 | Screen::F16 | Screen::Int8 => screened::run(job, keep, k),
     }
-    let kept = keep.min(job.rows());
+}
+
+/// The `k` smallest direct keys of each query.
+fn direct(job: &mut Job<'_>, k: usize) -> Result<Candidates, EngineError> {
+    let mut out = Candidates::places(job.queries(), k)?;
+    let kept = k.min(job.rows());
     let fused = kept <= search::MAX_KEEP as usize;
     let places = select::list_places(kept);
     if !fused && Best::bytes(1, places, 2) > job.scratch / 2 {
         matrix::search_on_host(job, &mut out)?;
         return Ok(out);
     }
-    let count = queries_of_a_block(job, screen, kept, fused);
+    let count = queries_of_a_block(job, kept, fused);
     let mut first = 0;
     while first < job.queries() {
         let queries = count.min(job.queries() - first);
         job.ensure(Case::Select)?;
-        match fused {
-            true => job.ensure(Case::Search { screen, keep: kept, queries })?,
-            false => job.ensure(Case::Distance { queries })?,
-        }
-        if screened && refined {
-            job.ensure(Case::Refine)?;
-        }
         let block = job.block(first, queries)?;
-        let (keys, positions, width) = match fused {
-            true => fused_block(job, &block, screen, kept)?,
-            false => matrix_block(job, &block, kept)?,
+        let few = search::few::fits(queries, kept);
+        if few {
+            job.ensure(Case::Search { keep: kept, queries })?;
+            if few::block(job, &block, kept, &mut out)? {
+                first += queries;
+                continue;
+            }
+        }
+        let (keys, positions, width) = match fused && !few {
+            true => {
+                job.ensure(Case::Search { keep: kept, queries })?;
+                fused_block(job, &block, kept)?
+            }
+            false => {
+                job.ensure(Case::Distance { queries })?;
+                matrix_block(job, &block, kept)?
+            }
         };
         job.count_pass(queries);
-        let mut sources = vec![keys, positions.clone()];
-        if screened && refined {
-            sources.push(refine_block(job, &block, positions, kept)?);
-        }
-        let mut read = job.rec.read(&sources)?.into_iter();
-        let (Some(mut keys), Some(positions)) = (read.next(), read.next()) else { break };
-        if screened {
-            write_bounds(&mut out.bound[first..first + queries], &keys, &positions, kept, keep);
-        }
-        if let Some(direct) = read.next() {
-            job.rec.stats.refined += positions.iter().filter(|&&p| p != u32::MAX).count() as u64;
-            keys = direct;
-        }
+        let mut read = job.rec.read(&[keys, positions])?.into_iter();
+        let (Some(keys), Some(positions)) = (read.next(), read.next()) else { break };
         sort_into(&mut out, first, &keys, &positions, width);
         first += queries;
     }
@@ -81,16 +75,15 @@ pub(super) fn arguments(
     job: &Job<'_>,
     shard: &Shard,
     block: &Block,
-    screen: Screen,
     keep: usize,
     rows: (usize, usize),
 ) -> search::Args {
     let tile = job.tile(shard, block, rows);
-    search::Args { tile, screen, keep: keep as u32, part_base: 0, parts_total: 1 }
+    search::Args { tile, keep: keep as u32, part_base: 0, parts_total: 1 }
 }
 
 /// Lists a query that one launch over `rows` rows writes.
-fn parts(job: &Job<'_>, screen: Screen, keep: usize, queries: usize, rows: usize) -> u32 {
+fn parts(job: &Job<'_>, keep: usize, queries: usize, rows: usize) -> u32 {
     let tile = TileArgs {
         metric: job.metric(),
         dtype: job.dtype(),
@@ -103,40 +96,35 @@ fn parts(job: &Job<'_>, screen: Screen, keep: usize, queries: usize, rows: usize
         mask: None,
         mask_row_base: 0,
     };
-    let args = search::Args { tile, screen, keep: keep as u32, part_base: 0, parts_total: 1 };
+    let args = search::Args { tile, keep: keep as u32, part_base: 0, parts_total: 1 };
     search::parts(&args, &job.caps("search"))
 }
 
 /// How many queries a block of a search has: what its lists, keys and queries leave room for.
-fn queries_of_a_block(job: &Job<'_>, screen: Screen, keep: usize, fused: bool) -> usize {
+fn queries_of_a_block(job: &Job<'_>, keep: usize, fused: bool) -> usize {
     let each = job.query_bytes() + keep as u64 * 12 * 2;
     block_queries(job.queries_at_a_time(), job.scratch, |q| {
         // The lists, what one round of merging writes included.
         let lists = match fused {
-            true => Best::bytes(q as u64, keep as u64, u64::from(parts(job, screen, keep, q, job.rows())) + 2),
+            true => Best::bytes(q as u64, keep as u64, u64::from(parts(job, keep, q, job.rows())) + 2),
             false => Best::bytes(q as u64, select::list_places(keep), 2) + matrix::tile_bytes(job.scratch),
         };
         lists + q as u64 * each
     })
 }
 
-/// Candidates of a block by the fused kernel: keys and positions `[queries, width]` in no order, and the width: `keep`
-/// after a screen, else maybe more.
-fn fused_block(
-    job: &mut Job<'_>,
-    block: &Block,
-    screen: Screen,
-    keep: usize,
-) -> Result<(Bind, Bind, usize), EngineError> {
+/// Candidates of a block by the fused kernel: keys and positions `[queries, width]` in no order, and the width: `keep`,
+/// maybe more.
+fn fused_block(job: &mut Job<'_>, block: &Block, keep: usize) -> Result<(Bind, Bind, usize), EngineError> {
     let queries = block.count as usize;
     let work = job.row_work(queries);
-    let most = parts(job, screen, keep, queries, job.rows()).max(1);
+    let most = parts(job, keep, queries, job.rows()).max(1);
     let mut best: Option<Best> = None;
     job.visit(|job, shard| {
         let mut row = 0;
         while row < shard.rows {
             let caps = job.caps("search");
-            let mut args = arguments(job, shard, block, screen, keep, (row, shard.rows));
+            let mut args = arguments(job, shard, block, keep, (row, shard.rows));
             let pipeline = job.pipeline(&search::record(&args, &caps))?;
             let fit = job.rec.fit(&pipeline, work, ROW_STEP)? / ROW_STEP * ROW_STEP;
             let rows = fit.min(shard.rows - row);
@@ -157,7 +145,7 @@ fn fused_block(
         Ok(())
     })?;
     match best {
-        Some(best) => match best.unmerged().filter(|_| screen == Screen::None) {
+        Some(best) => match best.unmerged() {
             Some(lists) => Ok(lists),
             None => best.finish(job, keep as u32).map(|(keys, positions)| (keys, positions, keep)),
         },
@@ -353,15 +341,6 @@ pub(super) fn last_of(keys: &[u32], positions: &[u32]) -> Option<f32> {
     (last != u64::MAX).then(|| unrank(last).0)
 }
 
-/// For each query the largest screen key kept, or +inf when places were left empty: then nothing was left out.
-fn write_bounds(bounds: &mut [f32], keys: &[u32], positions: &[u32], width: usize, keep: usize) {
-    for ((bound, keys), positions) in
-        bounds.iter_mut().zip(keys.chunks(width.max(1))).zip(positions.chunks(width.max(1)))
-    {
-        *bound = last_of(keys, positions).filter(|_| width >= keep).unwrap_or(f32::INFINITY);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -388,15 +367,5 @@ mod tests {
             assert!(k.to_bits() == key.to_bits() || k.is_nan() && key.is_nan(), "{key} {k}");
             assert_eq!(p, position);
         }
-    }
-
-    #[test]
-    fn bounds_are_infinite_where_places_are_free() {
-        let mut bounds = [0.0; 2];
-        let keys = [1.0f32, 3.0, 2.0, f32::INFINITY].map(f32::to_bits);
-        write_bounds(&mut bounds, &keys, &[4, 5, 6, u32::MAX], 2, 2);
-        assert_eq!(bounds, [3.0, f32::INFINITY]);
-        write_bounds(&mut bounds[..1], &keys[..2], &[4, 5], 2, 3);
-        assert_eq!(bounds[0], f32::INFINITY, "all rows were kept");
     }
 }

@@ -5,7 +5,7 @@ use super::{Job, block_queries, search};
 use crate::compute::{Candidates, EngineError};
 use crate::gpu::case::Case;
 use crate::gpu::submit::Bind;
-use crate::ops::select_k;
+use crate::ops::select_k::{self, Limits};
 
 /// Units of work a key: passes over it, roughly.
 const KEY_WORK: f64 = 8.0;
@@ -41,6 +41,7 @@ pub(super) fn record(
         has_positions: positions.is_some(),
         position_base: s.position_base,
         nan_is_missing: s.nan_is_missing,
+        limits: Limits::None,
     };
     let parts = args.parts();
     if parts <= 1 {
@@ -64,20 +65,56 @@ pub(super) fn record(
     launch(job, s.stage, &second, half_keys, Some(half_positions), out)
 }
 
+/// Records the selection of the k smallest of each list, or of each segment with its limit.
+pub(super) fn record_limits(
+    job: &mut Job<'_>,
+    s: &Selection,
+    kind: Limits,
+    [keys, positions]: [Bind; 2],
+    out: [Bind; 2],
+    limits: Bind,
+) -> Result<(), EngineError> {
+    let args = select_k::Args {
+        segments: s.segments,
+        width: s.width,
+        in_stride: s.in_stride,
+        out_stride: s.out_stride,
+        k: s.k,
+        part_width: s.width,
+        has_positions: true,
+        position_base: 0,
+        nan_is_missing: s.nan_is_missing,
+        limits: kind,
+    };
+    launch_with(job, s.stage, &args, [keys, positions], out, limits)
+}
+
 fn launch(
     job: &mut Job<'_>,
     stage: &'static str,
     args: &select_k::Args,
     keys: Bind,
     positions: Option<Bind>,
+    out: [Bind; 2],
+) -> Result<(), EngineError> {
+    let positions = positions.unwrap_or_else(|| Bind::whole(&job.dummy));
+    let limits = Bind::whole(&job.dummy_out);
+    launch_with(job, stage, args, [keys, positions], out, limits)
+}
+
+fn launch_with(
+    job: &mut Job<'_>,
+    stage: &'static str,
+    args: &select_k::Args,
+    [keys, positions]: [Bind; 2],
     [out_keys, out_positions]: [Bind; 2],
+    limits: Bind,
 ) -> Result<(), EngineError> {
     let launch = select_k::record(args, &job.caps("select_k"));
     let pipeline = job.pipeline(&launch)?;
-    let positions = positions.unwrap_or_else(|| Bind::whole(&job.dummy));
     let work = f64::from(args.segments) * f64::from(args.width) * KEY_WORK;
     job.rec.fit(&pipeline, work, 1)?;
-    job.rec.launch(stage, &pipeline, launch, vec![keys, positions, out_keys, out_positions], work);
+    job.rec.launch(stage, &pipeline, launch, vec![keys, positions, out_keys, out_positions, limits], work);
     Ok(())
 }
 

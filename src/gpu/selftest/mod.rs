@@ -67,8 +67,11 @@ pub(super) fn prove(machine: &Machine, metric: Metric, dtype: DType, case: Case)
     let (masked, plain) = (batch(Some(data.mask())), batch(None));
     let screen = |screen, keep| masked.one(|pairs, _| Search { pairs, screen, keep, codes: None });
     let (program, inputs) = match case {
-        Case::Search { screen: of, keep, .. } => (screen(of, keep)?, masked.inputs()),
-        Case::Screened { keep, .. } => (screen(Screen::F16, keep.min(ROWS))?, masked.inputs()),
+        Case::Search { keep, .. } => (screen(Screen::None, keep)?, masked.inputs()),
+        Case::Screened { unit, keep, .. } => {
+            let of = if unit == Unit::F32 { Screen::F32 } else { Screen::F16 };
+            (screen(of, keep.min(ROWS))?, masked.inputs())
+        }
         Case::Distance { .. } => (plain.one(|pairs, _| Distance { pairs })?, plain.inputs()),
         Case::Assign { .. } => {
             (masked.one(|pairs, _| Assign { pairs, codes: None, known: None })?, masked.inputs())
@@ -108,8 +111,8 @@ pub(super) fn prove(machine: &Machine, metric: Metric, dtype: DType, case: Case)
         Err(refused) => return Ok(Err(refused)),
     };
     Ok(match (case, output) {
-        (Case::Search { screen: Screen::None, keep, .. }, Output::Candidates(c)) => data.check_nearest(&c, keep),
-        (Case::Search { keep, .. }, Output::Candidates(c)) => data.check_screen(&c, keep),
+        (Case::Search { keep, .. }, Output::Candidates(c)) => data.check_nearest(&c, keep),
+        (Case::Screened { unit: Unit::F32, keep, .. }, Output::Candidates(c)) => data.check_screen(&c, keep.min(ROWS)),
         (Case::Screened { .. }, Output::Candidates(c)) => data.check_halves(&c),
         (Case::Assign { .. }, Output::Candidates(c)) => data.check_nearest(&c, 1),
         (Case::Distance { .. }, Output::Matrix(keys)) => data.check_matrix(&keys),

@@ -25,6 +25,7 @@ impl Ivf {
         k: usize,
         options: &SearchOptions,
     ) -> Result<Explanation, SearchError> {
+        let _entered = self.device.enter();
         let queries = queries.into();
         if k == 0 {
             return Err(SearchError::ZeroK);

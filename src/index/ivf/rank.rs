@@ -1,21 +1,24 @@
 //! The better ranking of what a scan found: the host operations of its program.
 
-use rayon::prelude::*;
-
 use super::program::Run;
 use super::Kept;
 use crate::compute::{Candidates, EngineError, Output};
 use crate::ops::lists::{Lists, Probes, estimate};
+use crate::threads;
 use crate::types::{MatrixView, Metric, RowsView};
 
 /// Queries that one thread ranks at least: fewer are not worth waking another.
-const FEW: usize = 16;
+const QUERIES_PER_THREAD: usize = 16;
+
+/// Slots that one thread looks up at a time.
+const SLOTS: usize = 1024;
 
 impl Run<'_> {
     /// Positions of rows in place of slots.
     pub(super) fn place(&self, found: &Candidates) -> Result<Output, EngineError> {
-        let slots = found.positions.par_iter().with_min_len(FEW * 64);
-        let positions = slots.map(|&slot| self.ivf.lists.position(slot)).collect();
+        let mut positions = found.positions.clone();
+        let position = |slot: &mut u32| *slot = self.ivf.lists.position(*slot);
+        threads::each(1, positions.chunks_mut(SLOTS), |slots| slots.iter_mut().for_each(position));
         Ok(Output::Candidates(Candidates { width: found.width, keys: found.keys.clone(), positions, bound: Vec::new() }))
     }
 
@@ -98,12 +101,8 @@ impl Run<'_> {
         };
         let (dim, width) = (self.ivf.dim, placed.width.max(1));
         let mut out = Candidates { keys: vec![f32::INFINITY; placed.positions.len()], ..placed.clone() };
-        out.keys
-            .par_chunks_mut(width)
-            .zip(placed.positions.par_chunks(width))
-            .enumerate()
-            .with_min_len(FEW)
-            .for_each_init(
+        let each = out.keys.chunks_mut(width).zip(placed.positions.chunks(width)).enumerate();
+        threads::each_with(QUERIES_PER_THREAD, each,
                 || (vec![0; lists.code_bytes()], vec![0.0; dim], vec![0.0; dim]),
                 |(code, query, row), (q, (keys, positions))| {
                     query.copy_from_slice(view.row(q));
@@ -132,7 +131,7 @@ impl Run<'_> {
         let (ivf, width) = (self.ivf, found.width.max(1));
         let inner = ivf.inner();
         let mut out = Candidates { keys: vec![f32::INFINITY; found.keys.len()], ..placed.clone() };
-        out.keys.par_chunks_mut(width).enumerate().with_min_len(FEW).for_each_init(
+        threads::each_with(QUERIES_PER_THREAD, out.keys.chunks_mut(width).enumerate(),
             || vec![0; ivf.lists.code_bytes()],
             |code, (q, keys)| {
                 let query = floats.row(q);

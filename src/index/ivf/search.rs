@@ -223,6 +223,7 @@ impl Index for Ivf {
         k: usize,
         options: &SearchOptions,
     ) -> Result<(Neighbors, SearchStats), SearchError> {
+        let _entered = self.device.enter();
         if k == 0 {
             return Err(SearchError::ZeroK);
         }
@@ -246,6 +247,7 @@ impl Index for Ivf {
         radius: f32,
         options: &SearchOptions,
     ) -> Result<(RangeHits, SearchStats), SearchError> {
+        let _entered = self.device.enter();
         if radius.is_nan() {
             return Err(SearchError::Radius { found: radius });
         }

@@ -1,16 +1,20 @@
-//! The search behind a screen of low precision: lower bounds of the direct keys from 8-bit codes, or from f16 on matrix
-//! units, and the smallest of them, in one pass.
+//! The search behind a screen: lower bounds of the direct keys, and those that may be among the smallest, in one pass.
 //!
-//! Shapes: codes of rows `[n, dim]` (bytes or f16) with four numbers a row, codes of queries `[q, dim]` with their terms,
-//! out `[q, parts, places]` pairs (key f32, position u32). Each part of the rows keeps its `places` smallest bounds as a
-//! heap, the largest first, and says which bound the smallest row that it left out can have. A launch over further rows
-//! goes on with the heaps of the one before, so the number of parts never grows with the number of launches.
-//! A key is [`codes::lower_bound`](crate::ops::codes::lower_bound), in f32 and in any order.
+//! Shapes: rows `[n, dim]` as they are, in f16 or as 8-bit codes; queries `[q, dim]`; out `[q, room]` pairs (key f32, position
+//! u32), a list for each query, and its [`Limit`]. A key is a lower bound of the direct key: [`search::lower_bound`] from f32,
+//! [`codes::lower_bound`](crate::ops::codes::lower_bound) from codes and from f16, in f32 and in any order of summation.
+//!
+//! Rows go by in [levels](levels), each many times as long as all before it. The first fills the lists with all its pairs;
+//! after each level `select_k` keeps the smallest pairs of each list, and the largest of these is the limit that pairs of the
+//! next level must be below. So a level adds about as many pairs per query as are kept, times how much longer it is; a list that
+//! overflows all the same says so, and its query is not proven. Tiles are visited in the order of their reversed bits, so
+//! that each level sees rows from everywhere: near rows that lie together do not all come late.
 
 use crate::ops::codes::QueryTerms;
-use crate::ops::source::lib;
-use crate::ops::tile::Shape;
+use crate::ops::source::{dtype_code, lib, metric_code};
+use crate::ops::tile::{self, Shape};
 use crate::ops::{Access, Binding, DeviceCaps, Kernel, Launch, Variant, distance};
+use crate::types::{DType, Metric};
 
 crate::params! {
     /// What the files in `shaders/search/` read.
@@ -23,7 +27,7 @@ crate::params! {
         q_begin: u32,
         /// The query after the last.
         q_end: u32,
-        /// Units of 16 bytes of an 8-bit code; numbers of an f16 row.
+        /// Units of 16 bytes of a row or an 8-bit code; numbers of an f16 row.
         row_stride: u32,
         /// The same from query to query.
         query_stride: u32,
@@ -35,18 +39,24 @@ crate::params! {
         mask_row_base: u32,
         /// The position of row 0 of the bound shard.
         position_base: u32,
-        /// Places of a part.
-        keep: u32,
-        /// Parts of a query.
-        parts_total: u32,
-        /// 1 when the lists hold what an earlier launch found.
-        resume: u32,
+        /// Places of a list.
+        room: u32,
+        /// First tile that is visited, in the order of reversed bits.
+        tile_begin: u32,
+        /// The tile after the last.
+        tile_end: u32,
+        /// Bits of a tile's number.
+        tile_bits: u32,
+        /// The slack of the f32 screen.
+        slack: f32,
     }
 }
 
 /// What multiplies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
+    /// f32, from the rows as they are.
+    F32,
     /// Packed products of 8-bit codes.
     Codes,
     /// Matrix units of f16 with sums in f32, square with this side: 8 or 16.
@@ -54,72 +64,109 @@ pub enum Unit {
 }
 
 impl Unit {
-    /// The entry point, by which its self-test and its variant are known.
+    /// The entry point, by which its self-test is known.
     pub fn kernel(self) -> &'static str {
+        self.description().entry
+    }
+
+    fn description(self) -> &'static Kernel {
         match self {
-            Unit::Codes => CODES.entry,
-            Unit::Matrix(16) => MATRIX_16.entry,
-            Unit::Matrix(_) => MATRIX_8.entry,
+            Unit::F32 => &F32,
+            Unit::Codes => &CODES,
+            Unit::Matrix(16) => &MATRIX_16,
+            Unit::Matrix(_) => &MATRIX_8,
+        }
+    }
+
+    /// Threads of a workgroup along rows and queries, where the kernel has shapes; 8 x 8 pairs each.
+    fn threads(self, queries: u32) -> Option<Shape> {
+        match (self, queries) {
+            (Unit::Matrix(_), _) => None,
+            (_, 0..=16) => Some(Shape { tx: 32, ty: 2, td: 8 }),
+            (_, 17..=32) => Some(Shape { tx: 32, ty: 4, td: 8 }),
+            (_, 33..=64) => Some(Shape { tx: 32, ty: 8, td: 8 }),
+            _ => Some(Shape { tx: 16, ty: 16, td: 8 }),
+        }
+    }
+
+    /// Queries and rows of a tile.
+    fn tile(self, queries: u32) -> (u32, u32) {
+        match self.threads(queries) {
+            Some(shape) => (8 * shape.ty, 8 * shape.tx),
+            None if self == Unit::Matrix(16) => (128, 128),
+            None => (32, 128),
         }
     }
 }
 
 /// Bytes of workgroup memory that the kernel for matrix units of a side takes at most.
 pub const fn matrix_memory(side: u32) -> u32 {
-    if side == 16 { 44 << 10 } else { 28 << 10 }
+    if side == 16 { 42 << 10 } else { 16 << 10 }
 }
 /// Components of f16 rows are filled up to a multiple of this, and rows and queries to whole tiles.
-pub const MATRIX_STEP: usize = 16;
+pub const MATRIX_STEP: usize = 32;
 /// Queries of a tile of matrix units.
-pub const MATRIX_QUERIES: usize = 32;
+pub const MATRIX_QUERIES: usize = 128;
 
-/// How the rows are shared out and what is kept of each share.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tiling {
-    unit: Unit,
-    shape: Shape,
-    /// Workgroups that share the rows.
-    pub parts: u32,
-    /// Places of each.
-    pub places: u32,
+/// What a list holds: the limit of its query and how many pairs it was offered.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct Limit {
+    /// The key that a pair must be below, in the order of integers.
+    pub key: u32,
+    /// Its position, which decides among equal keys.
+    pub position: u32,
+    /// Pairs in the list; [`OVERFLOWED`](Limit::OVERFLOWED) is set when some found no place.
+    pub count: u32,
+    /// Nothing.
+    pub spare: u32,
 }
 
-impl Tiling {
-    /// For `keep` candidates a query among `rows` rows: so many parts that the candidates of most queries spread over
-    /// them with room to spare. Which kernel runs depends on `unit`, `queries` and `keep` only.
-    pub fn of(unit: Unit, queries: u32, rows: u32, keep: u32, caps: &DeviceCaps) -> Tiling {
-        let places = match (unit, keep) {
-            (Unit::Matrix(_), _) | (_, 0..=128) => 32,
-            (_, 129..=256) => 64,
-            _ => 128,
-        };
-        let shape = match (queries, places) {
-            _ if unit != Unit::Codes => Shape { tx: 32, ty: 8, td: 0 },
-            (0..=4, _) => Shape::FEW,
-            (5..=8, _) | (_, 128) => Shape { tx: 32, ty: 2, td: 8 },
-            (9..=16, _) | (_, 64) => Shape { tx: 32, ty: 4, td: 8 },
-            _ => Shape { tx: 32, ty: 8, td: 8 },
-        };
-        let tiling = Tiling { unit, shape, parts: shape.walkers(rows, queries, 2048, 8, caps), places };
-        let most = rows.div_ceil(tiling.rows()).min(caps.max_groups);
-        Tiling { parts: tiling.parts.max((4 * keep).div_ceil(places)).min(most), ..tiling }
-    }
+impl Limit {
+    /// The bit of `count` that says that the list overflowed.
+    pub const OVERFLOWED: u32 = 1 << 31;
+    /// An empty list that everything may go to.
+    pub const NONE: Limit = Limit { key: u32::MAX, position: u32::MAX, count: 0, spare: 0 };
 
-    /// Rows of a tile.
-    fn rows(&self) -> u32 {
-        if self.unit == Unit::Matrix(16) { 2 * self.shape.rows() } else { self.shape.rows() }
+    /// Whether pairs were lost.
+    pub fn overflowed(&self, room: u32) -> bool {
+        self.count > room
     }
+}
+
+/// Places of a list that keeps `keep` pairs: these, what a level adds, and room for levels that add more than expected.
+pub fn room(keep: u32) -> u32 {
+    (GROWTH * keep + 1024).next_power_of_two()
+}
+
+/// How much longer a level is than all before it together, plus one.
+const GROWTH: u32 = 8;
+
+/// Rows of the next level, when `seen` rows went by before it: as many as there is room for, then seven times as many as
+/// went by.
+pub fn level(seen: usize, room: u32) -> usize {
+    if seen == 0 { room as usize } else { seen.saturating_mul(GROWTH as usize - 1) }
 }
 
 /// What one launch searches.
 #[derive(Clone, Copy, Debug)]
 pub struct Args {
-    /// Components of a code or of an f16 row, a multiple of 16.
+    /// What multiplies.
+    pub unit: Unit,
+    /// Which distance; codes and f16 have it in their terms.
+    pub metric: Metric,
+    /// Of what rows are made, for [`Unit::F32`].
+    pub dtype: DType,
+    /// Components of a row; of a code or of an f16 row, filled up to a multiple of 16 or [`MATRIX_STEP`].
     pub dim: usize,
-    /// Rows `row_begin..row_end` of the bound shard; the first is a multiple of 256, so the front of a tile.
+    /// Rows `row_begin..row_end` of the bound shard.
     pub row_begin: u32,
     /// See `row_begin`.
     pub row_end: u32,
+    /// Tiles `tile_begin..tile_end` of [`tiles`], in the order of their reversed bits.
+    pub tile_begin: u32,
+    /// See `tile_begin`.
+    pub tile_end: u32,
     /// Queries `q_begin..q_end` of the bound ones.
     pub q_begin: u32,
     /// See `q_begin`.
@@ -130,23 +177,67 @@ pub struct Args {
     pub mask: Option<u32>,
     /// The bit of the mask that stands for row 0 of the bound shard.
     pub mask_row_base: u32,
-    /// The same for all launches that share lists.
-    pub tiling: Tiling,
-    /// Whether the lists hold what an earlier launch found.
-    pub resume: bool,
+    /// Places of a list.
+    pub room: u32,
 }
 
+/// Rows of a tile for a batch of so many queries.
+pub fn tile_rows(unit: Unit, queries: usize) -> usize {
+    unit.tile(queries as u32).1 as usize
+}
+
+/// From number `begin` on, of `numbers` (a power of two) in the order of reversed bits, of which the first `tiles` stand for
+/// a tile each: the number after the last of `most` tiles, and how many there are before it.
+pub fn visit(begin: u32, numbers: u32, tiles: u32, most: u32) -> (u32, u32) {
+    let bits = numbers.trailing_zeros();
+    let tile = |number: u32| number.reverse_bits().checked_shr(32 - bits).unwrap_or(0);
+    let (mut end, mut visited) = (begin, 0);
+    while end < numbers && (visited < most || tile(end) >= tiles) {
+        visited += u32::from(tile(end) < tiles);
+        end += 1;
+    }
+    (end, visited)
+}
+
+pub(crate) const LIMITS: Binding = Binding { name: "limits", ty: "array<Limit>", access: Access::ReadWrite };
 const ROW_TERMS: Binding = Binding { name: "row_terms", ty: "array<vec4<f32>>", access: Access::Read };
 const OUT_KEYS: Binding = Binding { name: "out_keys", ty: "array<u32>", access: Access::ReadWrite };
 const OUT_POSITIONS: Binding = Binding { name: "out_positions", ty: "array<u32>", access: Access::ReadWrite };
-const OUT_BOUNDS: Binding = Binding { name: "out_bounds", ty: "array<u32>", access: Access::ReadWrite };
+
+/// 8 x 8 pairs per thread.
+const SHAPES: &[&[(&str, f64)]] = &[
+    &[("TX", 16.0), ("TY", 16.0)],
+    &[("TX", 32.0), ("TY", 8.0)],
+    &[("TX", 32.0), ("TY", 4.0)],
+    &[("TX", 32.0), ("TY", 2.0)],
+];
+
+static F32: Kernel = Kernel {
+    verb: "search",
+    entry: "search_f32",
+    wgsl: include_str!("../../../shaders/search/f32.wgsl"),
+    libs: &[lib::ROWS, lib::ORDER, lib::LIMITS, lib::OFFER, lib::LOAD8],
+    pairs: &[],
+    bindings: &[
+        distance::ROWS,
+        distance::QUERIES,
+        distance::ROW_NORMS,
+        distance::QUERY_NORMS,
+        distance::MASK,
+        OUT_KEYS,
+        OUT_POSITIONS,
+        LIMITS,
+    ],
+    params: Params::FIELDS,
+    variants: &[Variant::PLAIN],
+    shapes: SHAPES,
+    overrides: &[("METRIC", &[0.0, 1.0, 2.0]), ("DTYPE", &[0.0, 1.0, 2.0, 3.0, 4.0])],
+};
 
 static CODES: Kernel = Kernel {
-    verb: "search",
     entry: "search_codes",
     wgsl: include_str!("../../../shaders/search/codes.wgsl"),
-    libs: &[lib::ORDER, lib::LOAD, lib::TILE_CODES, lib::HEAP, lib::BOUND],
-    pairs: &[lib::CLAIM],
+    libs: &[lib::ORDER, lib::LIMITS, lib::OFFER, lib::LOAD8, lib::BOUND],
     bindings: &[
         distance::ROWS,
         distance::QUERIES,
@@ -155,81 +246,59 @@ static CODES: Kernel = Kernel {
         distance::MASK,
         OUT_KEYS,
         OUT_POSITIONS,
-        OUT_BOUNDS,
-    ],
-    params: Params::FIELDS,
-    variants: &[Variant::PLAIN, Variant::SUBGROUPS],
-    shapes: &[
-        &[("TX", 32.0), ("TY", 8.0), ("TD", 8.0), ("K", 32.0)],
-        &[("TX", 32.0), ("TY", 4.0), ("TD", 8.0), ("K", 64.0)],
-        &[("TX", 32.0), ("TY", 2.0), ("TD", 8.0), ("K", 128.0)],
-        &[("TX", 64.0), ("TY", 1.0), ("TD", 8.0), ("K", 128.0)],
+        LIMITS,
     ],
     overrides: &[],
+    ..F32
 };
-
-const MATRIX_BINDINGS: [Binding; 8] = [
-    Binding { name: "rows", ty: "array<f16>", access: Access::Read },
-    Binding { name: "queries", ty: "array<f16>", access: Access::Read },
-    ROW_TERMS,
-    Binding { name: "query_terms", ty: "array<vec4<f32>>", access: Access::Read },
-    distance::MASK,
-    OUT_KEYS,
-    OUT_POSITIONS,
-    OUT_BOUNDS,
-];
-const MATRIX_SHAPES: &[&[(&str, f64)]] = &[&[("TX", 32.0), ("TY", 8.0), ("K", 32.0)]];
 
 static MATRIX_8: Kernel = Kernel {
-    verb: "search",
     entry: "search_matrix_8",
     wgsl: include_str!("../../../shaders/search/matrix_8.wgsl"),
-    libs: &[lib::ORDER, lib::TILE_MATRIX, lib::HEAP, lib::BOUND],
-    pairs: &[lib::CLAIM],
-    bindings: &MATRIX_BINDINGS,
-    params: Params::FIELDS,
-    variants: &[Variant::PLAIN, Variant::SUBGROUPS],
-    shapes: MATRIX_SHAPES,
+    libs: &[lib::ORDER, lib::LIMITS, lib::OFFER, lib::BOUND],
+    bindings: &[
+        Binding { name: "rows", ty: "array<vec4<f16>>", access: Access::Read },
+        Binding { name: "queries", ty: "array<vec4<f16>>", access: Access::Read },
+        ROW_TERMS,
+        Binding { name: "query_terms", ty: "array<vec4<f32>>", access: Access::Read },
+        distance::MASK,
+        OUT_KEYS,
+        OUT_POSITIONS,
+        LIMITS,
+    ],
+    shapes: &[&[]],
     overrides: &[],
+    ..F32
 };
 
-static MATRIX_16: Kernel = Kernel {
-    verb: "search",
-    entry: "search_matrix_16",
-    wgsl: include_str!("../../../shaders/search/matrix_16.wgsl"),
-    libs: &[lib::ORDER, lib::TILE_MATRIX, lib::HEAP, lib::BOUND],
-    pairs: &[lib::CLAIM],
-    bindings: &MATRIX_BINDINGS,
-    params: Params::FIELDS,
-    variants: &[Variant::PLAIN, Variant::SUBGROUPS],
-    shapes: MATRIX_SHAPES,
-    overrides: &[],
-};
+static MATRIX_16: Kernel =
+    Kernel { entry: "search_matrix_16", wgsl: include_str!("../../../shaders/search/matrix_16.wgsl"), ..MATRIX_8 };
 
 /// Whether a kernel can only be compiled where there are matrix units: such a text asks for what naga writes for Vulkan and
 /// Metal alone, and what a driver must list.
 pub fn for_matrix_units(kernel: &Kernel) -> bool {
-    kernel.libs.contains(&lib::TILE_MATRIX)
+    kernel.entry.starts_with("search_matrix_")
 }
 
 /// The entry points of the files in `shaders/search/`.
 pub fn kernels() -> Vec<&'static Kernel> {
-    vec![&CODES, &MATRIX_8, &MATRIX_16]
+    vec![&F32, &CODES, &MATRIX_8, &MATRIX_16]
 }
 
-/// One launch: workgroup `w` of the parts that share rows `row_begin..row_end` writes its `places` smallest bounds, as a
-/// heap, at `(q * parts + w) * places` of keys and positions, q counted from the first bound query, and what it
-/// [left out](bound_of) at `q * parts + w` of bounds.
-/// Buffers for codes: codes, [queries](push_query), (square, scale, residual, tail) of each row, the lengths of
-/// [`Codes::longest`](crate::ops::codes::Codes::longest), mask (read when there is one), keys, positions, bounds.
-/// For matrix units: rows and queries in f16, `dim` numbers each, whole tiles of them; (square, scale, residual, tail) of
-/// each row; (offset, scale, length, tail) of each query; mask, keys, positions, bounds.
+/// One launch: the pairs of its rows that are below their query's limit are added to the lists.
+/// Buffers for f32: rows, queries, lengths of rows and of queries; for codes: codes, [queries](push_query), (square, scale,
+/// residual, tail) of each row, the lengths of [`Codes::longest`](crate::ops::codes::Codes::longest); for matrix units: rows
+/// and queries in f16, `dim` numbers each, whole tiles of them, (square, scale, residual, tail) of each row, (offset, scale,
+/// length, tail) of each query. Then, for all: mask (read when there is one), keys and positions `[q, room]`, limits.
 pub fn record(args: &Args, caps: &DeviceCaps) -> Launch {
-    let Tiling { unit, shape, parts, places } = args.tiling;
-    let (row_stride, query_stride) = match unit {
+    let queries = args.q_end - args.q_begin;
+    let (row_stride, query_stride) = match args.unit {
+        Unit::F32 => (tile::row_stride(args.dtype, args.dim), tile::query_stride(args.dtype, args.dim)),
         Unit::Codes => ((args.dim / 16) as u32, (args.dim / 16) as u32 + TERMS),
         Unit::Matrix(_) => (args.dim as u32, args.dim as u32),
     };
+    let (tile_queries, tile_rows) = args.unit.tile(queries);
+    let all = (args.row_end - args.row_begin).div_ceil(tile_rows).next_power_of_two();
     let params = Params {
         row_begin: args.row_begin,
         row_end: args.row_end,
@@ -241,30 +310,29 @@ pub fn record(args: &Args, caps: &DeviceCaps) -> Launch {
         mask_stride: args.mask.unwrap_or(0),
         mask_row_base: args.mask_row_base,
         position_base: args.position_base,
-        keep: places,
-        parts_total: parts,
-        resume: args.resume.into(),
+        room: args.room,
+        tile_begin: args.tile_begin,
+        tile_end: args.tile_end,
+        tile_bits: all.trailing_zeros(),
+        slack: super::slack(args.dim),
     };
-    let most = match shape.queries() {
-        32 => 32,
-        16 => 64,
-        _ => 128,
-    };
-    let mut constants = vec![("TX", shape.tx.into()), ("TY", shape.ty.into()), ("K", most.into())];
-    let kernel = match unit {
-        Unit::Codes => {
-            constants.push(("TD", shape.td.into()));
-            &CODES
-        }
-        Unit::Matrix(16) => &MATRIX_16,
-        Unit::Matrix(_) => &MATRIX_8,
-    };
+    let mut constants = Vec::new();
+    if let Some(shape) = args.unit.threads(queries) {
+        constants.extend([("TX", f64::from(shape.tx)), ("TY", f64::from(shape.ty))]);
+    }
+    if args.unit == Unit::F32 {
+        let [metric, dtype] = [metric_code(args.metric), dtype_code(args.dtype)];
+        constants.extend([("METRIC", f64::from(metric)), ("DTYPE", f64::from(dtype))]);
+    }
+    let beside = queries.div_ceil(tile_queries);
+    let x = beside.clamp(1, caps.max_groups);
+    let walkers = caps.tuning.groups.div_ceil(beside.max(1)).min(args.tile_end - args.tile_begin).min(caps.max_groups);
     Launch {
-        kernel,
-        variant: Variant { subgroups: caps.subgroups },
+        kernel: args.unit.description(),
+        variant: Variant::PLAIN,
         constants,
         params: bytemuck::bytes_of(&params).to_vec(),
-        groups: shape.groups(args.q_end - args.q_begin, parts, caps),
+        groups: [x.min(beside), walkers, beside.div_ceil(x)],
     }
 }
 
@@ -283,59 +351,36 @@ pub fn push_query(out: &mut Vec<u8>, code: &[i8], terms: &QueryTerms) {
     out.extend_from_slice(bytemuck::bytes_of(&[offset, scale, length, tail, error, 0.0, 0.0, 0.0]));
 }
 
-/// What a word of the kernel's bounds says, the complement of a key that orders as integers do: a number that no row left
-/// out can fall below.
-pub fn bound_of(word: u32) -> f32 {
-    match !word {
-        u32::MAX => f32::INFINITY,
-        // NaN: what it stands for is not known.
-        key if key > 0xff80_0000 => f32::NEG_INFINITY,
-        key if key >> 31 == 1 => f32::from_bits(key & 0x7fff_ffff),
-        key => f32::from_bits(!key),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const CAPS: DeviceCaps = DeviceCaps {
-        subgroups: false,
-        max_invocations: 256,
-        workgroup_memory: 16 << 10,
-        max_groups: 65_535,
-        tuning: crate::ops::tuning::Tuning::DEFAULT,
-    };
-
     #[test]
-    fn there_is_room_for_the_candidates_wherever_there_are_rows() {
-        for queries in [1, 4, 5, 9, 17, 1000, 100_000] {
-            for rows in [1, 31, 1000, 100_000, 10_000_000] {
-                for (keep, unit) in [1, 128, 129, 256, 257, 2000]
-                    .map(|keep| (keep, Unit::Codes))
-                    .into_iter()
-                    .chain([(128, Unit::Matrix(8)), (2000, Unit::Matrix(16))])
-                {
-                    let tiling = Tiling::of(unit, queries, rows, keep, &CAPS);
-                    let room = tiling.parts * tiling.places;
-                    let tiles = rows.div_ceil(tiling.rows());
-                    assert!(room >= 4 * keep || tiling.parts == tiles, "{queries} {rows} {keep}: {tiling:?}");
-                    assert!(tiling.parts >= 1 && tiling.parts <= CAPS.max_groups);
-                }
-            }
+    fn levels_add_no_more_pairs_than_lists_have_room_for() {
+        for keep in [1, 18, 128, 218, 2000] {
+            let room = room(keep);
+            assert!(room >= GROWTH * keep && level(0, room) == room as usize);
+            // Of rows in any order, a level of seven times the rows before adds seven times what is kept, on average.
+            assert!(u64::from(keep) * 8 + 1024 <= u64::from(room));
+            assert_eq!(level(1000, room), 7000);
         }
     }
 
     #[test]
-    fn bounds_come_back_from_their_complements() {
-        let sortable = |x: f32| match x.to_bits() {
-            bits if bits >> 31 == 1 => !bits,
-            bits => bits | 0x8000_0000,
-        };
-        for bound in [-3.5f32, -1e-30, 0.0, 1e-30, 7.0, 3e38] {
-            assert_eq!(bound_of(!sortable(bound)), bound);
+    fn every_tile_is_visited_once_and_early_ones_lie_far_apart() {
+        for tiles in [1u32, 2, 3, 5, 8, 100, 1000] {
+            let numbers = tiles.next_power_of_two();
+            let (mut begin, mut all) = (0, 0);
+            for most in [1, 2, 13].into_iter().cycle() {
+                let (end, visited) = visit(begin, numbers, tiles, most);
+                assert!(visited <= most && (visited == most || end == numbers), "{tiles}: {visited} of {most}");
+                (begin, all) = (end, all + visited);
+                if begin == numbers {
+                    break;
+                }
+            }
+            assert_eq!(all, tiles);
         }
-        assert_eq!(bound_of(0), f32::INFINITY, "nothing was left out");
-        assert_eq!(bound_of(!sortable(f32::NAN)), f32::NEG_INFINITY);
+        assert_eq!(visit(0, 128, 100, 16), (21, 16));
     }
 }
