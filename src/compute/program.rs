@@ -274,9 +274,13 @@ impl<'a> Frame<'a> {
 
     /// What an operation made, where it may be taken for good.
     pub fn take(&mut self, value: Value) -> Option<Output> {
-        match self.slots.get_mut(value.index()).map(|slot| std::mem::replace(slot, Slot::Empty)) {
-            Some(Slot::Made(made)) => Some(made),
-            _ => None,
+        let slot = self.slots.get_mut(value.index())?;
+        match std::mem::replace(slot, Slot::Empty) {
+            Slot::Made(made) => Some(made),
+            other => {
+                *slot = other;
+                None
+            }
         }
     }
 

@@ -5,7 +5,7 @@ use half::{bf16, f16};
 use super::*;
 use crate::compute::Mask;
 use crate::ops::{self, Norm, metric::tolerance};
-use crate::tasks::{Base, Input, Plan, Problem, Step, Task};
+use nearfield::tasks::{Base, Input, Plan, Problem, Step, Task};
 use crate::types::{Bitmap, DType, MatrixView, Metric};
 
 const DIMS: [usize; 12] = [1, 2, 3, 7, 17, 31, 33, 64, 100, 127, 384, 769];
@@ -545,7 +545,9 @@ fn what_does_not_fit_is_refused() {
     let good = Task { base: Base { norms, ..base }, ..task };
     assert!(run(&good).is_ok());
     assert!(run(&Task { queries: case.rows.view(4), ..good }).is_err(), "another number of queries");
-    assert!(run(&Task { mask: Some(Mask { words: &[], stride: 0, tag: None }), ..good }).is_err(), "a short mask");
+    let plan = Plan::one(case.problem, Step::Search { screen: Screen::None, keep: 1 });
+    let mask = Some(Mask { words: &[], stride: 0, tag: None });
+    assert!(run(&Task { plan: &plan, mask, ..good }).is_err(), "a short mask");
     let plan = Plan::one(case.problem, Step::Search { screen: Screen::None, keep: 1 << 60 });
     assert!(matches!(run(&Task { plan: &plan, ..good }), Err(EngineError::AnswerTooLarge { .. })));
     let plan = Plan::one(case.problem, Step::Refine);

@@ -190,9 +190,16 @@ impl<'a> Task<'a> {
         Ok((w.program, w.inputs))
     }
 
-    /// Runs the steps. What an engine refuses is asked for behind the next screen, as an index does.
+    /// Runs the steps. What an engine refuses is asked for behind the next screen, and where there is no screen without
+    /// one, as an index does.
     pub fn run(&self, engine: &Engine, stats: &mut SearchStats) -> Result<Output, EngineError> {
         let mut steps = self.plan.steps.clone();
+        let p = &self.plan.problem;
+        if let (Some(Step::Search { screen, .. }), true) =
+            (steps.first_mut(), !search::screens(p.metric) || p.dtype == DType::Bits)
+        {
+            *screen = Screen::None;
+        }
         loop {
             let (program, inputs) = self.with(&steps)?;
             let answer = nearfield::ops::run(engine, &program, &inputs, stats);
