@@ -268,12 +268,17 @@ impl Engine for GpuEngine {
             Some(Step::Search { screen: Screen::F16, .. }) if self.machine.context.matrix.is_some() => 2,
             _ => 0,
         };
-        if component > 0 {
-            // Less to read even for one query.
-            let bytes = p.rows as u64 * (p.dim.next_multiple_of(16) as u64 * component + 17);
-            return kernels::search::screens(p.metric) && upload::bytes_fit(self.budget(), bytes, scratch);
-        }
         let bytes = p.rows as u64 * (rows::row_bytes(p.dtype, p.dim) + 4);
+        if component > 0 {
+            // Less to read even for one query; but a card reads the rows themselves sooner than it goes through levels.
+            let reads_rows = self.machine.context.kind() == Kind::Discrete
+                && p.queries < SCREEN_QUERIES
+                && upload::bytes_fit(self.budget(), bytes, scratch);
+            let bytes = p.rows as u64 * (p.dim.next_multiple_of(16) as u64 * component + 17);
+            return !reads_rows
+                && kernels::search::screens(p.metric)
+                && upload::bytes_fit(self.budget(), bytes, scratch);
+        }
         let fused = plan.steps.iter().all(|s| !matches!(s, Step::Search { keep, .. } if *keep > MAX_KEEP as usize));
         fused
             && p.queries >= SCREEN_QUERIES
