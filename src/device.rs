@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
-use crate::cpu::{CpuEngine, CpuOptions};
+use crate::cpu::CpuEngine;
 use crate::engine::{Device, Engine, EngineError, Output, Task};
 use crate::error::DeviceError;
 #[cfg(feature = "gpu")]
-use crate::gpu::{GpuEngine, GpuOptions, OpenError, Select};
+use crate::gpu::{AdapterError, GpuEngine, GpuOptions, Select};
 use crate::plan::{Plan, Problem};
 #[cfg(feature = "gpu")]
 use crate::router::Router;
 use crate::stats::{Ceilings, SearchStats};
+use crate::threads::Threads;
 use crate::tune;
 
 /// The environment variable that names the device when the program does not.
@@ -24,7 +25,8 @@ pub struct DeviceOptions {
     pub device: Option<String>,
     /// Most bytes that nearfield allocates on the device, scratch included. When absent, half of what the device has.
     pub memory: Option<u64>,
-    /// Threads of the CPU engine. When absent, one for each processor that the process may use.
+    /// Threads that work at the same time for one call, the caller's among them, in all that the device does. When absent,
+    /// one for each processor that the process may use.
     pub threads: Option<usize>,
 }
 
@@ -93,11 +95,11 @@ impl Device {
     }
 
     fn on_cpu(options: &DeviceOptions, reason: Option<String>) -> Device {
-        let cpu = CpuEngine::new(CpuOptions { threads: options.threads, level: None });
-        let cpu: Arc<dyn Engine> = Arc::new(cpu);
+        let threads = Threads::new(options.threads);
+        let cpu: Arc<dyn Engine> = Arc::new(CpuEngine::with(threads.clone(), None));
         match reason {
-            None => Device { engine: cpu.clone(), host: cpu },
-            Some(reason) => Device { engine: Arc::new(Excused { cpu: cpu.clone(), reason }), host: cpu },
+            None => Device { engine: cpu.clone(), host: cpu, threads },
+            Some(reason) => Device { engine: Arc::new(Excused { cpu: cpu.clone(), reason }), host: cpu, threads },
         }
     }
 
@@ -132,9 +134,10 @@ impl Device {
     #[cfg(feature = "gpu")]
     #[doc(hidden)]
     pub fn auto_given(engine: Arc<GpuEngine>, reopen: GpuOptions, given: [tune::Calibration; 2]) -> Device {
-        let host: Arc<dyn Engine> = Arc::new(CpuEngine::new(CpuOptions::default()));
+        let threads = Threads::new(None);
+        let host: Arc<dyn Engine> = Arc::new(CpuEngine::with(threads.clone(), None));
         let router = Router::new(engine, Some(host.clone()), Some(reopen)).given(given);
-        Device { engine: Arc::new(router), host }
+        Device { engine: Arc::new(router), host, threads }
     }
 
     /// The devices that this one chooses between, call by call: the CPU and the GPU of `auto` where there is hardware,
@@ -142,7 +145,10 @@ impl Device {
     pub fn parts(&self) -> Vec<Device> {
         match self.engine.parts() {
             parts if parts.is_empty() => vec![self.clone()],
-            parts => parts.into_iter().map(|engine| Device { engine, host: self.host.clone() }).collect(),
+            parts => {
+                let part = |engine| Device { engine, host: self.host.clone(), threads: self.threads.clone() };
+                parts.into_iter().map(part).collect()
+            }
         }
     }
 
@@ -176,9 +182,10 @@ impl Device {
 
     #[cfg(feature = "gpu")]
     fn routed(engine: Arc<GpuEngine>, reopen: Option<GpuOptions>, auto: bool, options: &DeviceOptions) -> Device {
-        let host: Arc<dyn Engine> = Arc::new(CpuEngine::new(CpuOptions { threads: options.threads, level: None }));
+        let threads = Threads::new(options.threads);
+        let host: Arc<dyn Engine> = Arc::new(CpuEngine::with(threads.clone(), None));
         let router = Router::new(engine, auto.then(|| host.clone()), reopen);
-        Device { engine: Arc::new(router), host }
+        Device { engine: Arc::new(router), host, threads }
     }
 }
 
@@ -190,10 +197,10 @@ fn unknown(wanted: &str) -> DeviceError {
 }
 
 #[cfg(feature = "gpu")]
-fn open_error(error: OpenError) -> DeviceError {
+fn open_error(error: AdapterError) -> DeviceError {
     match error {
-        OpenError::Unknown { wanted, .. } => unknown(&wanted),
-        OpenError::NoAdapter { reason } => DeviceError::NoGpu { reason },
+        AdapterError::Unknown { wanted, .. } => unknown(&wanted),
+        AdapterError::NoAdapter { reason } => DeviceError::NoGpu { reason },
         other => DeviceError::Open { reason: other.to_string() },
     }
 }
@@ -228,5 +235,99 @@ impl Engine for Excused {
 
     fn ceilings(&self) -> Ceilings {
         self.cpu.ceilings()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::Matrix;
+    use crate::index::{AnyIndex, Flat, Index, IndexSpec, Ivf, SearchOptions, TrainOptions};
+    use crate::plan::{Norm, Screen};
+    use crate::threads::alone;
+    use crate::types::Metric;
+    use crate::{KMeans, PrincipalComponents};
+
+    fn device(threads: usize) -> Device {
+        let options = DeviceOptions { device: Some("cpu".to_owned()), threads: Some(threads), memory: None };
+        Device::open(&options).unwrap()
+    }
+
+    /// Rows in a few clusters, no two alike.
+    fn rows(n: usize, dim: usize) -> Vec<f32> {
+        (0..n * dim)
+            .map(|i| ((i / dim % 16 * 31 + i % dim * 7) % 23) as f32 + (i * 7919 % 1013) as f32 / 997.0)
+            .collect()
+    }
+
+    /// Every entry point says which threads the work below it is shared among. Without that the work is done by the caller
+    /// alone, which is right and slow.
+    #[test]
+    fn every_entry_point_brings_its_threads() {
+        let (n, dim, device) = (20_000, 32, device(2));
+        let (data, other) = (rows(n, dim), rows(300, dim));
+        let matrix = || Matrix::from_vec(data.clone(), dim).unwrap();
+        let (rows, queries) = (matrix(), Matrix::from_vec(other, dim).unwrap());
+        let (folder, options) = (tempfile::tempdir().unwrap(), SearchOptions::default());
+        let mut checked = 0;
+        let mut done = |what: &str| {
+            checked += 1;
+            assert_eq!(alone(), 0, "{what} shared no work");
+        };
+        alone();
+
+        device.distances(queries.view(), queries.view(), Metric::Cosine).unwrap();
+        device.nearest(queries.view(), rows.view(), Metric::Cosine, 3).unwrap();
+        device.assign(rows.view(), queries.view(), Metric::L2).unwrap();
+        device.normalize(rows.view(), Norm::L2).unwrap();
+        device.range(queries.view(), rows.view(), Metric::Cosine, 0.99).unwrap();
+        done("a verb");
+        let found: PrincipalComponents = device.principal_components(rows.view(), 3).unwrap();
+        found.project(&device, queries.view()).unwrap();
+        done("principal_components");
+        KMeans::new(64).train(&device, rows.view()).unwrap();
+        done("k-means");
+
+        let mut flat = Flat::from_matrix(&device, matrix(), Metric::Cosine, None).unwrap();
+        done("Flat::from_matrix");
+        flat.add(queries.view()).unwrap();
+        done("Flat::add");
+        flat.set_screen(Some(Screen::Int8)).unwrap();
+        done("Flat::set_screen");
+        flat.search(queries.view(), 10).unwrap();
+        flat.range_search(queries.view(), 0.99).unwrap();
+        flat.explain(queries.view(), 10, &options).unwrap();
+        done("a search of Flat");
+        flat.set_screen(None).unwrap();
+        flat.prepare().unwrap();
+        flat.warm_up(&[1, 64], 10).unwrap();
+        done("Flat::warm_up");
+
+        for spec in ["IVF64,SQ8,RFlat", "OPQ8_16,IVF32,PQ8x4,Refine(SQ8)", "PCAR16,RaBitQ4"] {
+            let spec: IndexSpec = spec.parse().unwrap();
+            let mut ivf = Ivf::train(&device, &spec, Metric::Cosine, rows.view(), &TrainOptions::default()).unwrap();
+            done("Ivf::train");
+            let ids = ivf.add(rows.view()).unwrap();
+            done("Ivf::add");
+            ivf.search_with(queries.view(), 10, &options).unwrap();
+            ivf.range_search(queries.view(), 0.99).unwrap();
+            ivf.explain(queries.view(), 10, &options).unwrap();
+            done("a search of Ivf");
+            ivf.remove(&ids[..n / 2]);
+            done("Ivf::remove");
+            let path = folder.path().join("ivf.nf");
+            ivf.save(&path).unwrap();
+            AnyIndex::load(&device, &path).unwrap();
+            done("AnyIndex::load of an Ivf");
+        }
+        let path = folder.path().join("flat.nf");
+        flat.save(&path).unwrap();
+        AnyIndex::load(&device, &path).unwrap();
+        Flat::load(&device, &path).unwrap();
+        done("AnyIndex::load of a Flat");
+        crate::format::NfFile::open(&path).unwrap();
+        done("NfFile::open");
+        assert!(checked > 20);
+        assert_eq!(flat.len(), n + 300);
     }
 }

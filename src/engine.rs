@@ -9,6 +9,7 @@ use crate::kernels::lists::{BLOCK, Form, Lists, MOST_BITS, Prepared, Probes};
 use crate::kernels::scan;
 use crate::plan::{Plan, Problem};
 use crate::stats::{Ceilings, SearchStats};
+use crate::threads::{Entered, Threads};
 use crate::types::{DType, RowsView};
 
 /// Names the rows of a base, so that an engine may keep a copy of them in device memory.
@@ -381,6 +382,16 @@ pub struct Device {
     pub(crate) engine: Arc<dyn Engine>,
     /// The CPU, which trains codes whoever searches.
     pub(crate) host: Arc<dyn Engine>,
+    /// The threads of `host`, for all work beside the engines.
+    pub(crate) threads: Threads,
+}
+
+impl Device {
+    /// Until the guard is dropped, work of the calling thread is shared among the threads of this device. Every entry
+    /// point does this first.
+    pub(crate) fn enter(&self) -> Entered {
+        self.threads.enter()
+    }
 }
 
 impl std::fmt::Debug for Device {

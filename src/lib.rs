@@ -56,9 +56,11 @@ pub mod gpu;
 mod index;
 #[doc(hidden)]
 pub mod kernels;
+mod linalg;
 #[doc(hidden)]
 pub mod plan;
 mod principal;
+mod random;
 #[doc(hidden)]
 pub mod roofline;
 #[cfg(feature = "gpu")]
@@ -66,6 +68,7 @@ mod router;
 mod simd;
 #[doc(hidden)]
 pub mod stats;
+mod threads;
 #[doc(hidden)]
 pub mod tune;
 #[doc(hidden)]

@@ -1,20 +1,12 @@
 //! Principal components: the directions in which rows vary most.
 
-use faer::{Mat, Side};
-
 use crate::engine::Device;
 use crate::error::SearchError;
+use crate::linalg::{dot_f64, leading};
 use crate::types::{DType, MatrixView, Metric, RowsView};
 
 /// Rows whose products are summed at a time.
-const CHUNK: usize = 8192;
-
-/// Directions that are iterated beside those wanted; they make the others come out sooner.
-const MORE: usize = 8;
-
-/// Most rounds of iteration, and how little the variances may still change for it to end.
-const ROUNDS: usize = 200;
-const STILL: f64 = 1e-9;
+const ROWS_PER_SUM: usize = 8192;
 
 /// The mean of rows, and the orthonormal directions of most variance (Hotelling 1933), the first of which has most.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,7 +31,7 @@ impl PrincipalComponents {
         let rows: RowsView<'_> = rows.into();
         let directions = MatrixView::new(&self.directions, self.mean.len())?;
         let mut places = device.distances(rows, directions, Metric::InnerProduct)?;
-        let middle: Vec<f64> = (0..directions.rows()).map(|i| dot(directions.row(i), &self.mean)).collect();
+        let middle: Vec<f64> = (0..directions.rows()).map(|i| dot_f64(directions.row(i), &self.mean)).collect();
         for place in places.chunks_mut(middle.len().max(1)) {
             place.iter_mut().zip(&middle).for_each(|(x, m)| *x = (f64::from(*x) - m) as f32);
         }
@@ -57,6 +49,7 @@ impl Device {
         rows: impl Into<RowsView<'a>>,
         k: usize,
     ) -> Result<PrincipalComponents, SearchError> {
+        let _entered = self.enter();
         let rows: RowsView<'_> = rows.into();
         let (n, dim) = (rows.rows(), rows.dim());
         if k == 0 {
@@ -69,23 +62,24 @@ impl Device {
             return Err(SearchError::Length { what: "rows", wanted: 1, found: 0 });
         }
         let mean = mean(&rows)?;
-        let mut moments = Mat::<f64>::zeros(dim, dim);
-        for start in (0..n).step_by(CHUNK) {
-            let columns = columns(&rows.slice(start, (start + CHUNK).min(n)), &mean);
+        let mut moments = vec![0.0f64; dim * dim];
+        for start in (0..n).step_by(ROWS_PER_SUM) {
+            let columns = columns(&rows.slice(start, (start + ROWS_PER_SUM).min(n)), &mean);
             let columns = MatrixView::new(&columns, columns.len() / dim)?;
             let products = self.distances(columns, columns, Metric::InnerProduct)?;
             for (i, row) in products.chunks_exact(dim).enumerate() {
                 // Both halves are one product; taking the mean makes the matrix symmetric whatever the order of sums.
                 row.iter().enumerate().for_each(|(j, &x)| {
-                    moments[(i, j)] += f64::from(x) / (2.0 * n as f64);
-                    moments[(j, i)] += f64::from(x) / (2.0 * n as f64);
+                    moments[i * dim + j] += f64::from(x) / (2.0 * n as f64);
+                    moments[j * dim + i] += f64::from(x) / (2.0 * n as f64);
                 });
             }
         }
-        let total: f64 = (0..dim).map(|i| moments[(i, i)]).sum();
-        let (vectors, values) = leading(&moments, k.min(dim))
+        let total: f64 = (0..dim).map(|i| moments[i * dim + i]).sum();
+        let kept = k.min(dim);
+        let (vectors, values) = leading(&moments, dim, kept)
             .ok_or_else(|| crate::engine::EngineError::Mismatch("the moments of the rows are not finite".to_owned()))?;
-        let mut directions: Vec<f32> = (0..k.min(dim) * dim).map(|i| vectors[(i % dim, i / dim)] as f32).collect();
+        let mut directions: Vec<f32> = (0..kept * dim).map(|i| vectors[i % dim * kept + i / dim] as f32).collect();
         directions.chunks_exact_mut(dim).for_each(turn);
         let variances = values.iter().map(|&v| v.max(0.0) as f32).collect();
         Ok(PrincipalComponents { mean, directions, variances, total: total as f32 })
@@ -117,39 +111,6 @@ fn columns(rows: &RowsView<'_>, mean: &[f32]) -> Vec<f32> {
     columns
 }
 
-/// The eigenvectors of the `k` largest eigenvalues, and these: subspace iteration, then the problem within the subspace.
-fn leading(moments: &Mat<f64>, k: usize) -> Option<(Mat<f64>, Vec<f64>)> {
-    let dim = moments.nrows();
-    let width = (k + MORE).min(dim);
-    let mut state = 0x9e37_79b9_7f4a_7c15u64;
-    let mut random = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 11) as f64 / (1u64 << 52) as f64 - 1.0
-    };
-    let mut span = Mat::from_fn(dim, width, |_, _| random()).qr().compute_thin_Q();
-    let mut found: Option<(Mat<f64>, Vec<f64>)> = None;
-    for _ in 0..ROUNDS {
-        let moved = moments * &span;
-        let inner = span.transpose() * &moved;
-        let eigen = inner.self_adjoint_eigen(Side::Lower).ok()?;
-        // Eigenvalues come in rising order.
-        let values: Vec<f64> = (0..k).map(|j| eigen.S()[width - 1 - j]).collect();
-        let turn = Mat::from_fn(width, width, |i, j| eigen.U()[(i, width - 1 - j)]);
-        let vectors = &span * turn;
-        let still = found.as_ref().is_some_and(|(_, before)| {
-            values.iter().zip(before).all(|(now, before)| (now - before).abs() <= STILL * values[0].abs())
-        });
-        found = values.iter().all(|v| v.is_finite()).then_some((vectors, values));
-        if still || found.is_none() || width == dim {
-            break;
-        }
-        span = moved.qr().compute_thin_Q();
-    }
-    found
-}
-
 /// Either sign of a direction is right; this chooses one.
 fn turn(direction: &mut [f32]) {
     let largest = direction.iter().copied().fold(0.0f32, |a, b| if b.abs() > a.abs() { b } else { a });
@@ -158,23 +119,15 @@ fn turn(direction: &mut [f32]) {
     }
 }
 
-fn dot(a: &[f32], b: &[f32]) -> f64 {
-    a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::random::Random;
 
     /// Points with known variances along turned axes.
     fn points(n: usize) -> Vec<[f32; 6]> {
-        let mut state = 3u64;
-        let mut random = || {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            (state >> 11) as f32 / (1u64 << 52) as f32 - 1.0
-        };
+        let mut random = Random::new(3);
+        let mut random = || random.signed();
         (0..n)
             .map(|_| {
                 let (a, b, c) = (5.0 * random(), 2.0 * random(), random());

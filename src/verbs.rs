@@ -1,10 +1,11 @@
 //! The verbs alone, on the caller's own rows: people come for one kernel and stay for the index.
 
-use crate::cluster::{self, Lengthy};
+use crate::cluster::{self, WithLengths};
 use crate::engine::{Base, Device, EngineError, Input, Output, Task, room};
 use crate::error::SearchError;
-use crate::index::{Queries, lengths};
+use crate::index::Queries;
 use crate::kernels::assign::assigns;
+use crate::linalg::lengths;
 use crate::plan::{Norm, Plan, Problem, Screen, Step};
 use crate::stats::SearchStats;
 use crate::types::{DType, MatrixView, Metric, NO_ID, Neighbors, RangeHits, RowsView, ShapeError};
@@ -29,6 +30,7 @@ impl Device {
         rows: impl Into<RowsView<'a>>,
         metric: Metric,
     ) -> Result<Vec<f32>, SearchError> {
+        let _entered = self.enter();
         let work = Work::new(queries.into(), rows.into(), metric)?;
         if work.is_empty() {
             return Ok(Vec::new());
@@ -50,6 +52,7 @@ impl Device {
         metric: Metric,
         k: usize,
     ) -> Result<Neighbors, SearchError> {
+        let _entered = self.enter();
         if k == 0 {
             return Err(SearchError::ZeroK);
         }
@@ -75,6 +78,7 @@ impl Device {
         centroids: impl Into<RowsView<'a>>,
         metric: Metric,
     ) -> Result<(Vec<u32>, Vec<f32>), SearchError> {
+        let _entered = self.enter();
         let work = Work::new(points.into(), centroids.into(), metric)?;
         if !assigns(metric, work.rows.dtype()) {
             return Err(SearchError::Unsupported { metric, dtype: work.rows.dtype() });
@@ -86,8 +90,8 @@ impl Device {
         let (RowsView::F32(points), RowsView::F32(centroids)) = (work.queries.view(), work.rows) else {
             return Err(mismatch());
         };
-        let points = Lengthy { rows: points, norms: &work.queries.norms };
-        let found = cluster::assign(self, metric, points, Lengthy { rows: centroids, norms: &work.norms })?;
+        let points = WithLengths { rows: points, norms: &work.queries.norms };
+        let found = cluster::assign(self, metric, points, WithLengths { rows: centroids, norms: &work.norms })?;
         Ok((found.positions, found.keys.into_iter().map(|key| metric.external(key)).collect()))
     }
 
@@ -97,6 +101,7 @@ impl Device {
     /// # Errors
     /// [`SearchError`]: `k` is 0, or the values are no whole number of rows.
     pub fn top_k(&self, values: &[f32], width: usize, k: usize, order: Order) -> Result<Neighbors, SearchError> {
+        let _entered = self.enter();
         if k == 0 {
             return Err(SearchError::ZeroK);
         }
@@ -132,6 +137,7 @@ impl Device {
         rows: impl Into<RowsView<'a>>,
         norm: Norm,
     ) -> Result<(Vec<f32>, Vec<f32>), SearchError> {
+        let _entered = self.enter();
         let rows = rows.into();
         let nothing = vec![0.0; rows.dim().max(1)];
         let no_queries = RowsView::F32(MatrixView::with_stride(&nothing, 0, rows.dim(), rows.dim())?);
@@ -158,6 +164,7 @@ impl Device {
         positions: &[u32],
         width: usize,
     ) -> Result<Vec<f32>, SearchError> {
+        let _entered = self.enter();
         let work = Work::new(queries.into(), rows.into(), metric)?;
         let (q, n) = (work.queries.len(), work.rows.rows());
         if Some(positions.len()) != q.checked_mul(width) {
@@ -187,6 +194,7 @@ impl Device {
         metric: Metric,
         radius: f32,
     ) -> Result<RangeHits, SearchError> {
+        let _entered = self.enter();
         if radius.is_nan() {
             return Err(SearchError::Radius { found: radius });
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nearfield::gpu::{Fault, GpuEngine, GpuOptions, Select};
-use nearfield::kernels::tuning::Tuning;
+use nearfield::kernels::tuning::KernelTuning;
 use nearfield::tune::Calibration;
 use nearfield::{
     Device, DeviceError, DeviceOptions, Flat, Index, MatrixView, Metric, Neighbors, Screen, SearchError, SearchOptions,
@@ -244,7 +244,7 @@ fn row_e6_no_answer_depends_on_the_tuning() {
         .map(|queries| flat(&Device::cpu(), 3000).search(MatrixView::new(&values(queries * DIM, 4), DIM).unwrap(), 12))
         .map(|found| found.unwrap().ids)
         .to_vec();
-    for tuning in Tuning::grid() {
+    for tuning in KernelTuning::grid() {
         gpu.set_tuning(tuning, false);
         assert_eq!(gpu.tuning(), tuning);
         for (queries, want) in [1, 7, 40].into_iter().zip(&want) {
@@ -258,7 +258,7 @@ fn row_e6_no_answer_depends_on_the_tuning() {
             }
         }
     }
-    gpu.set_tuning(Tuning { groups: 0, search: Some(99) }, false);
+    gpu.set_tuning(KernelTuning { groups: 0, search: Some(99) }, false);
     assert!(gpu.tuning().is_sane(), "nonsense is not taken");
 }
 

@@ -6,8 +6,8 @@ mod device;
 
 use device::{Data, Gpu, each_gpu, each_variant, f32s, rows_of, u32s, words};
 use nearfield::engine::Mask;
-use nearfield::kernels::source::{MISSING_KEY, NO_POSITION};
 use nearfield::kernels::search::screened::{self, Limit, Unit};
+use nearfield::kernels::source::{MISSING_KEY, NO_POSITION};
 use nearfield::kernels::{Launch, distance, metric, normalize, range, refine, search, select_k};
 use nearfield::plan::Norm;
 use nearfield::{DType, Metric};
@@ -517,7 +517,12 @@ fn select_in_parts_and_without_what_is_missing() {
         };
         assert_eq!(args.parts(), 5);
         let empty = vec![0xdead_beef; 2000];
-        let out = run(gpu, &select_k::record(&args, &gpu.caps), vec![keys.clone(), vec![0]], &[empty.clone(), empty, vec![0; 4]]);
+        let out = run(
+            gpu,
+            &select_k::record(&args, &gpu.caps),
+            vec![keys.clone(), vec![0]],
+            &[empty.clone(), empty, vec![0; 4]],
+        );
         let found = pairs(&out[0], &out[1], 200);
         for (i, found) in found.iter().enumerate() {
             let (segment, part) = (i / 5, i % 5);

@@ -17,9 +17,9 @@ const LAYERS: [&[&str]; 10] = [
     &["error"],
     &["cpu", "gpu"],
     &["engine"],
-    &["simd"],
+    &["simd", "linalg"],
     &["plan", "kernels"],
-    &["stats", "cache", "types"],
+    &["stats", "cache", "random", "threads", "types"],
 ];
 
 /// Pairs of one layer that are wanted: (who, whom).
@@ -30,22 +30,31 @@ const ALLOWED: [(&str, &str); 2] = [
 ];
 
 /// What each module may import, itself apart. Every folder and file of `src` but the facade has a line.
-const ONLY: [(&str, &[&str]); 16] = [
-    ("index", &["cluster", "codec", "tune", "format", "error", "engine", "plan", "kernels", "stats", "cache", "types"]),
-    ("cluster", &["codec", "engine", "plan", "kernels", "stats", "types"]),
-    ("codec", &["engine", "simd", "plan", "kernels", "stats", "types"]),
-    ("tune", &["engine", "gpu", "cpu", "plan", "kernels", "stats", "cache", "types"]),
-    ("format", &["types"]),
+const ONLY: [(&str, &[&str]); 19] = [
+    (
+        "index",
+        &[
+            "cluster", "codec", "tune", "format", "error", "engine", "linalg", "plan", "kernels", "stats", "cache",
+            "random", "threads", "types",
+        ],
+    ),
+    ("cluster", &["codec", "engine", "linalg", "plan", "kernels", "stats", "random", "threads", "types"]),
+    ("codec", &["engine", "simd", "linalg", "plan", "kernels", "stats", "random", "threads", "types"]),
+    ("tune", &["engine", "gpu", "cpu", "linalg", "plan", "kernels", "stats", "cache", "random", "types"]),
+    ("format", &["threads", "types"]),
     ("error", &["engine", "plan", "types"]),
-    ("cpu", &["engine", "simd", "plan", "kernels", "stats", "types"]),
-    ("gpu", &["engine", "plan", "kernels", "stats", "cache", "types"]),
-    ("engine", &["plan", "kernels", "stats", "types"]),
+    ("cpu", &["engine", "simd", "plan", "kernels", "stats", "threads", "types"]),
+    ("gpu", &["engine", "plan", "kernels", "stats", "cache", "random", "threads", "types"]),
+    ("engine", &["plan", "kernels", "stats", "threads", "types"]),
     // The contracts that it computes (lists, codes), and the types of their elements.
     ("simd", &["kernels", "types"]),
     ("plan", &["kernels", "types"]),
-    ("kernels", &["plan", "stats", "types"]),
+    ("kernels", &["plan", "stats", "threads", "types"]),
     ("stats", &[]),
     ("cache", &[]),
+    ("linalg", &["random", "threads", "types"]),
+    ("random", &[]),
+    ("threads", &[]),
     ("types", &[]),
     ("bin", &[]),
 ];
@@ -78,6 +87,15 @@ const GPU_DEVICE: [&[&str]; 3] = [&["context"], &["adapters", "faults"], &["trus
 
 /// Where `unsafe` may be written.
 const UNSAFE_ROOMS: [&str; 3] = ["src/simd/", "src/format/mmap.rs", "src/gpu/trusted.rs"];
+
+/// Where rayon may be named: nothing else shares work, so that `threads` holds and the global pool is never started.
+const RAYON_ROOMS: [&str; 1] = ["src/threads.rs"];
+
+/// Where faer may be named.
+const FAER_ROOMS: [&str; 1] = ["src/linalg/"];
+
+/// Where threads may be started beside these: packing rows for a GPU, which must not wait in a pool.
+const THREAD_ROOMS: [&str; 2] = ["src/threads.rs", "src/gpu/sync.rs"];
 
 /// Where wgpu may be named.
 const WGPU_ROOMS: [&str; 3] = ["src/gpu/", "src/lib.rs", "src/device.rs"];
@@ -392,6 +410,27 @@ fn unsafe_is_in_its_rooms() {
 fn wgpu_is_in_its_rooms() {
     for source in sources().iter().filter(|s| !WGPU_ROOMS.iter().any(|room| s.path.starts_with(room))) {
         assert!(!mentions(&source.code, "wgpu"), "{}: wgpu is named only in {WGPU_ROOMS:?}", source.path);
+    }
+}
+
+#[test]
+fn threads_are_those_of_the_device() {
+    for source in sources() {
+        if !RAYON_ROOMS.iter().any(|room| source.path.starts_with(room)) {
+            assert!(!mentions(&source.code, "rayon"), "{}: rayon is named only in {RAYON_ROOMS:?}", source.path);
+        }
+        if !THREAD_ROOMS.iter().any(|room| source.path.starts_with(room)) {
+            let started = ["thread::spawn", "thread::scope", "thread::Builder", "available_parallelism"];
+            let found = started.iter().find(|name| source.code.contains(**name));
+            assert_eq!(found, None, "{}: threads are started only in {THREAD_ROOMS:?}", source.path);
+        }
+    }
+}
+
+#[test]
+fn decompositions_are_in_their_room() {
+    for source in sources().iter().filter(|s| !FAER_ROOMS.iter().any(|room| s.path.starts_with(room))) {
+        assert!(!mentions(&source.code, "faer"), "{}: faer is named only in {FAER_ROOMS:?}", source.path);
     }
 }
 

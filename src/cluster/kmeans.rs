@@ -1,15 +1,16 @@
-//! Lloyd's iteration.
+//! Training's iteration.
 
 use std::ops::ControlFlow;
 
 use super::order::{in_blocks, ordered, restored};
 use super::points::{Points, unit};
 use super::rounds::{Round, Rounds};
-use super::start::{Random, random_rows};
+use super::start::random_rows;
 use super::update::{Sums, empty_ones, full_ones, rows_of};
 use super::{ClusterError, Clustering, KMeans, Progress};
 use crate::codec::int8::Coder;
 use crate::engine::Device;
+use crate::random::Random;
 use crate::types::RowsView;
 
 impl KMeans {
@@ -31,6 +32,7 @@ impl KMeans {
         rows: RowsView<'_>,
         progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<Clustering, ClusterError> {
+        let _entered = device.enter();
         let k = self.clusters;
         if k == 0 {
             return Err(ClusterError::ZeroClusters);
@@ -44,7 +46,7 @@ impl KMeans {
         let points = Points::new(rows, picks, self.spherical)?;
         let dim = points.dim();
         let coder = points.coder(device, k)?;
-        let lloyd = Lloyd { kmeans: self, device, coder: coder.as_ref() };
+        let lloyd = Training { kmeans: self, device, coder: coder.as_ref() };
         let start = match &self.start {
             Some(start) => checked(start, k, dim)?.to_vec(),
             None => lloyd.start(&points, &mut random)?,
@@ -61,7 +63,7 @@ impl KMeans {
 }
 
 /// What all rounds share.
-struct Lloyd<'a> {
+struct Training<'a> {
     kmeans: &'a KMeans,
     device: &'a Device,
     coder: Option<&'a Coder>,
@@ -72,7 +74,7 @@ struct Lloyd<'a> {
 const FEW_ROWS: usize = 16;
 const FEW_ROUNDS: usize = 5;
 
-impl Lloyd<'_> {
+impl Training<'_> {
     /// Rows chosen at random, and where there are many, what a few rounds over a few of them make of those.
     fn start(&self, points: &Points<'_>, random: &mut Random) -> Result<Vec<f32>, ClusterError> {
         let k = self.kmeans.clusters;

@@ -11,7 +11,7 @@ mod rounds;
 mod start;
 mod update;
 
-pub(crate) use nearest::{Lengthy, assign};
+pub(crate) use nearest::{WithLengths, assign};
 
 use crate::engine::EngineError;
 use crate::types::DType;

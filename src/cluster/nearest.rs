@@ -1,6 +1,6 @@
 //! Points assigned once: the verb `assign` behind codes, where those pay.
 
-use super::points::{SAMPLE, codes_help, view};
+use super::points::{SAMPLE_POINTS, codes_help, view};
 use crate::codec::int8::Coder;
 use crate::engine::{Base, Candidates, Coded, Device, EngineError, Input, Output, Tag, Task};
 use crate::kernels::codes::Codes;
@@ -9,18 +9,18 @@ use crate::stats::SearchStats;
 use crate::types::{DType, MatrixView, Metric, RowsView};
 
 /// Points that are coded and assigned at a time.
-const CHUNK: usize = 1 << 16;
+const POINTS_PER_CHUNK: usize = 1 << 16;
 
 /// Vectors with their lengths, as engines take queries.
 #[derive(Clone, Copy)]
-pub(crate) struct Lengthy<'a> {
+pub(crate) struct WithLengths<'a> {
     pub rows: MatrixView<'a, f32>,
     pub norms: &'a [f32],
 }
 
-impl<'a> Lengthy<'a> {
-    fn slice(self, start: usize, end: usize) -> Lengthy<'a> {
-        Lengthy { rows: self.rows.slice(start, end), norms: &self.norms[start..end] }
+impl<'a> WithLengths<'a> {
+    fn slice(self, start: usize, end: usize) -> WithLengths<'a> {
+        WithLengths { rows: self.rows.slice(start, end), norms: &self.norms[start..end] }
     }
 }
 
@@ -28,8 +28,8 @@ impl<'a> Lengthy<'a> {
 pub(crate) fn assign(
     device: &Device,
     metric: Metric,
-    points: Lengthy<'_>,
-    centroids: Lengthy<'_>,
+    points: WithLengths<'_>,
+    centroids: WithLengths<'_>,
 ) -> Result<Candidates, EngineError> {
     let (n, k) = (points.rows.rows(), centroids.rows.rows());
     let mut out = Candidates::places(n, 1)?;
@@ -40,8 +40,8 @@ pub(crate) fn assign(
         coder.encode(&*device.host, &RowsView::F32(centroids.rows), centroids.norms, &mut codes)?;
     }
     let (tag, code_tag) = (Tag::new(), Tag::new());
-    for start in (0..n).step_by(CHUNK) {
-        let end = n.min(start + CHUNK);
+    for start in (0..n).step_by(POINTS_PER_CHUNK) {
+        let end = n.min(start + POINTS_PER_CHUNK);
         let some = points.slice(start, end);
         let queries = match &coder {
             Some(coder) => Some(coder.queries(&*device.host, some.rows, some.norms)?),
@@ -71,9 +71,9 @@ pub(crate) fn assign(
 }
 
 /// A code that suits the points.
-fn learn(device: &Device, metric: Metric, points: Lengthy<'_>) -> Result<Coder, EngineError> {
+fn learn(device: &Device, metric: Metric, points: WithLengths<'_>) -> Result<Coder, EngineError> {
     let (n, dim) = (points.rows.rows(), points.rows.dim());
-    let count = n.min(SAMPLE);
+    let count = n.min(SAMPLE_POINTS);
     let pick = |i: usize| (i as u64 * n as u64 / count as u64) as usize;
     let sample: Vec<f32> = (0..count).flat_map(|i| points.rows.row(pick(i))).copied().collect();
     let norms: Vec<f32> = (0..count).map(|i| points.norms[pick(i)]).collect();

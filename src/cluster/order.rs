@@ -1,21 +1,27 @@
 //! The order of centroids: those near each other in one block, so that a block as a whole is far from most points.
 
 use crate::kernels::assign::BLOCK;
+use crate::linalg::dot;
+use crate::threads;
 
 /// Steps of the power iteration that finds where a set of centroids is longest; it need not be exact.
-const STEPS: usize = 6;
+const POWER_STEPS: usize = 6;
 
 /// Numbers of centroids in an order in which blocks are compact: the set is halved across its longest direction until it is
 /// one block.
 pub(super) fn in_blocks(centroids: &[f32], dim: usize) -> Vec<u32> {
     let mut order: Vec<u32> = (0..(centroids.len() / dim) as u32).collect();
-    halve(centroids, dim, &mut order);
+    let mut sets = vec![order.as_mut_slice()];
+    while !sets.is_empty() {
+        sets = threads::map(1, sets.into_iter(), |set| halve(centroids, dim, set)).into_iter().flatten().collect();
+    }
     order
 }
 
-fn halve(centroids: &[f32], dim: usize, set: &mut [u32]) {
+/// Halves a set across its longest direction, unless it is one block.
+fn halve<'a>(centroids: &[f32], dim: usize, set: &'a mut [u32]) -> Vec<&'a mut [u32]> {
     if set.len() <= BLOCK {
-        return;
+        return Vec::new();
     }
     let direction = longest(centroids, dim, set);
     let mut along: Vec<(f32, u32)> = set.iter().map(|&c| (dot(row(centroids, dim, c), &direction), c)).collect();
@@ -23,7 +29,7 @@ fn halve(centroids: &[f32], dim: usize, set: &mut [u32]) {
     set.iter_mut().zip(along).for_each(|(c, (_, other))| *c = other);
     let half = (set.len() / 2).next_multiple_of(BLOCK).min(set.len() - 1);
     let (low, high) = set.split_at_mut(half);
-    rayon::join(|| halve(centroids, dim, low), || halve(centroids, dim, high));
+    vec![low, high]
 }
 
 /// About the direction of the largest variance.
@@ -34,7 +40,7 @@ fn longest(centroids: &[f32], dim: usize, set: &[u32]) -> Vec<f32> {
     let away = |c: u32| row(centroids, dim, c).iter().zip(&mean).map(|(x, m)| x - m).collect::<Vec<f32>>();
     let far = set.iter().map(|&c| away(c)).max_by(|a, b| dot(a, a).total_cmp(&dot(b, b)));
     let mut direction = far.unwrap_or_default();
-    for _ in 0..STEPS {
+    for _ in 0..POWER_STEPS {
         let length = dot(&direction, &direction).sqrt();
         if length > 0.0 {
             direction.iter_mut().for_each(|x| *x /= length);
@@ -53,15 +59,6 @@ fn longest(centroids: &[f32], dim: usize, set: &[u32]) -> Vec<f32> {
 
 fn row(centroids: &[f32], dim: usize, c: u32) -> &[f32] {
     &centroids[c as usize * dim..(c as usize + 1) * dim]
-}
-
-/// In eight sums, so that the additions need not wait for each other.
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let mut sums = [0.0f32; 8];
-    for (a, b) in a.chunks(8).zip(b.chunks(8)) {
-        sums.iter_mut().zip(a).zip(b).for_each(|((s, a), b)| *s += a * b);
-    }
-    sums.iter().sum()
 }
 
 /// The centroids in this order.

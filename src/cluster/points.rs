@@ -3,26 +3,23 @@
 
 use std::borrow::Cow;
 
-use rayon::prelude::*;
-
 use super::ClusterError;
 use crate::codec::int8::Coder;
 use crate::engine::{Device, EngineError};
 use crate::kernels::codes::{MOST_DIM, QueryCodes};
 use crate::kernels::search::norm_in_range;
+use crate::linalg::{LONGEST, length};
+use crate::threads;
 use crate::types::{DType, MatrixView, Metric, RowsView, ShapeError};
 
-/// Longer rows have squared distances that may overflow.
-const LONGEST: f32 = (1u64 << 60) as f32;
-
 /// Bytes of f32 rows of a chunk.
-const CHUNK: usize = 16 << 20;
+const CHUNK_BYTES: usize = 16 << 20;
 
 /// Rows of other types are converted once when that takes no more bytes than this, else chunk by chunk in every round.
 const CONVERTED: usize = 1 << 30;
 
 /// Rows from which a code is learnt.
-pub(super) const SAMPLE: usize = 8192;
+pub(super) const SAMPLE_POINTS: usize = 8192;
 
 /// Rows to cluster.
 pub(super) struct Points<'a> {
@@ -50,7 +47,7 @@ impl<'a> Points<'a> {
         let norm = |buffer: &mut Vec<f32>, i: usize| {
             buffer.resize(rows.dim(), 0.0);
             rows.row_f32(row(i), buffer);
-            let norm = length(buffer);
+            let norm = length(buffer) as f32;
             if !norm.is_finite()
                 && let Some(component) = buffer.iter().position(|x| !x.is_finite())
             {
@@ -62,8 +59,8 @@ impl<'a> Points<'a> {
                 false => Err(ClusterError::TooLong { row: row(i) }),
             }
         };
-        let norms = (0..count).into_par_iter().with_min_len(256).map_init(Vec::new, norm);
-        let norms = norms.collect::<Result<Vec<f32>, ClusterError>>()?;
+        let norms = threads::map_with(256, 0..count, Vec::new, norm);
+        let norms = norms.into_iter().collect::<Result<Vec<f32>, ClusterError>>()?;
         let mut points = Points { rows, picks, norms, spherical, converted: Vec::new() };
         let bytes = count.saturating_mul(rows.dim()).saturating_mul(4);
         if points.borrowed(0, 0).is_none() && bytes <= CONVERTED {
@@ -82,7 +79,7 @@ impl<'a> Points<'a> {
 
     /// Rows of a chunk.
     pub fn chunk(&self) -> usize {
-        (CHUNK / (4 * self.dim())).clamp(64, 1 << 16)
+        (CHUNK_BYTES / (4 * self.dim())).clamp(64, 1 << 16)
     }
 
     /// Row `i` as it counts.
@@ -115,7 +112,7 @@ impl<'a> Points<'a> {
 
     fn convert(&self, start: usize, end: usize) -> Vec<f32> {
         let mut out = vec![0.0; (end - start) * self.dim()];
-        out.par_chunks_mut(self.dim()).with_min_len(64).enumerate().for_each(|(i, out)| self.row(start + i, out));
+        threads::each(64, out.chunks_mut(self.dim()).enumerate(), |(i, out)| self.row(start + i, out));
         out
     }
 
@@ -139,10 +136,10 @@ impl<'a> Points<'a> {
         if !codes_help(device, clusters, self.len(), dim, self.norms.iter()) {
             return Ok(None);
         }
-        let count = self.len().min(SAMPLE);
+        let count = self.len().min(SAMPLE_POINTS);
         let mut sample = vec![0.0; count * dim];
         let pick = |i: usize| (i as u64 * self.len() as u64 / count as u64) as usize;
-        sample.par_chunks_mut(dim).enumerate().for_each(|(i, out)| self.row(pick(i), out));
+        threads::each(64, sample.chunks_mut(dim).enumerate(), |(i, out)| self.row(pick(i), out));
         let lengths: Vec<f32> = (0..count).map(|i| self.norms[pick(i)]).collect();
         let rows = RowsView::F32(view(&sample, dim)?);
         Coder::for_means(&*device.host, Metric::L2, &rows, &lengths).map(Some)
@@ -179,23 +176,9 @@ pub(super) fn view(rows: &[f32], dim: usize) -> Result<MatrixView<'_, f32>, Engi
     MatrixView::new(rows, dim).map_err(|e: ShapeError| EngineError::Mismatch(e.to_string()))
 }
 
-/// The Euclidean length, in f64.
-pub(super) fn length(row: &[f32]) -> f32 {
-    square(row).sqrt() as f32
-}
-
-/// The square of the length, in eight sums, so that the additions need not wait for each other.
-fn square(row: &[f32]) -> f64 {
-    let mut sums = [0.0f64; 8];
-    for chunk in row.chunks(8) {
-        sums.iter_mut().zip(chunk).for_each(|(s, &x)| *s += f64::from(x) * f64::from(x));
-    }
-    sums.iter().sum()
-}
-
 /// Scales a row to length 1; a zero row stays.
 pub(super) fn unit(row: &mut [f32]) {
-    let length = square(row).sqrt();
+    let length = length(row);
     if length > 0.0 {
         row.iter_mut().for_each(|x| *x = (f64::from(*x) / length) as f32);
     }

@@ -1,14 +1,16 @@
 //! Rounds of assigning, each of which profits from the one before: every point begins with its last centroid, and what is
 //! known of its distance to each block of centroids is lowered by how far the block has moved since.
 
-use super::points::{Points, length, view};
+use super::points::{Points, view};
 use super::update::Sums;
 use crate::codec::int8::Coder;
 use crate::engine::{Base, Candidates, Coded, Device, EngineError, Input, Known, Output, Tag, Task};
 use crate::kernels::assign::{BLOCK, POINTS};
 use crate::kernels::codes::{Codes, QueryCodes};
+use crate::linalg::length;
 use crate::plan::{Plan, Problem, Step};
 use crate::stats::SearchStats;
+use crate::threads;
 use crate::types::{DType, Metric, RowsView};
 
 /// Bytes that known bounds may take in all.
@@ -55,7 +57,7 @@ impl<'a> Rounds<'a> {
     /// Assigns all points to the centroids and moves their rows to the sums of their new clusters.
     pub fn assign(&mut self, centroids: &[f32], sums: &mut Sums) -> Result<Round, EngineError> {
         let (dim, chunk) = (self.points.dim(), self.points.chunk());
-        let norms: Vec<f32> = centroids.chunks_exact(dim).map(length).collect();
+        let norms: Vec<f32> = centroids.chunks_exact(dim).map(|c| length(c) as f32).collect();
         let mut codes = Codes::default();
         if let Some((coder, _)) = &self.coding {
             coder.encode(&*self.device.host, &RowsView::F32(view(centroids, dim)?), &norms, &mut codes)?;
@@ -126,9 +128,8 @@ impl<'a> Rounds<'a> {
             .map(|block| (block.iter().fold(0.0f64, |a, &b| a.max(b)) * (1.0 + 1e-6)) as f32)
             .collect();
         if !drift.is_empty() {
-            use rayon::prelude::*;
             let slack = slack(dim);
-            self.bounds.par_iter_mut().for_each(|bounds| {
+            threads::each(1, self.bounds.iter_mut(), |bounds| {
                 for group in bounds.chunks_mut(POINTS * drift.len()) {
                     let points = group.len() / drift.len();
                     for (bounds, &drift) in group.chunks_exact_mut(points).zip(&drift) {

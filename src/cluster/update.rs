@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use rayon::prelude::*;
+use crate::threads;
 
 /// Sums and numbers of the rows of each cluster.
 pub(super) struct Sums {
@@ -32,8 +32,7 @@ impl Sums {
             self.counts[new as usize] += 1;
         }
         moves.sort_unstable_by_key(|&(cluster, row, _)| (cluster, row));
-        let clusters = self.sums.par_chunks_exact_mut(dim).enumerate().with_min_len(8);
-        clusters.for_each(|(c, sum)| {
+        threads::each(8, self.sums.chunks_exact_mut(dim).enumerate(), |(c, sum)| {
             let first = moves.partition_point(|m| (m.0 as usize) < c);
             for &(_, row, sign) in moves[first..].iter().take_while(|m| m.0 as usize == c) {
                 let row = &rows[row as usize * dim..(row as usize + 1) * dim];

@@ -1,6 +1,7 @@
 //! Why a codec or a transform could not be trained.
 
 use crate::engine::EngineError;
+use crate::linalg::LONGEST;
 use crate::types::MatrixView;
 
 /// Why a codec or a transform could not be trained: the token of the spec, what was found and what would fit.
@@ -87,14 +88,11 @@ impl CodecError {
     }
 }
 
-/// The magnitude from which squares may overflow sums in f32.
-const MOST: f32 = (1u64 << 60) as f32;
-
 /// Whether a sample can be trained on.
 pub(super) fn finite(sample: MatrixView<'_, f32>, token: impl Fn() -> String) -> Result<(), CodecError> {
     for row in 0..sample.rows() {
         let x = sample.row(row);
-        if let Some(component) = x.iter().position(|x| x.is_nan() || x.abs() >= MOST) {
+        if let Some(component) = x.iter().position(|x| x.is_nan() || x.abs() >= LONGEST) {
             return Err(CodecError::NotFinite { token: token(), row, component, value: x[component] });
         }
     }

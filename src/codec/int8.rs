@@ -1,27 +1,26 @@
 //! 8-bit codes of rows in their principal subspace; `kernels::codes` says what they hold, `docs/numerics.md` proves the
 //! bound.
 
-use rayon::prelude::*;
-
-pub(crate) use super::subspace::Basis;
-use super::subspace::Principal;
 use crate::engine::{Base, Engine, EngineError, Input, Output, Task};
 use crate::kernels::codes::{BIAS, Codes, GROUP, PADDING, QueryCodes, QueryTerms};
+pub(crate) use crate::linalg::Basis;
+use crate::linalg::{self, Principal, dot_f64, transposed};
 use crate::plan::{Plan, Problem, Step};
 use crate::stats::SearchStats;
+use crate::threads;
 use crate::types::{DType, MatrixView, Metric, RowsView};
 
 /// Half the distance from 1 to the next f32.
 const U: f64 = 1.0 / (1 << 24) as f64;
 
 /// Rows from which the subspace is learnt.
-const SAMPLE: usize = 8192;
+const SAMPLE_ROWS: usize = 8192;
 
 /// Rows longer than this keep all their components, as learning a subspace would take too long.
 const MOST_LEARNT: usize = 2048;
 
 /// Bytes of rows that are projected at a time.
-const CHUNK: usize = 4 << 20;
+const CHUNK_BYTES: usize = 4 << 20;
 
 /// Bytes of rows from which the mean is taken.
 const SAMPLE_BYTES: usize = 64 << 20;
@@ -93,16 +92,12 @@ impl Coder {
         choose: impl FnOnce(&[f32], usize, usize) -> usize,
     ) -> Result<Coder, EngineError> {
         let (n, dim) = (rows.rows(), rows.dim());
-        let count = n.min(SAMPLE).min(SAMPLE_BYTES / (4 * dim)).max(1).min(n);
+        let count = n.min(SAMPLE_ROWS).min(SAMPLE_BYTES / (4 * dim)).max(1).min(n);
         let places: Vec<usize> = (0..count).map(|i| (i as u64 * n as u64 / count as u64) as usize).collect();
         let mut sample = vec![0.0f32; count * dim];
-        sample.par_chunks_mut(dim).zip(&places).for_each(|(out, &r)| unit(metric, rows, norms, r, out));
-        let mut mean = vec![0.0f64; dim];
-        for row in sample.chunks_exact(dim) {
-            mean.iter_mut().zip(row).for_each(|(m, &x)| *m += f64::from(x));
-        }
-        let mean: Vec<f32> = mean.iter().map(|m| (m / count.max(1) as f64) as f32).collect();
-        sample.par_chunks_mut(dim).for_each(|row| row.iter_mut().zip(&mean).for_each(|(x, m)| *x -= m));
+        threads::each(64, sample.chunks_mut(dim).zip(&places), |(out, &r)| unit(metric, rows, norms, r, out));
+        let mean = linalg::mean(&sample, dim);
+        threads::each(64, sample.chunks_mut(dim), |row| row.iter_mut().zip(&mean).for_each(|(x, m)| *x -= m));
         let padded = dim.next_multiple_of(16);
         let plain = |mean| Coder::new(metric, mean, None, padded);
         if dim > MOST_LEARNT || count < 2 * dim {
@@ -148,7 +143,7 @@ impl Coder {
         let done = (0..rows.rows()).step_by(chunk).try_for_each(|first| {
             let count = chunk.min(rows.rows() - first);
             let mut vectors = vec![0.0f32; count * dim];
-            let squares = vectors.par_chunks_mut(dim).enumerate().map(|(i, out)| {
+            let squares = threads::map(ROWS_PER_THREAD, vectors.chunks_mut(dim).enumerate(), |(i, out)| {
                 unit(self.metric, rows, norms, first + i, out);
                 let (mut square, mut with_mean) = (0.0, 0.0);
                 for (x, &m) in out.iter_mut().zip(&self.mean) {
@@ -160,12 +155,12 @@ impl Coder {
                 }
                 (square, with_mean)
             });
-            let squares: Vec<(f64, f64)> = squares.collect();
             let projected = self.project(engine, &vectors)?;
             let mut bytes = vec![0u8; count * self.dim];
-            let parts = bytes.par_chunks_mut(self.dim).zip(projected.par_chunks(self.dim)).zip(&squares);
-            let terms: Vec<RowTerms> =
-                parts.map(|((bytes, y), &(square, with_mean))| self.row(y, square, with_mean, bytes)).collect();
+            let parts = bytes.chunks_mut(self.dim).zip(projected.chunks(self.dim)).zip(&squares);
+            let terms: Vec<RowTerms> = threads::map(ROWS_PER_THREAD, parts, |((bytes, y), &(square, with_mean))| {
+                self.row(y, square, with_mean, bytes)
+            });
             codes.bytes.extend_from_slice(&bytes);
             terms.iter().for_each(|row| codes.push(row));
             Ok(())
@@ -231,7 +226,7 @@ impl Coder {
     ) -> Result<(), EngineError> {
         let dim = self.mean.len();
         let mut vectors = vec![0.0f32; queries.rows() * dim];
-        vectors.par_chunks_exact_mut(dim).with_min_len(FEW).enumerate().for_each(|(q, out)| {
+        threads::each(QUERIES_PER_THREAD, vectors.chunks_exact_mut(dim).enumerate(), |(q, out)| {
             let query = queries.row(q).iter();
             match self.metric {
                 Metric::L2 => out.iter_mut().zip(query).zip(&self.mean).for_each(|((o, x), m)| *o = x - m),
@@ -247,12 +242,12 @@ impl Coder {
         let projected = self.project(engine, &vectors)?;
         let before = codes.bytes.len();
         codes.bytes.resize(before + queries.rows() * self.dim, 0);
-        let parts = codes.bytes[before..].par_chunks_mut(self.dim).zip(projected.par_chunks(self.dim));
-        let parts = parts.zip(vectors.par_chunks(dim)).zip(norms).with_min_len(FEW).enumerate();
-        codes.terms.par_extend(parts.map(|(q, (((bytes, y), g), &norm))| {
+        let parts = codes.bytes[before..].chunks_mut(self.dim).zip(projected.chunks(self.dim));
+        let parts = parts.zip(vectors.chunks(dim)).zip(norms).enumerate();
+        codes.terms.extend(threads::map(QUERIES_PER_THREAD, parts, |(q, (((bytes, y), g), &norm))| {
             let norm = f64::from(norm);
             let unit = if self.metric == Metric::Cosine && norm > 0.0 { norm } else { 1.0 };
-            let with_mean = dot(queries.row(q), &self.mean) / unit;
+            let with_mean = dot_f64(queries.row(q), &self.mean) / unit;
             self.query(g, y, norm, with_mean, bytes)
         }));
         Ok(())
@@ -307,11 +302,14 @@ impl Coder {
 }
 
 /// Queries that one thread codes at least: fewer are not worth waking another.
-const FEW: usize = 16;
+const QUERIES_PER_THREAD: usize = 16;
+
+/// Rows that one thread codes at least.
+const ROWS_PER_THREAD: usize = 16;
 
 /// Rows of a chunk.
 fn chunk_rows(dim: usize) -> usize {
-    (CHUNK / (4 * dim.max(1))).clamp(16, 4096)
+    (CHUNK_BYTES / (4 * dim.max(1))).clamp(16, 4096)
 }
 
 /// What a row has beside its code.
@@ -414,7 +412,7 @@ fn quantise(y: &[f32], mut write: impl FnMut(usize, i32)) -> (f32, f64) {
 /// How many principal components make a search of `n` rows fastest, from a sample `[rows, dim]` in their order: few
 /// components are read quickly, but leave many rows to look at.
 fn best_dim(sample: &[f32], dim: usize, n: usize) -> usize {
-    const QUERIES: usize = 48;
+    const SAMPLE_QUERIES: usize = 48;
     // Nanoseconds of one core: for a component of a code, for a code, for a row that has to be looked at.
     const COMPONENT: f64 = 0.006;
     const SUSPECT: f64 = 600.0;
@@ -428,29 +426,26 @@ fn best_dim(sample: &[f32], dim: usize, n: usize) -> usize {
         left.push(0.0);
         left.iter().map(|x| x.sqrt()).collect()
     };
-    let lefts: Vec<Vec<f32>> = sample.par_chunks_exact(dim).map(left).collect();
-    let queries = QUERIES.min(rows);
-    let survivors: Vec<Vec<u64>> = (0..queries)
-        .into_par_iter()
-        .map(|i| {
-            let i = i * (rows / queries);
-            let (q, q_left) = (&sample[i * dim..(i + 1) * dim], &lefts[i]);
-            let mut bounds = vec![0.0f32; rows * choices];
-            for ((x, x_left), bounds) in sample.chunks_exact(dim).zip(&lefts).zip(bounds.chunks_exact_mut(choices)) {
-                let mut sum = 0.0;
-                for (c, bound) in bounds.iter_mut().enumerate() {
-                    let part = c * step..dim.min((c + 1) * step);
-                    sum += x[part.clone()].iter().zip(&q[part]).map(|(a, b)| (a - b) * (a - b)).sum::<f32>();
-                    *bound = sum + (x_left[c + 1] - q_left[c + 1]).powi(2);
-                }
+    let lefts: Vec<Vec<f32>> = threads::map(64, sample.chunks_exact(dim), left);
+    let queries = SAMPLE_QUERIES.min(rows);
+    let survivors: Vec<Vec<u64>> = threads::map(1, 0..queries, |i| {
+        let i = i * (rows / queries);
+        let (q, q_left) = (&sample[i * dim..(i + 1) * dim], &lefts[i]);
+        let mut bounds = vec![0.0f32; rows * choices];
+        for ((x, x_left), bounds) in sample.chunks_exact(dim).zip(&lefts).zip(bounds.chunks_exact_mut(choices)) {
+            let mut sum = 0.0;
+            for (c, bound) in bounds.iter_mut().enumerate() {
+                let part = c * step..dim.min((c + 1) * step);
+                sum += x[part.clone()].iter().zip(&q[part]).map(|(a, b)| (a - b) * (a - b)).sum::<f32>();
+                *bound = sum + (x_left[c + 1] - q_left[c + 1]).powi(2);
             }
-            // The nearest of the sample, the query itself left out, stands for the k-th of all rows.
-            let mut whole: Vec<f32> = bounds.iter().skip(choices - 1).step_by(choices).copied().collect();
-            let nearest = *whole.select_nth_unstable_by(1.min(rows - 1), f32::total_cmp).1 * 1.0001;
-            let within = |c: usize| bounds.iter().skip(c).step_by(choices).filter(|&&b| b <= nearest).count();
-            (0..choices).map(|c| within(c) as u64).collect()
-        })
-        .collect();
+        }
+        // The nearest of the sample, the query itself left out, stands for the k-th of all rows.
+        let mut whole: Vec<f32> = bounds.iter().skip(choices - 1).step_by(choices).copied().collect();
+        let nearest = *whole.select_nth_unstable_by(1.min(rows - 1), f32::total_cmp).1 * 1.0001;
+        let within = |c: usize| bounds.iter().skip(c).step_by(choices).filter(|&&b| b <= nearest).count();
+        (0..choices).map(|c| within(c) as u64).collect()
+    });
     let cost = |c: usize| {
         let mean = survivors.iter().map(|s| s[c] as f64).sum::<f64>() / survivors.len().max(1) as f64 / rows as f64;
         n as f64 * (((c + 1) * step) as f64 * COMPONENT + mean * SUSPECT)
@@ -462,9 +457,9 @@ fn best_dim(sample: &[f32], dim: usize, n: usize) -> usize {
 }
 
 /// Share of the variance that [`Coder::for_means`] keeps.
-const MOST: f64 = 0.85;
+const MEANS_VARIANCE: f64 = 0.85;
 
-/// The fewest principal components, of a sample `[rows, dim]` in their order, that hold [`MOST`] of the variance.
+/// The fewest principal components, of a sample `[rows, dim]` in their order, that hold [`MEANS_VARIANCE`] of the variance.
 fn dim_with_most(sample: &[f32], dim: usize) -> usize {
     let mut variance = vec![0.0f64; dim];
     for row in sample.chunks_exact(dim) {
@@ -473,7 +468,7 @@ fn dim_with_most(sample: &[f32], dim: usize) -> usize {
     let (whole, mut held) = (variance.iter().sum::<f64>(), 0.0);
     let short = variance.iter().take_while(|&&v| {
         held += v;
-        held < MOST * whole
+        held < MEANS_VARIANCE * whole
     });
     let kept = (short.count() + 1).next_multiple_of(16);
     if kept * 10 >= dim * 9 { dim } else { kept }
@@ -501,25 +496,13 @@ fn products(engine: &dyn Engine, rows: &[f32], vectors: &[f32], dim: usize) -> R
     }
 }
 
-fn transposed(rows: &[f32], dim: usize) -> Vec<f32> {
-    let n = rows.len() / dim;
-    let mut out = vec![0.0; rows.len()];
-    out.par_chunks_mut(n).enumerate().for_each(|(d, column)| {
-        column.iter_mut().zip(rows.chunks_exact(dim)).for_each(|(o, row)| *o = row[d]);
-    });
-    out
-}
-
 fn square(x: &[f32]) -> f32 {
     x.iter().map(|a| a * a).sum()
 }
 
-fn dot(a: &[f32], b: &[f32]) -> f64 {
-    a.iter().zip(b).map(|(&x, &y)| f64::from(x) * f64::from(y)).sum()
-}
-
+/// The length, with the error of [`dot_f64`].
 fn length(x: &[f32]) -> f64 {
-    dot(x, x).sqrt()
+    dot_f64(x, x).sqrt()
 }
 
 /// An f32 at least as large (for a number that is not negative), with room for the f64 sums behind it.

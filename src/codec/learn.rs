@@ -1,23 +1,22 @@
 //! What transforms learn from rows: means, principal directions, rotations.
 
 use super::error::{CodecError, enough};
-use super::linear::{Linear, Step};
-use super::matrix::{Matrix, moments};
+use super::linear::{Linear, LinearStep};
 use super::opq;
 use super::rotation::Hadamard;
 use super::spec::TransformSpec;
-use super::subspace::{Principal, random_orthogonal};
-use super::transform::{MOST_DIM, Stage};
+use super::transform::{MOST_DIM, TransformStage};
+use crate::linalg::{DenseMatrix, Principal, mean, moments, random_orthogonal};
 use crate::types::Metric;
 
 /// A rotation of vectors of `dim` components: fast where their number allows it.
-fn rotation(dim: usize, seed: u64) -> Step {
+fn rotation(dim: usize, seed: u64) -> LinearStep {
     if dim.is_multiple_of(64) {
-        return Step::Turn(Hadamard::new(dim, seed));
+        return LinearStep::Turn(Hadamard::new(dim, seed));
     }
     let q = random_orthogonal(dim, seed);
     let rows: Vec<f32> = (0..dim * dim).map(|i| q[(i / dim, i % dim)] as f32).collect();
-    Step::Times(Matrix::new(dim, dim, rows))
+    LinearStep::Times(DenseMatrix::new(dim, dim, rows))
 }
 
 /// One transform and the rows that it is learnt from, transformed by those before.
@@ -32,9 +31,9 @@ pub(super) struct Learner<'a> {
 
 impl Learner<'_> {
     /// What is learnt.
-    pub fn stage(&self, warnings: &mut Vec<String>) -> Result<Stage, CodecError> {
+    pub fn stage(&self, warnings: &mut Vec<String>) -> Result<TransformStage, CodecError> {
         let (mean, steps) = match *self.spec {
-            TransformSpec::Normalize => return Ok(Stage::Normalize(self.dim)),
+            TransformSpec::Normalize => return Ok(TransformStage::Normalize(self.dim)),
             TransformSpec::Centre => {
                 self.enough(1)?;
                 (self.mean(), vec![])
@@ -47,7 +46,7 @@ impl Learner<'_> {
                 }
                 self.enough(opq::LEAST_ROWS)?;
                 let matrix = opq::train(self.rows, self.dim, parts, kept, self.seed).ok_or_else(|| self.diverged())?;
-                (Vec::new(), vec![Step::Times(Matrix::new(self.dim, kept, matrix))])
+                (Vec::new(), vec![LinearStep::Times(DenseMatrix::new(self.dim, kept, matrix))])
             }
             TransformSpec::Rotation { dim } => {
                 let kept = dim.unwrap_or(self.dim);
@@ -55,18 +54,25 @@ impl Learner<'_> {
                 if kept == 0 || dim > MOST_DIM {
                     return Err(self.wrong(format!("1 to {MOST_DIM}")));
                 }
-                let mut steps = vec![Step::Resize(dim), rotation(dim, self.seed), Step::Resize(kept)];
-                steps.retain(|step| !matches!(step, Step::Resize(d) if *d == dim && dim == self.dim));
+                let mut steps = vec![LinearStep::Resize(dim), rotation(dim, self.seed), LinearStep::Resize(kept)];
+                steps.retain(|step| !matches!(step, LinearStep::Resize(d) if *d == dim && dim == self.dim));
                 (Vec::new(), steps)
             }
-            TransformSpec::Pad { dim } if (self.dim..=MOST_DIM).contains(&dim) => (Vec::new(), vec![Step::Resize(dim)]),
+            TransformSpec::Pad { dim } if (self.dim..=MOST_DIM).contains(&dim) => {
+                (Vec::new(), vec![LinearStep::Resize(dim)])
+            }
             TransformSpec::Pad { .. } => return Err(self.wrong(format!("{} to {MOST_DIM}", self.dim))),
-            TransformSpec::Slice { dim } => (Vec::new(), vec![Step::Resize(self.at_most(dim)?)]),
+            TransformSpec::Slice { dim } => (Vec::new(), vec![LinearStep::Resize(self.at_most(dim)?)]),
         };
-        Ok(Stage::Linear(Linear { input: self.dim, mean, steps }))
+        Ok(TransformStage::Linear(Linear { input: self.dim, mean, steps }))
     }
 
-    fn pca(&self, kept: usize, rotate: bool, warnings: &mut Vec<String>) -> Result<(Vec<f32>, Vec<Step>), CodecError> {
+    fn pca(
+        &self,
+        kept: usize,
+        rotate: bool,
+        warnings: &mut Vec<String>,
+    ) -> Result<(Vec<f32>, Vec<LinearStep>), CodecError> {
         let (kept, dim) = (self.at_most(kept)?, self.dim);
         self.enough(1)?;
         let n = self.rows.len() / dim;
@@ -82,7 +88,7 @@ impl Learner<'_> {
         let principal = Principal::new(&moments(&rows, dim), dim).ok_or_else(|| self.diverged())?;
         let all = principal.rows();
         let columns: Vec<f32> = (0..dim * kept).map(|i| all[i % kept * dim + i / kept]).collect();
-        let mut steps = vec![Step::Times(Matrix::new(dim, kept, columns))];
+        let mut steps = vec![LinearStep::Times(DenseMatrix::new(dim, kept, columns))];
         if rotate {
             steps.push(rotation(kept, self.seed));
         }
@@ -90,12 +96,7 @@ impl Learner<'_> {
     }
 
     fn mean(&self) -> Vec<f32> {
-        let mut sums = vec![0.0f64; self.dim];
-        for row in self.rows.chunks_exact(self.dim) {
-            sums.iter_mut().zip(row).for_each(|(s, &x)| *s += f64::from(x));
-        }
-        let n = (self.rows.len() / self.dim).max(1) as f64;
-        sums.into_iter().map(|s| (s / n) as f32).collect()
+        mean(self.rows, self.dim)
     }
 
     fn at_most(&self, dim: usize) -> Result<usize, CodecError> {

@@ -1,28 +1,27 @@
 //! One linear stage of a transform: a mean is taken off, then come projections and rotations.
 
-use super::matrix::Matrix;
-use super::query::dot;
 use super::rotation::{Hadamard, LANES};
-use crate::simd::{Kernel, Simd, Token};
+use crate::linalg::{DenseMatrix, dot};
+use crate::simd::{Simd, SimdKernel, Token};
 
 /// What happens to vectors without their mean.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Step {
+pub(super) enum LinearStep {
     /// Components are cut off, or zeros appended, up to so many.
     Resize(usize),
     /// A fast rotation.
     Turn(Hadamard),
     /// A matrix with orthonormal columns or rows.
-    Times(Matrix),
+    Times(DenseMatrix),
 }
 
-impl Step {
+impl LinearStep {
     /// Components afterwards.
     pub fn output(&self) -> usize {
         match self {
-            Step::Resize(dim) => *dim,
-            Step::Turn(turn) => turn.dim,
-            Step::Times(matrix) => matrix.output,
+            LinearStep::Resize(dim) => *dim,
+            LinearStep::Turn(turn) => turn.dim,
+            LinearStep::Times(matrix) => matrix.output,
         }
     }
 }
@@ -33,13 +32,13 @@ pub(super) struct Linear {
     pub input: usize,
     /// Taken off first; empty when there is none.
     pub mean: Vec<f32>,
-    pub steps: Vec<Step>,
+    pub steps: Vec<LinearStep>,
 }
 
 impl Linear {
     /// Components afterwards.
     pub fn output(&self) -> usize {
-        self.steps.last().map_or(self.input, Step::output)
+        self.steps.last().map_or(self.input, LinearStep::output)
     }
 
     /// Whether vectors may get shorter.
@@ -66,14 +65,14 @@ impl Linear {
 
     /// The same with one matrix in the place of all steps, where there is a matrix among them.
     pub fn folded(self) -> Linear {
-        if self.steps.len() < 2 || !self.steps.iter().any(|step| matches!(step, Step::Times(_))) {
+        if self.steps.len() < 2 || !self.steps.iter().any(|step| matches!(step, LinearStep::Times(_))) {
             return self;
         }
         let input = self.input;
         let mut unit = vec![0.0; input * input];
         unit.iter_mut().step_by(input + 1).for_each(|x| *x = 1.0);
         let rows = self.run(unit, input);
-        let steps = vec![Step::Times(Matrix::new(input, self.output(), rows))];
+        let steps = vec![LinearStep::Times(DenseMatrix::new(input, self.output(), rows))];
         Linear { steps, ..self }
     }
 
@@ -97,11 +96,11 @@ impl Linear {
         while let Some(step) = steps.first() {
             let mut passed = 1;
             let mut out = vec![0.0; count * step.output()];
-            if let Step::Times(matrix) = step {
+            if let LinearStep::Times(matrix) = step {
                 matrix.times(&vectors, &mut out);
             } else {
                 // Steps of one block are taken together.
-                passed = steps.iter().take_while(|step| !matches!(step, Step::Times(_))).count();
+                passed = steps.iter().take_while(|step| !matches!(step, LinearStep::Times(_))).count();
                 let output = steps[passed - 1].output();
                 out.resize(count * output, 0.0);
                 Token::best().run(Blocks {
@@ -122,14 +121,14 @@ impl Linear {
 
 /// Steps that work on as many vectors at a time as a block has lanes.
 struct Blocks<'a> {
-    steps: &'a [Step],
+    steps: &'a [LinearStep],
     input: usize,
     output: usize,
     vectors: &'a [f32],
     out: &'a mut [f32],
 }
 
-impl Kernel for Blocks<'_> {
+impl SimdKernel for Blocks<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -141,7 +140,7 @@ impl Kernel for Blocks<'_> {
             load(vectors, self.input, &mut block);
             for step in self.steps {
                 match step {
-                    Step::Turn(turn) => turn.turn(s, &mut block),
+                    LinearStep::Turn(turn) => turn.turn(s, &mut block),
                     step => block.resize(step.output(), [0.0; LANES]),
                 }
             }

@@ -4,22 +4,21 @@
 //! vectors; each centroid then costs as many operations as a part has components.
 #![allow(clippy::needless_range_loop)]
 
-use rayon::prelude::*;
-
 use super::linear::load;
 use super::rotation::LANES;
-use super::subspace::Uniform;
-use crate::simd::{Kernel, Simd, Token};
+use crate::random::Uniform;
+use crate::simd::{Simd, SimdKernel, Token};
+use crate::threads;
 
 /// Vectors that one thread takes at a time.
-const CHUNK: usize = 256;
+const ROWS_PER_THREAD: usize = 256;
 
 /// Rows a centroid from which the first centroids are chosen.
-const SAMPLE: usize = 32;
+const SAMPLE_PER_CENTROID: usize = 32;
 
 /// Centroids of each part.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Lloyd {
+pub(super) struct PartMeans {
     pub parts: usize,
     /// Components of a part.
     pub width: usize,
@@ -29,10 +28,10 @@ pub(super) struct Lloyd {
     pub centroids: Vec<f32>,
 }
 
-impl Lloyd {
+impl PartMeans {
     /// All centroids zero.
-    pub fn new(parts: usize, width: usize, entries: usize) -> Lloyd {
-        Lloyd { parts, width, entries, centroids: vec![0.0; parts * entries * width] }
+    pub fn new(parts: usize, width: usize, entries: usize) -> PartMeans {
+        PartMeans { parts, width, entries, centroids: vec![0.0; parts * entries * width] }
     }
 
     fn dim(&self) -> usize {
@@ -49,9 +48,9 @@ impl Lloyd {
     pub fn start(&mut self, rows: &[f32], seed: u64) {
         let (dim, width, entries) = (self.dim(), self.width, self.entries);
         let n = rows.len() / dim;
-        let count = n.min(SAMPLE * entries);
-        let parts = self.centroids.par_chunks_exact_mut(entries * width).enumerate();
-        parts.for_each(|(p, centroids)| {
+        let count = n.min(SAMPLE_PER_CENTROID * entries);
+        let parts = self.centroids.chunks_exact_mut(entries * width).enumerate();
+        threads::each(1, parts, |(p, centroids)| {
             let mut random = Uniform::new(seed.wrapping_add(p as u64));
             let offset = (random.next() * n as f64) as usize;
             let pick = |i: usize| (offset + i * (n / count)) % n;
@@ -84,8 +83,8 @@ impl Lloyd {
         let mut codes = vec![0u8; n * parts];
         for round in 0..rounds {
             self.codes(rows, &mut codes);
-            let each = self.centroids.par_chunks_exact_mut(entries * width).enumerate();
-            each.for_each(|(p, centroids)| {
+            let each = self.centroids.chunks_exact_mut(entries * width).enumerate();
+            threads::each(1, each, |(p, centroids)| {
                 let (mut sums, mut counts) = (vec![0.0f64; entries * width], vec![0usize; entries]);
                 for (row, code) in rows.chunks_exact(dim).zip(codes.chunks_exact(parts)) {
                     let entry = usize::from(code[p]);
@@ -107,7 +106,8 @@ impl Lloyd {
     /// The number of the nearest centroid for each part: `[n, parts]`.
     pub fn codes(&self, rows: &[f32], codes: &mut [u8]) {
         let dim = self.dim();
-        codes.par_chunks_mut(CHUNK * self.parts).zip(rows.par_chunks(CHUNK * dim)).for_each(|(codes, rows)| {
+        let chunks = codes.chunks_mut(ROWS_PER_THREAD * self.parts).zip(rows.chunks(ROWS_PER_THREAD * dim));
+        threads::each(1, chunks, |(codes, rows)| {
             self.some_codes(rows, codes);
         });
     }
@@ -122,8 +122,8 @@ impl Lloyd {
         let mut codes = vec![0u8; rows.len() / self.dim() * self.parts];
         self.codes(rows, &mut codes);
         let mut out = vec![0.0; rows.len()];
-        let each = out.par_chunks_mut(self.dim()).zip(codes.par_chunks(self.parts)).with_min_len(64);
-        each.for_each(|(out, code)| self.decode(code, out));
+        let each = out.chunks_mut(self.dim()).zip(codes.chunks(self.parts));
+        threads::each(64, each, |(out, code)| self.decode(code, out));
         out
     }
 
@@ -162,32 +162,34 @@ fn split(centroids: &mut [f32], width: usize, counts: &mut [usize], round: usize
 }
 
 struct Nearest<'a> {
-    lloyd: &'a Lloyd,
+    lloyd: &'a PartMeans,
     rows: &'a [f32],
     codes: &'a mut [u8],
 }
 
 /// Blocks that share each load of a centroid.
-const BLOCKS: usize = 2;
+const BLOCKS_TOGETHER: usize = 2;
 
-impl Kernel for Nearest<'_> {
+impl SimdKernel for Nearest<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Lloyd { parts, width, entries, ref centroids } = *self.lloyd;
+        let PartMeans { parts, width, entries, ref centroids } = *self.lloyd;
         let dim = parts * width;
         // The product less half the squared length is largest where the distance is least.
         let half = |c: &[f32]| 0.5 * c.iter().map(|x| x * x).sum::<f32>();
         let halves: Vec<f32> = centroids.chunks_exact(width).map(half).collect();
         let mut blocks = [vec![[0.0f32; LANES]; dim], vec![[0.0f32; LANES]; dim]];
-        let each = self.rows.chunks(BLOCKS * LANES * dim).zip(self.codes.chunks_mut(BLOCKS * LANES * parts));
+        let each =
+            self.rows.chunks(BLOCKS_TOGETHER * LANES * dim).zip(self.codes.chunks_mut(BLOCKS_TOGETHER * LANES * parts));
         for (rows, codes) in each {
             for (block, rows) in blocks.iter_mut().zip(rows.chunks(LANES * dim)) {
                 load(rows, dim, block);
             }
             for p in 0..parts {
-                let x: [&[[f32; LANES]]; BLOCKS] = std::array::from_fn(|b| &blocks[b][p * width..(p + 1) * width]);
+                let x: [&[[f32; LANES]]; BLOCKS_TOGETHER] =
+                    std::array::from_fn(|b| &blocks[b][p * width..(p + 1) * width]);
                 let (table, halves) = (self.lloyd.part(p), &halves[p * entries..(p + 1) * entries]);
                 let best = match S::LANES {
                     16 => nearest::<S, 1>(s, x, table, halves, width),
@@ -206,11 +208,11 @@ impl Kernel for Nearest<'_> {
 #[inline(always)]
 fn nearest<S: Simd, const V: usize>(
     s: S,
-    x: [&[[f32; LANES]]; BLOCKS],
+    x: [&[[f32; LANES]]; BLOCKS_TOGETHER],
     centroids: &[f32],
     halves: &[f32],
     width: usize,
-) -> [[f32; LANES]; BLOCKS] {
+) -> [[f32; LANES]; BLOCKS_TOGETHER] {
     let mut best = Best::<S, V>::new(s);
     match width {
         1 => in_registers::<S, V, 1>(s, x, centroids, halves, &mut best),
@@ -219,8 +221,8 @@ fn nearest<S: Simd, const V: usize>(
         8 => in_registers::<S, V, 8>(s, x, centroids, halves, &mut best),
         _ => in_memory::<S, V>(s, x, centroids, halves, &mut best),
     }
-    let mut out = [[0.0; LANES]; BLOCKS];
-    for b in 0..BLOCKS {
+    let mut out = [[0.0; LANES]; BLOCKS_TOGETHER];
+    for b in 0..BLOCKS_TOGETHER {
         for v in 0..V {
             s.put(&mut out[b][v * S::LANES..], best.number[b][v]);
         }
@@ -230,20 +232,20 @@ fn nearest<S: Simd, const V: usize>(
 
 /// The largest product of each lane less half the squared length of the centroid, and the number of that.
 struct Best<S: Simd, const V: usize> {
-    most: [[S::F; V]; BLOCKS],
-    number: [[S::F; V]; BLOCKS],
+    most: [[S::F; V]; BLOCKS_TOGETHER],
+    number: [[S::F; V]; BLOCKS_TOGETHER],
 }
 
 impl<S: Simd, const V: usize> Best<S, V> {
     #[inline(always)]
     fn new(s: S) -> Self {
-        Best { most: [[s.splat(f32::NEG_INFINITY); V]; BLOCKS], number: [[s.splat(0.0); V]; BLOCKS] }
+        Best { most: [[s.splat(f32::NEG_INFINITY); V]; BLOCKS_TOGETHER], number: [[s.splat(0.0); V]; BLOCKS_TOGETHER] }
     }
 
     #[inline(always)]
-    fn offer(&mut self, s: S, product: &[[S::F; V]; BLOCKS], entry: usize) {
+    fn offer(&mut self, s: S, product: &[[S::F; V]; BLOCKS_TOGETHER], entry: usize) {
         let number = s.splat(entry as f32);
-        for b in 0..BLOCKS {
+        for b in 0..BLOCKS_TOGETHER {
             for v in 0..V {
                 self.number[b][v] = s.if_above(product[b][v], self.most[b][v], number, self.number[b][v]);
                 self.most[b][v] = s.max(product[b][v], self.most[b][v]);
@@ -256,18 +258,18 @@ impl<S: Simd, const V: usize> Best<S, V> {
 #[inline(always)]
 fn in_registers<S: Simd, const V: usize, const W: usize>(
     s: S,
-    x: [&[[f32; LANES]]; BLOCKS],
+    x: [&[[f32; LANES]]; BLOCKS_TOGETHER],
     centroids: &[f32],
     halves: &[f32],
     best: &mut Best<S, V>,
 ) {
-    let x: [[[S::F; V]; W]; BLOCKS] =
+    let x: [[[S::F; V]; W]; BLOCKS_TOGETHER] =
         std::array::from_fn(|b| std::array::from_fn(|j| std::array::from_fn(|v| s.get(&x[b][j][v * S::LANES..]))));
     for (e, (centroid, &half)) in centroids.as_chunks::<W>().0.iter().zip(halves).enumerate() {
-        let mut product = [[s.splat(-half); V]; BLOCKS];
+        let mut product = [[s.splat(-half); V]; BLOCKS_TOGETHER];
         for j in 0..W {
             let c = s.splat(centroid[j]);
-            for b in 0..BLOCKS {
+            for b in 0..BLOCKS_TOGETHER {
                 for v in 0..V {
                     product[b][v] = s.fma(c, x[b][j][v], product[b][v]);
                 }
@@ -281,7 +283,7 @@ fn in_registers<S: Simd, const V: usize, const W: usize>(
 #[inline(always)]
 fn in_memory<S: Simd, const V: usize>(
     s: S,
-    [x, y]: [&[[f32; LANES]]; BLOCKS],
+    [x, y]: [&[[f32; LANES]]; BLOCKS_TOGETHER],
     centroids: &[f32],
     halves: &[f32],
     best: &mut Best<S, V>,
@@ -292,14 +294,14 @@ fn in_memory<S: Simd, const V: usize>(
         // Behind the last centroid it is taken again, which changes nothing.
         let numbers: [usize; TOGETHER] = std::array::from_fn(|i| (first + i).min(entries - 1));
         let rows = numbers.map(|e| &centroids[e * width..(e + 1) * width]);
-        let mut product = numbers.map(|e| [[s.splat(-halves[e]); V]; BLOCKS]);
+        let mut product = numbers.map(|e| [[s.splat(-halves[e]); V]; BLOCKS_TOGETHER]);
         let columns = rows[0].iter().zip(rows[1]).zip(rows[2].iter().zip(rows[3]));
         for ((x, y), ((c0, c1), (c2, c3))) in x.iter().zip(y).zip(columns) {
             for v in 0..V {
                 let x = [s.get(&x[v * S::LANES..]), s.get(&y[v * S::LANES..])];
                 for (product, c) in product.iter_mut().zip([*c0, *c1, *c2, *c3]) {
                     let c = s.splat(c);
-                    for b in 0..BLOCKS {
+                    for b in 0..BLOCKS_TOGETHER {
                         product[b][v] = s.fma(c, x[b], product[b][v]);
                     }
                 }
@@ -321,9 +323,9 @@ mod tests {
         for (parts, width, entries) in [(3, 1, 16), (4, 2, 16), (5, 3, 7), (2, 8, 256), (3, 5, 40)] {
             let (n, dim) = (611, parts * width);
             let rows = clustered(5, n, dim);
-            let mut lloyd = Lloyd::new(parts, width, entries);
+            let mut lloyd = PartMeans::new(parts, width, entries);
             lloyd.start(&rows, 9);
-            let distortion = |lloyd: &Lloyd| {
+            let distortion = |lloyd: &PartMeans| {
                 rows.iter().zip(lloyd.nearest(&rows)).map(|(a, b)| f64::from((a - b) * (a - b))).sum::<f64>()
             };
             let first = distortion(&lloyd);
@@ -352,7 +354,7 @@ mod tests {
     fn centroids_without_rows_are_given_some() {
         // Two distinct rows and a third near one of them, 4 entries that all begin alike.
         let rows: Vec<f32> = (0..40).map(|i| if i % 2 == 0 { 1.0 + (i / 8) as f32 } else { 50.0 + i as f32 }).collect();
-        let mut lloyd = Lloyd::new(1, 1, 4);
+        let mut lloyd = PartMeans::new(1, 1, 4);
         lloyd.rounds(&rows, 20);
         let mut codes = vec![0; 40];
         lloyd.codes(&rows, &mut codes);

@@ -9,7 +9,6 @@ pub(crate) mod int8;
 mod learn;
 mod linear;
 mod lloyd;
-mod matrix;
 mod opq;
 mod product;
 #[cfg(test)]
@@ -20,7 +19,6 @@ mod rotation;
 mod rows;
 mod scalar;
 pub(crate) mod spec;
-mod subspace;
 #[cfg(test)]
 mod testing;
 pub(crate) mod transform;
@@ -31,7 +29,7 @@ use bytes::Reader;
 pub use error::CodecError;
 pub(crate) use product::Product;
 use rabitq::RaBitQ;
-use rows::{Bits, Rows};
+use rows::{BitsCodec, RowsCodec};
 pub(crate) use scalar::Scalar;
 use spec::CodecSpec;
 
@@ -94,10 +92,10 @@ pub(crate) fn train(
     let token = || spec.to_string();
     error::finite(sample, token)?;
     Ok(match spec {
-        CodecSpec::Flat if metric == Metric::Hamming => Box::new(Bits::new(dim)),
-        CodecSpec::Flat => Box::new(Rows::new(dim, DType::F32)),
-        CodecSpec::F16 => Box::new(Rows::new(dim, DType::F16)),
-        CodecSpec::Bf16 => Box::new(Rows::new(dim, DType::Bf16)),
+        CodecSpec::Flat if metric == Metric::Hamming => Box::new(BitsCodec::new(dim)),
+        CodecSpec::Flat => Box::new(RowsCodec::new(dim, DType::F32)),
+        CodecSpec::F16 => Box::new(RowsCodec::new(dim, DType::F16)),
+        CodecSpec::Bf16 => Box::new(RowsCodec::new(dim, DType::Bf16)),
         CodecSpec::Scalar { bits: bits @ (4 | 6 | 8) } => {
             error::enough(sample.rows(), 1, token)?;
             Box::new(Scalar::train(bits, sample))
@@ -113,7 +111,7 @@ pub(crate) fn train(
 
 /// The codec of packed bits.
 pub(crate) fn bits(dim: usize) -> Box<dyn Codec> {
-    Box::new(Bits::new(dim))
+    Box::new(BitsCodec::new(dim))
 }
 
 /// Reads what [`Codec::write`] wrote for this spec and vectors of `dim` components. Never trusts its bytes.
@@ -127,8 +125,8 @@ pub(crate) fn read(spec: CodecSpec, dim: usize, bytes: &[u8]) -> Result<Box<dyn 
     let mut reader = Reader(bytes);
     let kind = reader.u8()?;
     let codec: Box<dyn Codec> = match kind {
-        KIND_ROWS => Box::new(Rows::read(dim, &mut reader)?),
-        KIND_BITS => Box::new(Bits::new(dim)),
+        KIND_ROWS => Box::new(RowsCodec::read(dim, &mut reader)?),
+        KIND_BITS => Box::new(BitsCodec::new(dim)),
         KIND_SCALAR => Box::new(Scalar::read(dim, &mut reader)?),
         KIND_PRODUCT => Box::new(Product::read(dim, &mut reader)?),
         KIND_RABITQ => Box::new(RaBitQ::read(dim, &mut reader)?),

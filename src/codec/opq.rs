@@ -4,11 +4,8 @@
 //! variances. Then it alternates, as the non-parametric one does, between codes of the rotated sample and the rotation
 //! that brings the sample nearest to what the codes stand for (orthogonal Procrustes: a singular value decomposition).
 
-use faer::Mat;
-
-use super::lloyd::Lloyd;
-use super::matrix::{Matrix, moments, products};
-use super::subspace::Principal;
+use super::lloyd::PartMeans;
+use crate::linalg::{DenseMatrix, Principal, mean, moments, procrustes, products};
 
 /// Rows without which there is nothing to learn.
 pub(super) const LEAST_ROWS: usize = ENTRIES;
@@ -17,7 +14,7 @@ pub(super) const LEAST_ROWS: usize = ENTRIES;
 const ENTRIES: usize = 16;
 
 /// Rounds of codes and rotation.
-const ROUNDS: usize = 6;
+const TURN_ROUNDS: usize = 6;
 
 /// Most components of a rotation that is learnt beyond the first: a decomposition of more takes seconds.
 const MOST_LEARNT: usize = 512;
@@ -25,12 +22,8 @@ const MOST_LEARNT: usize = 512;
 /// A matrix `[dim, kept]` with orthonormal columns, from rows `[n, dim]`; none when a decomposition does not converge.
 pub(super) fn train(rows: &[f32], dim: usize, parts: usize, kept: usize, seed: u64) -> Option<Vec<f32>> {
     let mut centred = rows.to_vec();
-    let n = rows.len() / dim;
-    let mut mean = vec![0.0f64; dim];
-    rows.chunks_exact(dim).for_each(|row| mean.iter_mut().zip(row).for_each(|(m, &x)| *m += f64::from(x)));
-    for row in centred.chunks_exact_mut(dim) {
-        row.iter_mut().zip(&mean).for_each(|(x, m)| *x -= (m / n as f64) as f32);
-    }
+    let mean = mean(rows, dim);
+    centred.chunks_exact_mut(dim).for_each(|row| row.iter_mut().zip(&mean).for_each(|(x, m)| *x -= m));
     let principal = Principal::new(&moments(&centred, dim), dim)?;
     let order = dealt(&principal.values()[..kept], parts);
     let all = principal.rows();
@@ -39,12 +32,12 @@ pub(super) fn train(rows: &[f32], dim: usize, parts: usize, kept: usize, seed: u
         return Some(matrix);
     }
     // What is left to be found turns the kept components among themselves.
-    let inside = Matrix::new(dim, kept, matrix.clone()).times_all(&centred);
+    let inside = DenseMatrix::new(dim, kept, matrix.clone()).times_all(&centred);
     let mut turn = vec![0.0f32; kept * kept];
     turn.iter_mut().step_by(kept + 1).for_each(|x| *x = 1.0);
-    let mut lloyd = Lloyd::new(parts, kept / parts, ENTRIES);
-    for round in 0..ROUNDS {
-        let turned = Matrix::new(kept, kept, turn.clone()).times_all(&inside);
+    let mut lloyd = PartMeans::new(parts, kept / parts, ENTRIES);
+    for round in 0..TURN_ROUNDS {
+        let turned = DenseMatrix::new(kept, kept, turn.clone()).times_all(&inside);
         if round == 0 {
             lloyd.start(&turned, seed);
         }
@@ -52,7 +45,7 @@ pub(super) fn train(rows: &[f32], dim: usize, parts: usize, kept: usize, seed: u
         let coded = lloyd.nearest(&turned);
         turn = procrustes(&products(&inside, kept, &coded, kept), kept)?;
     }
-    matrix = Matrix::new(kept, kept, turn.clone()).times_all(&matrix);
+    matrix = DenseMatrix::new(kept, kept, turn.clone()).times_all(&matrix);
     Some(matrix)
 }
 
@@ -75,15 +68,6 @@ fn dealt(values: &[f64], parts: usize) -> Vec<usize> {
     dealt.into_iter().flat_map(|(_, d)| d).collect()
 }
 
-/// The orthogonal matrix R that makes `X R` nearest to Y, from `X' Y`.
-fn procrustes(product: &[f32], dim: usize) -> Option<Vec<f32>> {
-    let matrix = Mat::from_fn(dim, dim, |i, j| f64::from(product[i * dim + j]));
-    let svd = matrix.svd().ok()?;
-    let turn = svd.U() * svd.V().transpose();
-    let rows: Vec<f32> = (0..dim * dim).map(|i| turn[(i / dim, i % dim)] as f32).collect();
-    rows.iter().all(|x| x.is_finite()).then_some(rows)
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::testing::random;
@@ -103,14 +87,14 @@ mod tests {
             }
         }
         let distortion = |rows: &[f32]| {
-            let mut lloyd = Lloyd::new(parts, dim / parts, 16);
+            let mut lloyd = PartMeans::new(parts, dim / parts, 16);
             lloyd.start(rows, 1);
             lloyd.rounds(rows, 10);
             let coded = lloyd.nearest(rows);
             rows.iter().zip(&coded).map(|(a, b)| (a - b) * (a - b)).sum::<f32>()
         };
         let matrix = train(&rows, dim, parts, dim, 1).expect("converges");
-        let turned = Matrix::new(dim, dim, matrix).times_all(&rows);
+        let turned = DenseMatrix::new(dim, dim, matrix).times_all(&rows);
         let (plain, turned) = (distortion(&rows), distortion(&turned));
         assert!(turned < 0.7 * plain, "{turned} of {plain}");
     }

@@ -1,32 +1,31 @@
 //! Product quantisation (Jegou et al. 2011): each part of a vector as the number of its nearest centroid.
 
-use rayon::prelude::*;
-
 use super::bytes::{Reader, Writer};
 use super::error::{CodecError, enough};
-use super::lloyd::Lloyd;
-use super::query::{FEW_QUERIES, centroid, factor, residual};
+use super::lloyd::PartMeans;
+use super::query::{QUERIES_PER_THREAD, centroid, factor, residual};
 use super::spec::CodecSpec;
 use super::{Codec, KIND_PRODUCT};
 use crate::kernels::lists::{Encoded, Form, Prepared, Terms};
-use crate::simd::{Kernel, Simd, Token};
+use crate::simd::{Simd, SimdKernel, Token};
+use crate::threads;
 use crate::types::{MatrixView, Metric};
 
 /// Rounds of k-means.
-const ROUNDS: usize = 25;
+const KMEANS_ROUNDS: usize = 25;
 
 /// Training rows a centroid: at most, as more better nothing, and such that fewer are worth a warning (as in Faiss).
-const MOST: usize = 256;
-const FEW: usize = 39;
+const MOST_ROWS_PER_CENTROID: usize = 256;
+const FEW_ROWS_PER_CENTROID: usize = 39;
 
 /// Rows that one thread encodes at a time.
-const CHUNK: usize = 256;
+const ROWS_PER_THREAD: usize = 256;
 
 /// PQ m x 8 and m x 4.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Product {
     bits: u8,
-    lloyd: Lloyd,
+    lloyd: PartMeans,
     /// The centroids, `[parts, width, entries]`.
     columns: Vec<f32>,
 }
@@ -35,7 +34,7 @@ impl Product {
     /// From centroids `[parts, 2^bits, dim / parts]`, which is Faiss's order.
     pub fn new(parts: usize, bits: u8, dim: usize, centroids: Vec<f32>) -> Product {
         let (width, entries) = (dim / parts, 1 << bits);
-        let lloyd = Lloyd { parts, width, entries, centroids };
+        let lloyd = PartMeans { parts, width, entries, centroids };
         let mut columns = vec![0.0; lloyd.centroids.len()];
         for (to, from) in columns.chunks_mut(entries * width).zip(lloyd.centroids.chunks(entries * width)) {
             for (i, x) in to.iter_mut().enumerate() {
@@ -65,15 +64,19 @@ impl Product {
         }
         let entries = 1usize << bits;
         enough(n, entries, token)?;
-        if n < FEW * entries {
-            warnings.push(format!("`{}`: {n} training rows, {} or more give better codes", token(), FEW * entries));
+        if n < FEW_ROWS_PER_CENTROID * entries {
+            warnings.push(format!(
+                "`{}`: {n} training rows, {} or more give better codes",
+                token(),
+                FEW_ROWS_PER_CENTROID * entries
+            ));
         }
-        let count = n.min(MOST * entries);
+        let count = n.min(MOST_ROWS_PER_CENTROID * entries);
         let pick = |i: usize| (i as u64 * n as u64 / count as u64) as usize;
         let rows: Vec<f32> = (0..count).flat_map(|i| sample.row(pick(i))).copied().collect();
-        let mut lloyd = Lloyd::new(parts, dim / parts, entries);
+        let mut lloyd = PartMeans::new(parts, dim / parts, entries);
         lloyd.start(&rows, seed);
-        lloyd.rounds(&rows, ROUNDS);
+        lloyd.rounds(&rows, KMEANS_ROUNDS);
         Ok(Product::new(parts, bits, dim, lloyd.centroids))
     }
 
@@ -120,17 +123,17 @@ impl Codec for Product {
     fn encode(&self, metric: Metric, rows: MatrixView<'_, f32>, lists: &[u32], centroids: &[f32]) -> Encoded {
         let (n, dim, parts) = (rows.rows(), self.dim(), self.parts());
         let (mut codes, mut add) = (vec![0u8; n * parts], vec![0.0f32; n]);
-        let chunks = codes.par_chunks_mut(CHUNK * parts).zip(add.par_chunks_mut(CHUNK)).enumerate();
-        chunks.for_each_init(Vec::new, |r: &mut Vec<f32>, (c, (codes, add))| {
+        let chunks = codes.chunks_mut(ROWS_PER_THREAD * parts).zip(add.chunks_mut(ROWS_PER_THREAD)).enumerate();
+        threads::each_with(1, chunks, Vec::new, |r: &mut Vec<f32>, (c, (codes, add))| {
             r.resize(add.len() * dim, 0.0);
             for (i, r) in r.chunks_exact_mut(dim).enumerate() {
-                let i = c * CHUNK + i;
+                let i = c * ROWS_PER_THREAD + i;
                 residual(rows.row(i), centroid(centroids, lists, i, dim), r);
             }
             self.lloyd.some_codes(r, codes);
             if metric == Metric::L2 {
                 for (i, (add, code)) in add.iter_mut().zip(codes.chunks_exact(parts)).enumerate() {
-                    *add = self.add(code, centroid(centroids, lists, c * CHUNK + i, dim));
+                    *add = self.add(code, centroid(centroids, lists, c * ROWS_PER_THREAD + i, dim));
                 }
             }
         });
@@ -148,9 +151,11 @@ impl Codec for Product {
         let (n, form) = (queries.rows(), self.form());
         let padded = form.padded(self.parts()) * form.entries();
         let (mut tables, mut terms) = (vec![0u8; n * padded], vec![Terms::default(); n]);
-        let each = tables.par_chunks_mut(padded).zip(terms.par_iter_mut()).enumerate().with_min_len(FEW_QUERIES);
+        let each = tables.chunks_mut(padded).zip(&mut terms).enumerate();
         let token = Token::best();
-        each.for_each_init(
+        threads::each_with(
+            QUERIES_PER_THREAD,
+            each,
             || vec![0.0f32; self.parts() * form.entries()],
             |floats, (q, (tables, terms))| {
                 *terms =
@@ -184,12 +189,12 @@ struct Tables<'a> {
     tables: &'a mut [u8],
 }
 
-impl Kernel for Tables<'_> {
+impl SimdKernel for Tables<'_> {
     type Output = Terms;
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> Terms {
-        let Lloyd { width, entries, .. } = self.codec.lloyd;
+        let PartMeans { width, entries, .. } = self.codec.lloyd;
         let parts = self.query.chunks_exact(width).zip(self.codec.columns.chunks_exact(width * entries));
         let (mut shift, mut widest) = (0.0f64, 0.0f32);
         for ((query, columns), floats) in parts.zip(self.floats.chunks_exact_mut(entries)) {

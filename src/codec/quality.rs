@@ -5,15 +5,14 @@ mod tests {
     use std::path::PathBuf;
     use std::time::Instant;
 
-    use rayon::prelude::*;
-
-    use super::super::lloyd::Lloyd;
+    use super::super::lloyd::PartMeans;
     use super::super::spec::{CodecSpec, TransformSpec};
     use super::super::testing::{clustered, view};
     use super::super::transform::Transform;
     use super::super::{Codec, train};
     use crate::format::read_matrix;
     use crate::kernels::lists::{Encoded, Prepared, sum};
+    use crate::threads::{self, Threads};
     use crate::types::{Metric, RowsView};
 
     /// Rows, queries and the distances between them; where there is real data, of that.
@@ -62,8 +61,8 @@ mod tests {
                     row.iter_mut().for_each(|x| *x /= length);
                 }
             }
-            let keys = queries.par_chunks(dim).flat_map_iter(|q| rows.chunks(dim).map(|x| exact(metric, q, x)));
-            let keys = keys.collect();
+            let of_query = |q: &[f32]| rows.chunks(dim).map(|x| exact(metric, q, x)).collect::<Vec<f32>>();
+            let keys = threads::map(1, queries.chunks(dim), of_query).concat();
             Set { name, metric, dim, rows, queries, keys }
         }
 
@@ -78,7 +77,7 @@ mod tests {
             let rows = transform.apply(&RowsView::F32(view(&self.rows, self.dim))).rows;
             let queries = transform.apply(&RowsView::F32(view(&self.queries, self.dim))).rows;
             let dim = transform.output_dim();
-            let mut lists = Lloyd::new(1, dim, 64);
+            let mut lists = PartMeans::new(1, dim, 64);
             lists.start(&rows, 1);
             lists.rounds(&rows, 4);
             let mut to = vec![0u8; self.n()];
@@ -105,11 +104,11 @@ mod tests {
                 order.truncate(k);
                 order
             };
-            let found = self.keys.par_chunks(n).zip(keys.par_chunks(n)).map(|(truth, keys)| {
+            let found = threads::map(1, self.keys.chunks(n).zip(keys.chunks(n)), |(truth, keys)| {
                 let candidates = nearest(keys, candidates);
                 nearest(truth, 10).iter().filter(|i| candidates.contains(i)).count()
             });
-            found.sum::<usize>() as f64 / (10 * QUERIES) as f64
+            found.into_iter().sum::<usize>() as f64 / (10 * QUERIES) as f64
         }
     }
 
@@ -136,22 +135,23 @@ mod tests {
         /// Keys of all pairs, from integers, and the bounds of their errors (0 where a code has none).
         fn keys(&self) -> (Vec<f32>, Vec<f32>) {
             let (dim, parts, form) = (self.dim, self.codec.parts(), self.codec.form());
-            let each = self.queries.par_chunks(dim).enumerate().flat_map_iter(|(q, query)| {
+            let each = threads::map(1, self.queries.chunks(dim).enumerate(), |(q, query)| {
                 let lists: Vec<(f32, f32)> = self
                     .centroids
                     .chunks(dim)
                     .map(|c| (exact(self.metric, query, c), exact(Metric::L2, query, c).sqrt()))
                     .collect();
-                self.to.iter().enumerate().map(move |(i, &list)| {
+                let pair = |(i, &list): (usize, &u32)| {
                     let sum =
                         sum(form, parts, &self.encoded.codes[i * parts..(i + 1) * parts], &self.prepared, q) as f32;
                     let (terms, (offset, far)) = (self.prepared.terms[q], lists[list as usize]);
                     let get = |x: &Vec<f32>, other| x.get(i).copied().unwrap_or(other);
                     let part = get(&self.encoded.scale, 1.0) * (terms.scale * sum + terms.shift);
                     (offset + get(&self.encoded.add, 0.0) + part, get(&self.encoded.error, 0.0) * far)
-                })
+                };
+                self.to.iter().enumerate().map(pair).collect::<Vec<(f32, f32)>>()
             });
-            each.unzip()
+            each.into_iter().flatten().unzip()
         }
     }
 
@@ -180,6 +180,7 @@ mod tests {
 
     #[test]
     fn row_c4_rabitq_is_unbiased_bounded_and_finds_more_than_pq_of_equal_bytes() {
+        let _entered = Threads::new(None).enter();
         for set in sets(30_000) {
             for bits in [1u8, 2, 4] {
                 let coded = set.coded(&[TransformSpec::Rotation { dim: None }], CodecSpec::RaBitQ { bits });
@@ -208,6 +209,7 @@ mod tests {
 
     #[test]
     fn row_c2_recall_of_scalar_codes_grows_with_their_bits() {
+        let _entered = Threads::new(None).enter();
         for set in sets(10_000) {
             let found = [4, 6, 8].map(|bits| set.recall(&set.coded(&[], CodecSpec::Scalar { bits }).keys().0, 10));
             println!("{}: SQ4, SQ6, SQ8: {found:?}", set.name);
@@ -217,6 +219,7 @@ mod tests {
 
     #[test]
     fn row_b7_opq_makes_product_codes_find_more() {
+        let _entered = Threads::new(None).enter();
         let spec = CodecSpec::Product { parts: 16, bits: 4, fast_scan: true };
         for set in sets(10_000) {
             let recall = |transforms: &[TransformSpec]| set.recall(&set.coded(transforms, spec).keys().0, 30);

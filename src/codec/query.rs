@@ -1,9 +1,9 @@
 //! What all codecs do with queries and rows: rounding, factors, residuals.
 
-use rayon::prelude::*;
-
 use crate::kernels::lists::{Encoded, Form, Prepared, Terms};
-use crate::simd::{Kernel, Simd, Token};
+use crate::linalg::dot;
+use crate::simd::{Simd, SimdKernel, Token};
+use crate::threads;
 use crate::types::{MatrixView, Metric};
 
 /// What <q, r'> is multiplied by in a key.
@@ -49,20 +49,6 @@ pub(super) fn centroid<'a>(centroids: &'a [f32], lists: &[u32], i: usize, dim: u
     centroids.get(list * dim..(list + 1) * dim).unwrap_or(&[])
 }
 
-#[inline(always)]
-pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
-    // Partial sums let the compiler use vectors.
-    let mut sums = [0.0f32; 16];
-    let (a16, b16) = (a.chunks_exact(16), b.chunks_exact(16));
-    let rest: f32 = a16.remainder().iter().zip(b16.remainder()).map(|(x, y)| x * y).sum();
-    for (x, y) in a16.zip(b16) {
-        for i in 0..16 {
-            sums[i] += x[i] * y[i];
-        }
-    }
-    sums.iter().sum::<f32>() + rest
-}
-
 /// For l2 |r'|^2 + 2 <c, r'>.
 #[inline(always)]
 pub(super) fn add(vector: &[f32], centroid: &[f32]) -> f32 {
@@ -71,7 +57,7 @@ pub(super) fn add(vector: &[f32], centroid: &[f32]) -> f32 {
 }
 
 /// Rows that one thread encodes at least.
-pub(super) const FEW: usize = 64;
+pub(super) const ROWS_PER_THREAD: usize = 64;
 
 /// Encodes one row after the other.
 pub(super) trait RowEncoder: Sync {
@@ -94,11 +80,24 @@ pub(super) fn encode_rows<E: RowEncoder>(
 ) -> Encoded {
     let (n, dim, token) = (rows.rows(), rows.dim(), Token::best());
     let (mut codes, mut numbers) = (vec![0u8; n * bytes], vec![[0.0f32; 3]; n]);
-    let chunks = codes.par_chunks_mut(FEW * bytes).zip(numbers.par_chunks_mut(FEW)).enumerate();
-    chunks.for_each_init(
+    let chunks = codes.chunks_mut(ROWS_PER_THREAD * bytes).zip(numbers.chunks_mut(ROWS_PER_THREAD)).enumerate();
+    threads::each_with(
+        1,
+        chunks,
         || vec![0.0; dim],
         |r, (c, (codes, numbers))| {
-            token.run(Chunk { encoder, metric, rows, lists, centroids, first: c * FEW, bytes, r, codes, numbers });
+            token.run(Chunk {
+                encoder,
+                metric,
+                rows,
+                lists,
+                centroids,
+                first: c * ROWS_PER_THREAD,
+                bytes,
+                r,
+                codes,
+                numbers,
+            });
         },
     );
     let wanted = encoder.numbers(metric);
@@ -119,7 +118,7 @@ struct Chunk<'a, E> {
     numbers: &'a mut [[f32; 3]],
 }
 
-impl<E: RowEncoder> Kernel for Chunk<'_, E> {
+impl<E: RowEncoder> SimdKernel for Chunk<'_, E> {
     type Output = ();
 
     #[inline(always)]
@@ -145,8 +144,10 @@ pub(super) fn integer_queries(
     let (n, dim) = (queries.rows(), queries.dim());
     let padded = form.padded(dim);
     let (mut integers, mut terms) = (vec![0i8; n * padded], vec![Terms::default(); n]);
-    let each = integers.par_chunks_mut(padded.max(1)).zip(terms.par_iter_mut()).enumerate().with_min_len(FEW_QUERIES);
-    each.for_each_init(
+    let each = integers.chunks_mut(padded.max(1)).zip(&mut terms).enumerate();
+    threads::each_with(
+        QUERIES_PER_THREAD,
+        each,
         || vec![0.0f32; dim],
         |w, (q, (integers, terms))| {
             let added = weights(queries.row(q), w);
@@ -173,4 +174,4 @@ fn lost(weights: &[f32], integers: &[i8], scale: f32) -> f64 {
 }
 
 /// Queries that one thread prepares at least: fewer are not worth waking another.
-pub(super) const FEW_QUERIES: usize = 32;
+pub(super) const QUERIES_PER_THREAD: usize = 32;

@@ -18,7 +18,7 @@ use crate::types::{MatrixView, Metric};
 pub(crate) const EPSILON: f32 = 2.65;
 
 /// The steps of the best uniform quantiser of a normal variable, in its standard deviation, for 2 to 8 bits (Max 1960).
-const STEPS: [f32; 7] = [0.9957, 0.5860, 0.3352, 0.1881, 0.1041, 0.0569, 0.0308];
+const SCALE_STEPS: [f32; 7] = [0.9957, 0.5860, 0.3352, 0.1881, 0.1041, 0.0569, 0.0308];
 
 /// Scales that are tried around the expected one, and how far the first reach: from `1 / REACH` to `REACH`.
 const TRIES: usize = 7;
@@ -54,7 +54,7 @@ impl RaBitQ {
     /// good, and twice seven tries find one of them.
     #[inline(always)]
     fn best_scale<S: Simd>(&self, s: S, r: &[f32], square: f32) -> f32 {
-        let Some(&step) = self.bits.checked_sub(2).and_then(|i| STEPS.get(usize::from(i))) else { return 0.0 };
+        let Some(&step) = self.bits.checked_sub(2).and_then(|i| SCALE_STEPS.get(usize::from(i))) else { return 0.0 };
         let most = self.middle();
         let score = |scale: f32| {
             let (product, square) = grid(s, r, scale, most);

@@ -4,7 +4,7 @@
 //! many as there are. Where that is not all, sums and differences of the two halves follow (a step of Kac's walk), so that
 //! six rounds mix all; three do where it is all.
 
-use super::subspace::Uniform;
+use crate::random::Uniform;
 use crate::simd::Simd;
 
 /// Rows that are turned at a time, one a lane.
@@ -86,11 +86,11 @@ fn butterfly<S: Simd>(s: S, low: &mut [[f32; LANES]], high: &mut [[f32; LANES]])
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::simd::{Kernel, Token};
+    use crate::simd::{SimdKernel, Token};
 
     struct Turn<'a>(&'a Hadamard, &'a mut [[f32; LANES]]);
 
-    impl Kernel for Turn<'_> {
+    impl SimdKernel for Turn<'_> {
         type Output = ();
         #[inline(always)]
         fn run<S: Simd>(self, s: S) {

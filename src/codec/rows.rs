@@ -1,38 +1,38 @@
 //! Codes that are the vectors themselves: f32, f16, bf16 and packed bits.
 
 use half::{bf16, f16};
-use rayon::prelude::*;
 
 use super::bytes::Reader;
 use super::{Codec, KIND_BITS, KIND_ROWS};
 use crate::kernels::lists::{Encoded, Form, Prepared, floats};
+use crate::threads;
 use crate::types::{DType, MatrixView, Metric};
 
 /// Vectors as they are, without their centroid taken off.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Rows {
+pub(crate) struct RowsCodec {
     dim: usize,
     dtype: DType,
 }
 
-impl Rows {
+impl RowsCodec {
     /// Rows of f32, f16 or bf16.
-    pub fn new(dim: usize, dtype: DType) -> Rows {
-        Rows { dim, dtype }
+    pub fn new(dim: usize, dtype: DType) -> RowsCodec {
+        RowsCodec { dim, dtype }
     }
 
-    pub(super) fn read(dim: usize, reader: &mut Reader<'_>) -> Result<Rows, String> {
+    pub(super) fn read(dim: usize, reader: &mut Reader<'_>) -> Result<RowsCodec, String> {
         let dtype = match reader.u8()? {
             0 => DType::F32,
             1 => DType::F16,
             2 => DType::Bf16,
             other => return Err(format!("rows of the unknown element type {other}")),
         };
-        Ok(Rows { dim, dtype })
+        Ok(RowsCodec { dim, dtype })
     }
 }
 
-impl Codec for Rows {
+impl Codec for RowsCodec {
     fn form(&self) -> Form {
         Form::Rows(self.dtype)
     }
@@ -48,7 +48,7 @@ impl Codec for Rows {
     fn encode(&self, _metric: Metric, rows: MatrixView<'_, f32>, _lists: &[u32], _centroids: &[f32]) -> Encoded {
         let bytes = self.dtype.row_bytes(self.dim);
         let mut codes = vec![0u8; rows.rows() * bytes];
-        codes.par_chunks_mut(bytes.max(1)).with_min_len(64).enumerate().for_each(|(i, code)| {
+        threads::each(64, codes.chunks_mut(bytes.max(1)).enumerate(), |(i, code)| {
             let row = rows.row(i).iter();
             match self.dtype {
                 DType::F16 => code.chunks_exact_mut(2).zip(row).for_each(|(o, &x)| {
@@ -91,14 +91,14 @@ impl Codec for Rows {
 
 /// One bit a component, set where it is positive; vectors of zeros and ones come back as they were.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Bits {
+pub(crate) struct BitsCodec {
     dim: usize,
 }
 
-impl Bits {
+impl BitsCodec {
     /// Rows of so many bits.
-    pub fn new(dim: usize) -> Bits {
-        Bits { dim }
+    pub fn new(dim: usize) -> BitsCodec {
+        BitsCodec { dim }
     }
 }
 
@@ -109,7 +109,7 @@ fn pack(row: &[f32], code: &mut [u8]) {
     }
 }
 
-impl Codec for Bits {
+impl Codec for BitsCodec {
     fn form(&self) -> Form {
         Form::Bits
     }
@@ -125,7 +125,7 @@ impl Codec for Bits {
     fn encode(&self, _metric: Metric, rows: MatrixView<'_, f32>, _lists: &[u32], _centroids: &[f32]) -> Encoded {
         let bytes = self.dim.div_ceil(8);
         let mut codes = vec![0u8; rows.rows() * bytes];
-        codes.par_chunks_mut(bytes.max(1)).with_min_len(64).enumerate().for_each(|(i, code)| pack(rows.row(i), code));
+        threads::each(64, codes.chunks_mut(bytes.max(1)).enumerate(), |(i, code)| pack(rows.row(i), code));
         Encoded { codes, ..Encoded::default() }
     }
 
@@ -170,7 +170,7 @@ mod tests {
             (DType::F16, CodecSpec::F16, f32::powi(2.0, -11)),
             (DType::Bf16, CodecSpec::Bf16, f32::powi(2.0, -8)),
         ] {
-            let codec = Rows::new(dim, dtype);
+            let codec = RowsCodec::new(dim, dtype);
             let encoded = codec.encode(Metric::L2, view(&rows, dim), &vec![0; n], &vec![5.0; dim]);
             let mut back = vec![0.0; dim];
             for (row, code) in rows.chunks(dim).zip(encoded.codes.chunks(dtype.row_bytes(dim))) {
@@ -180,7 +180,7 @@ mod tests {
             assert_eq!(codec.queries(Metric::L2, view(&rows, dim)).floats, rows);
             round_trips(&codec, spec);
         }
-        let codec = Rows::new(1, DType::F16);
+        let codec = RowsCodec::new(1, DType::F16);
         let code = codec.encode(Metric::L2, view(&[1e9], 1), &[0], &[]).codes;
         assert_eq!(floats(DType::F16, &code), [65504.0]);
     }
@@ -189,7 +189,7 @@ mod tests {
     fn row_c5_bits_come_back() {
         let dim = 45;
         let rows: Vec<f32> = (0..3 * dim).map(|i| f32::from(u8::from(i * i % 7 < 3))).collect();
-        let codec = Bits::new(dim);
+        let codec = BitsCodec::new(dim);
         let encoded = codec.encode(Metric::Hamming, view(&rows, dim), &[0; 3], &[]);
         let queries = codec.queries(Metric::Hamming, view(&rows, dim));
         let mut back = vec![0.0; dim];

@@ -3,6 +3,7 @@
 use super::spec::CodecSpec;
 use super::{Codec, read};
 use crate::kernels::lists::{Encoded, Lists, sum};
+use crate::random::Uniform;
 use crate::types::{MatrixView, Metric};
 
 pub fn view(rows: &[f32], dim: usize) -> MatrixView<'_, f32> {
@@ -11,13 +12,8 @@ pub fn view(rows: &[f32], dim: usize) -> MatrixView<'_, f32> {
 
 /// Uniform numbers from -1 to 1.
 pub fn random(seed: u64) -> impl FnMut() -> f32 {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    move || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-    }
+    let mut random = Uniform::of_state(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    move || (random.next() * f64::powi(2.0, 24)).floor() as f32 / f32::powi(2.0, 23) - 1.0
 }
 
 /// Rows about 20 centres, with components of different variances.

@@ -4,45 +4,43 @@
 //! what projections drop, and that is known: for x = p + d, with d what was dropped of x, `|q - x|^2` is
 //! `|q_p - p|^2 + |q_d - d|^2`, and `Projected::lost` is `|d|^2`.
 
-use rayon::prelude::*;
-
 use super::bytes::{Reader, Writer};
 use super::error::{CodecError, finite};
 use super::learn::Learner;
-use super::linear::{Linear, Step};
-use super::matrix::{Matrix, transposed};
+use super::linear::{Linear, LinearStep};
 use super::rotation::Hadamard;
 use super::spec::TransformSpec;
+// Vectors in a file have at most as many components as a code can have.
+pub(crate) use crate::kernels::codes::MOST_DIM;
+use crate::linalg::{DenseMatrix, transposed};
+use crate::threads;
 use crate::types::{MatrixView, Metric, RowsView};
 
 /// Rows that a decomposition looks at, at most.
-const SAMPLE: usize = 16_384;
+const SAMPLE_ROWS: usize = 16_384;
 
 /// Bytes of rows that one thread takes at a time.
-const CHUNK: usize = 256 << 10;
-
-/// Most components of a vector in a file.
-pub(crate) const MOST_DIM: usize = 1 << 16;
+const BYTES_PER_THREAD: usize = 256 << 10;
 
 /// Most linear steps in a file; factory strings have few.
 const MOST_STEPS: usize = 256;
 
 /// A trained transform, or several in one.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Stage {
+pub(super) enum TransformStage {
     Linear(Linear),
     /// A matrix `[input, output]` and what is added afterwards, which need keep no distances.
-    Affine(Matrix, Vec<f32>),
+    Affine(DenseMatrix, Vec<f32>),
     /// To length 1; zero stays zero.
     Normalize(usize),
 }
 
-impl Stage {
+impl TransformStage {
     fn output(&self) -> usize {
         match self {
-            Stage::Linear(linear) => linear.output(),
-            Stage::Affine(matrix, _) => matrix.output,
-            Stage::Normalize(dim) => *dim,
+            TransformStage::Linear(linear) => linear.output(),
+            TransformStage::Affine(matrix, _) => matrix.output,
+            TransformStage::Normalize(dim) => *dim,
         }
     }
 }
@@ -64,7 +62,7 @@ pub(crate) enum Given {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Transform {
     input: usize,
-    stages: Vec<Stage>,
+    stages: Vec<TransformStage>,
 }
 
 /// Transformed vectors.
@@ -92,7 +90,7 @@ impl Transform {
         warnings: &mut Vec<String>,
     ) -> Result<Transform, CodecError> {
         let mut transform = Transform { input: sample.dim(), stages: Vec::new() };
-        let count = sample.rows().min(SAMPLE.max(sample.dim()));
+        let count = sample.rows().min(SAMPLE_ROWS.max(sample.dim()));
         let pick = |i: usize| (i as u64 * sample.rows() as u64 / count.max(1) as u64) as usize;
         let mut rows: Vec<f32> = (0..count).flat_map(|i| sample.row(pick(i))).copied().collect();
         let mut dim = sample.dim();
@@ -117,16 +115,16 @@ impl Transform {
             let dim = transform.output_dim();
             transform.stages.push(match step {
                 Given::Affine { matrix, bias } => {
-                    Stage::Affine(Matrix::new(dim, bias.len(), transposed(&matrix, dim)), bias)
+                    TransformStage::Affine(DenseMatrix::new(dim, bias.len(), transposed(&matrix, dim)), bias)
                 }
-                Given::Normalize => Stage::Normalize(dim),
-                Given::Centre(mean) => Stage::Linear(Linear { input: dim, mean, steps: Vec::new() }),
+                Given::Normalize => TransformStage::Normalize(dim),
+                Given::Centre(mean) => TransformStage::Linear(Linear { input: dim, mean, steps: Vec::new() }),
                 Given::Resize(to) if to < dim => {
                     let unit = |i: usize| if i / to == i % to { 1.0 } else { 0.0 };
-                    Stage::Affine(Matrix::new(dim, to, (0..dim * to).map(unit).collect()), vec![0.0; to])
+                    TransformStage::Affine(DenseMatrix::new(dim, to, (0..dim * to).map(unit).collect()), vec![0.0; to])
                 }
                 Given::Resize(to) => {
-                    Stage::Linear(Linear { input: dim, mean: Vec::new(), steps: vec![Step::Resize(to)] })
+                    TransformStage::Linear(Linear { input: dim, mean: Vec::new(), steps: vec![LinearStep::Resize(to)] })
                 }
             });
         }
@@ -134,11 +132,11 @@ impl Transform {
     }
 
     /// Appends a stage, as a part of the last one where both are one matrix.
-    fn push(&mut self, stage: Stage) {
+    fn push(&mut self, stage: TransformStage) {
         let last = self.stages.pop();
         match (last, stage) {
-            (Some(Stage::Linear(last)), Stage::Linear(next)) if last.takes(&next) => {
-                self.stages.push(Stage::Linear(last.then(next)));
+            (Some(TransformStage::Linear(last)), TransformStage::Linear(next)) if last.takes(&next) => {
+                self.stages.push(TransformStage::Linear(last.then(next)));
             }
             (last, stage) => self.stages.extend(last.into_iter().chain([stage])),
         }
@@ -146,7 +144,7 @@ impl Transform {
 
     fn fold(&mut self) {
         for stage in &mut self.stages {
-            if let Stage::Linear(linear) = stage {
+            if let TransformStage::Linear(linear) = stage {
                 let empty = Linear { input: 0, mean: Vec::new(), steps: Vec::new() };
                 *linear = std::mem::replace(linear, empty).folded();
             }
@@ -160,11 +158,11 @@ impl Transform {
 
     /// Components of the vectors afterwards.
     pub fn output_dim(&self) -> usize {
-        self.stages.last().map_or(self.input, Stage::output)
+        self.stages.last().map_or(self.input, TransformStage::output)
     }
 
     fn drops(&self) -> bool {
-        self.stages.iter().any(|stage| matches!(stage, Stage::Linear(linear) if linear.drops()))
+        self.stages.iter().any(|stage| matches!(stage, TransformStage::Linear(linear) if linear.drops()))
     }
 
     /// The rows, of `input_dim` components each, transformed on all threads of the CPU. (A transform is bound by reading
@@ -172,12 +170,12 @@ impl Transform {
     pub fn apply(&self, rows: &RowsView<'_>) -> Projected {
         let (n, input, output) = (rows.rows(), self.input, self.output_dim());
         debug_assert_eq!(rows.dim(), input);
-        let chunk = (CHUNK / (4 * input.max(output))).clamp(16, 1024).next_multiple_of(48);
+        let chunk = (BYTES_PER_THREAD / (4 * input.max(output))).clamp(16, 1024).next_multiple_of(48);
         let mut out = Projected { rows: vec![0.0; n * output], lost: vec![0.0; if self.drops() { n } else { 0 }] };
         let losts: Vec<&mut [f32]> = out.lost.chunks_mut(chunk).collect();
         let losts = losts.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
         let parts: Vec<_> = out.rows.chunks_mut(chunk * output).zip(losts).enumerate().collect();
-        parts.into_par_iter().for_each(|(c, (out, lost))| {
+        threads::each(1, parts.into_iter(), |(c, (out, lost))| {
             let count = out.len() / output;
             let mut vectors = vec![0.0f32; count * input];
             for (i, vector) in vectors.chunks_exact_mut(input).enumerate() {
@@ -195,14 +193,14 @@ impl Transform {
         out.u32(self.stages.len());
         for stage in &self.stages {
             match stage {
-                Stage::Normalize(_) => out.u8(0),
-                Stage::Affine(matrix, added) => {
+                TransformStage::Normalize(_) => out.u8(0),
+                TransformStage::Affine(matrix, added) => {
                     out.u8(3);
                     out.u32(matrix.output);
                     out.floats(&matrix.rows);
                     out.floats(added);
                 }
-                Stage::Linear(linear) => {
+                TransformStage::Linear(linear) => {
                     out.u8(1 + u8::from(!linear.mean.is_empty()));
                     out.floats(&linear.mean);
                     out.u32(linear.steps.len());
@@ -224,7 +222,7 @@ impl Transform {
         let (mut stages, mut dim, mut steps) = (Vec::new(), input, 0);
         for _ in 0..count {
             let stage = match reader.u8()? {
-                0 => Stage::Normalize(dim),
+                0 => TransformStage::Normalize(dim),
                 kind @ (1 | 2) => {
                     let mean = reader.floats(if kind == 2 { dim } else { 0 })?;
                     let mut linear = Linear { input: dim, mean, steps: Vec::new() };
@@ -235,12 +233,12 @@ impl Transform {
                         }
                         linear.steps.push(read_step(linear.output(), &mut reader)?);
                     }
-                    Stage::Linear(linear)
+                    TransformStage::Linear(linear)
                 }
                 3 => {
                     let output = dimension(reader.u32()?)?;
-                    let matrix = Matrix::new(dim, output, reader.floats(dim * output)?);
-                    Stage::Affine(matrix, reader.floats(output)?)
+                    let matrix = DenseMatrix::new(dim, output, reader.floats(dim * output)?);
+                    TransformStage::Affine(matrix, reader.floats(output)?)
                 }
                 other => return Err(format!("a stage of the unknown kind {other}")),
             };
@@ -256,17 +254,17 @@ fn dimension(dim: usize) -> Result<usize, String> {
     if (1..=MOST_DIM).contains(&dim) { Ok(dim) } else { Err(format!("vectors of {dim} components")) }
 }
 
-fn write_step(step: &Step, out: &mut Writer) {
+fn write_step(step: &LinearStep, out: &mut Writer) {
     match step {
-        Step::Resize(dim) => {
+        LinearStep::Resize(dim) => {
             out.u8(0);
             out.u32(*dim);
         }
-        Step::Turn(turn) => {
+        LinearStep::Turn(turn) => {
             out.u8(1);
             out.u64(turn.seed);
         }
-        Step::Times(matrix) => {
+        LinearStep::Times(matrix) => {
             out.u8(2);
             out.u32(matrix.output);
             out.floats(&matrix.rows);
@@ -274,25 +272,27 @@ fn write_step(step: &Step, out: &mut Writer) {
     }
 }
 
-fn read_step(dim: usize, reader: &mut Reader<'_>) -> Result<Step, String> {
+fn read_step(dim: usize, reader: &mut Reader<'_>) -> Result<LinearStep, String> {
     Ok(match reader.u8()? {
-        0 => Step::Resize(dimension(reader.u32()?)?),
-        1 if dim.is_multiple_of(2) => Step::Turn(Hadamard::new(dim, reader.u64()?)),
+        0 => LinearStep::Resize(dimension(reader.u32()?)?),
+        1 if dim.is_multiple_of(2) => LinearStep::Turn(Hadamard::new(dim, reader.u64()?)),
         1 => return Err(format!("a fast rotation of {dim} components, which is odd")),
         2 => {
             let output = dimension(reader.u32()?)?;
-            Step::Times(Matrix::new(dim, output, reader.floats(dim * output)?))
+            LinearStep::Times(DenseMatrix::new(dim, output, reader.floats(dim * output)?))
         }
         other => return Err(format!("a step of the unknown kind {other}")),
     })
 }
 
 /// Runs all stages on vectors; what is dropped is added to `lost`, where that is not empty.
-fn apply(stages: &[Stage], mut vectors: Vec<f32>, lost: &mut [f32]) -> Vec<f32> {
+fn apply(stages: &[TransformStage], mut vectors: Vec<f32>, lost: &mut [f32]) -> Vec<f32> {
     for stage in stages {
         match stage {
-            Stage::Linear(linear) => vectors = linear.apply(vectors, if linear.drops() { &mut *lost } else { &mut [] }),
-            Stage::Affine(matrix, added) => {
+            TransformStage::Linear(linear) => {
+                vectors = linear.apply(vectors, if linear.drops() { &mut *lost } else { &mut [] })
+            }
+            TransformStage::Affine(matrix, added) => {
                 let mut out = vec![0.0; vectors.len() / matrix.input * matrix.output];
                 matrix.times(&vectors, &mut out);
                 for row in out.chunks_exact_mut(matrix.output) {
@@ -300,7 +300,7 @@ fn apply(stages: &[Stage], mut vectors: Vec<f32>, lost: &mut [f32]) -> Vec<f32> 
                 }
                 vectors = out;
             }
-            Stage::Normalize(dim) => {
+            TransformStage::Normalize(dim) => {
                 vectors.chunks_exact_mut(*dim).for_each(normalize);
                 lost.fill(0.0);
             }
@@ -319,14 +319,14 @@ fn normalize(row: &mut [f32]) {
 
 /// Chunks of rows on all threads.
 fn over_rows(rows: &[f32], dim: usize, work: impl Fn(Vec<f32>) -> Vec<f32> + Sync) -> Vec<f32> {
-    rows.par_chunks(96 * dim).map(|rows| work(rows.to_vec())).collect::<Vec<_>>().concat()
+    threads::map(1, rows.chunks(96 * dim), |rows| work(rows.to_vec())).concat()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::query::dot;
     use super::super::testing::{clustered, view};
     use super::*;
+    use crate::linalg::dot;
 
     fn train(specs: &[TransformSpec], dim: usize) -> Transform {
         let rows = clustered(21, 500, dim);

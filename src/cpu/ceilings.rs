@@ -8,7 +8,7 @@ use crate::simd::probe;
 use crate::stats::{Ceilings, Peak, Roofs, Unit};
 
 /// f32 that a worker reads before it asks for more.
-const CHUNK: usize = 1 << 18;
+const CHUNK_FLOATS: usize = 1 << 18;
 /// f32 of the buffer that [`CpuEngine::measure`] reads: larger than most caches.
 const BUFFER: usize = 1 << 24;
 
@@ -53,14 +53,14 @@ impl CpuEngine {
     /// So many f32, written by the threads that may read them.
     fn filled(&self, len: usize) -> Vec<f32> {
         let mut buffer = vec![0.0f32; len];
-        self.keep(self.spread(self.threads, buffer.chunks_mut(CHUNK), idle, |_, chunk| chunk.fill(1.0)));
+        self.keep(self.spread(self.threads, buffer.chunks_mut(CHUNK_FLOATS), idle, |_, chunk| chunk.fill(1.0)));
         buffer
     }
 
     /// Bytes read a second from a buffer that all threads share.
     fn read(&self, buffer: &[f32], runs: usize) -> f64 {
         let seconds = fastest(runs, || {
-            self.keep(self.spread(self.threads, buffer.chunks(CHUNK), idle, |_, chunk| {
+            self.keep(self.spread(self.threads, buffer.chunks(CHUNK_FLOATS), idle, |_, chunk| {
                 black_box(probe::sum(self.token, chunk));
             }));
         });
@@ -85,7 +85,7 @@ impl CpuEngine {
     fn copy(&self, mut buffer: Vec<f32>) -> f64 {
         let (from, to) = buffer.split_at_mut(2 * BUFFER);
         let seconds = fastest(3, || {
-            let chunks = from.chunks(CHUNK).zip(to.chunks_mut(CHUNK));
+            let chunks = from.chunks(CHUNK_FLOATS).zip(to.chunks_mut(CHUNK_FLOATS));
             self.keep(self.spread(self.threads, chunks, idle, |_, (from, to)| to.copy_from_slice(from)));
         });
         size_of_val(&buffer[..]) as f64 / seconds

@@ -22,8 +22,8 @@ use crate::simd::direct::Picks;
 use crate::stats::SearchStats;
 
 /// Bytes that the least bounds of a pass may take, and those of its lists.
-const BOUNDS: usize = 40 << 20;
-const LISTS: usize = 16 << 20;
+const BOUND_BYTES: usize = 40 << 20;
+const LIST_BYTES: usize = 16 << 20;
 
 /// Most panels, or neighbouring panels together, that have least bounds of their own.
 const MOST_SPANS: usize = 1 << 15;
@@ -111,7 +111,7 @@ impl CpuEngine {
         let span = picks.len().div_ceil(MOST_SPANS).next_multiple_of(MAX_PANEL);
         let spans = picks.len().div_ceil(span);
         let k = k.min(n);
-        let batch = (LISTS / (16 * k * self.threads)).min(BOUNDS / (16 * spans)).clamp(1, MOST_QUERIES);
+        let batch = (LIST_BYTES / (16 * k * self.threads)).min(BOUND_BYTES / (16 * spans)).clamp(1, MOST_QUERIES);
         for first in (0..q).step_by(batch) {
             let queries = first..q.min(first + batch);
             let packed = Queries::pack(self.token, coded.queries, queries.clone());

@@ -13,7 +13,7 @@ use crate::simd::select::{limit, survivors};
 use crate::types::MatrixView;
 
 /// Bytes of keys that a worker computes before it selects.
-const BYTES: usize = 512 << 10;
+const KEY_BYTES: usize = 512 << 10;
 
 /// Most rows.
 const MOST_ROWS: usize = 1 << 15;
@@ -35,7 +35,7 @@ impl CpuEngine {
         let (n, q, keep) = (task.base.rows.rows(), queries.rows(), out.width);
         let workers = self.workers(n * q * queries.dim());
         // Whole groups of six, and something for every worker.
-        let block = (BYTES / (4 * n)).min(q.div_ceil(2 * workers)).next_multiple_of(6).max(6);
+        let block = (KEY_BYTES / (4 * n)).min(q.div_ceil(2 * workers)).next_multiple_of(6).max(6);
         let places = out.keys.chunks_mut(block * keep).zip(out.positions.chunks_mut(block * keep)).enumerate();
         let scratch = self.spread(
             workers,

@@ -20,7 +20,7 @@ pub(crate) struct Keys {
 }
 
 /// Bytes of rows in a block: small enough to stay in the first caches while several queries pass.
-const BLOCK: usize = 64 << 10;
+const BLOCK_BYTES: usize = 64 << 10;
 
 /// From how many queries on a block of other types is converted to f32 once.
 const CONVERT: usize = 4;
@@ -54,7 +54,7 @@ impl<'a> Direct<'a> {
         mut each: impl FnMut(usize, Picks<'_>, &[f32]),
     ) {
         let row_bytes = self.rows.dtype().row_bytes(self.rows.dim());
-        let block = (BLOCK / row_bytes.max(1)).clamp(16, 1024);
+        let block = (BLOCK_BYTES / row_bytes.max(1)).clamp(16, 1024);
         let mut allowed = std::mem::take(&mut buffers.allowed);
         for start in rows.clone().step_by(block) {
             let end = rows.end.min(start + block);

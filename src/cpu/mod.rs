@@ -1,4 +1,4 @@
-//! The CPU engine: every verb, in vectors of the best level the CPU has, on a pool of threads of its own.
+//! The CPU engine: every verb, in vectors of the best level the CPU has, on the threads of its device.
 //!
 //! One file a verb. A verb cuts its work into items, and `CpuEngine::spread` lets the calling thread and the pool
 //! take one after another; each worker has scratch memory that lives on from call to call. Results never depend on the
@@ -28,6 +28,7 @@ use crate::plan::{Plan, Problem, Screen, Step};
 pub use crate::simd::Level;
 use crate::simd::{Token, bytes, lists, panel};
 use crate::stats::{Ceilings, SearchStats};
+use crate::threads::Threads;
 use crate::types::{DType, Metric, RowsView};
 use distance::Keys;
 use select_k::TopK;
@@ -45,8 +46,7 @@ pub struct CpuOptions {
 pub struct CpuEngine {
     token: Token,
     threads: usize,
-    /// One thread fewer than work, as the caller works too; none for one thread.
-    pool: Option<rayon::ThreadPool>,
+    pool: Threads,
     scratch: Mutex<Vec<Scratch>>,
     /// The least bounds of the last search behind codes; its memory serves the next.
     bounds: Mutex<Vec<[f32; 4]>>,
@@ -96,21 +96,15 @@ const WORK_PER_THREAD: usize = 1 << 18;
 impl CpuEngine {
     /// Never fails: when the system gives fewer threads, fewer work.
     pub fn new(options: CpuOptions) -> CpuEngine {
-        let wanted = options.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
-        let token = options.level.and_then(Token::new).unwrap_or_else(Token::best);
-        let mut helpers = wanted.clamp(1, 1024) - 1;
-        let mut pool = None;
-        while helpers > 0 && pool.is_none() {
-            let name = |i| format!("nearfield-{i}");
-            pool = rayon::ThreadPoolBuilder::new().num_threads(helpers).thread_name(name).build().ok();
-            if pool.is_none() {
-                helpers /= 2;
-            }
-        }
+        CpuEngine::with(Threads::new(options.threads), options.level)
+    }
+
+    /// On the threads of a device.
+    pub(crate) fn with(threads: Threads, level: Option<Level>) -> CpuEngine {
         CpuEngine {
-            token,
-            threads: helpers + 1,
-            pool,
+            token: level.and_then(Token::new).unwrap_or_else(Token::best),
+            threads: threads.count(),
+            pool: threads,
             scratch: Mutex::default(),
             bounds: Mutex::default(),
             ceilings: OnceLock::new(),
@@ -156,15 +150,7 @@ impl CpuEngine {
                 }
             }
         };
-        match (&self.pool, scratch.split_first_mut()) {
-            (Some(pool), Some((mine, others))) if !others.is_empty() => pool.in_place_scope(|scope| {
-                for other in others {
-                    scope.spawn(|_| run(other));
-                }
-                run(mine);
-            }),
-            _ => scratch.iter_mut().for_each(run),
-        }
+        self.pool.spread(&mut scratch, run);
         scratch
     }
 

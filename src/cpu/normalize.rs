@@ -4,12 +4,12 @@ use super::{CpuEngine, mismatch, room};
 use crate::engine::{EngineError, Output, Task};
 use crate::plan::Norm;
 use crate::simd::direct::Picks;
-use crate::simd::{Kernel, Simd, convert};
+use crate::simd::{Simd, SimdKernel, convert};
 use crate::types::RowsView;
 use crate::with_rows;
 
 /// Rows of a chunk.
-const CHUNK: usize = 64;
+const ROWS_PER_ITEM: usize = 64;
 
 impl CpuEngine {
     /// Normalised rows in f32, and the norms.
@@ -21,13 +21,13 @@ impl CpuEngine {
         let (n, dim, token) = (base.rows(), base.dim(), self.token);
         room(n, dim, 4)?;
         let (mut rows, mut norms) = (vec![0.0f32; n * dim], vec![0.0f32; n]);
-        let items = rows.chunks_mut(CHUNK * dim).zip(norms.chunks_mut(CHUNK)).enumerate();
+        let items = rows.chunks_mut(ROWS_PER_ITEM * dim).zip(norms.chunks_mut(ROWS_PER_ITEM)).enumerate();
         let scratch = self.spread(
             self.workers(n * dim),
             items,
             |_| {},
             |_, (c, (out, norms))| {
-                let picks = Picks::Run { start: c * CHUNK, len: norms.len() };
+                let picks = Picks::Run { start: c * ROWS_PER_ITEM, len: norms.len() };
                 with_rows!(base, m => convert::rows(token, m, picks, out));
                 token.run(Divide { norm, rows: out, dim, norms });
             },
@@ -47,7 +47,7 @@ struct Divide<'a> {
     norms: &'a mut [f32],
 }
 
-impl Kernel for Divide<'_> {
+impl SimdKernel for Divide<'_> {
     type Output = ();
 
     /// In f64, where no square of an f32 overflows or underflows and no rounding matters.

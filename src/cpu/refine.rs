@@ -8,7 +8,7 @@ use crate::simd::select::prefetch;
 use crate::stats::SearchStats;
 
 /// Candidates of a query that are refined at a time.
-const CHUNK: usize = 256;
+const PAIRS_PER_ITEM: usize = 256;
 
 /// Candidates whose rows are asked for while as many others are computed.
 const AHEAD: usize = 4;
@@ -30,7 +30,10 @@ impl CpuEngine {
         let workers = self.workers(positions.len() * dim);
         let queries = positions.chunks(width).zip(keys.chunks_mut(width)).enumerate();
         let items = queries.flat_map(|(q, (positions, keys))| {
-            positions.chunks(CHUNK).zip(keys.chunks_mut(CHUNK)).map(move |(positions, keys)| (q, positions, keys))
+            positions
+                .chunks(PAIRS_PER_ITEM)
+                .zip(keys.chunks_mut(PAIRS_PER_ITEM))
+                .map(move |(positions, keys)| (q, positions, keys))
         });
         let scratch = self.spread(
             workers,

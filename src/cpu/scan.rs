@@ -17,7 +17,7 @@ use crate::stats::SearchStats;
 const BATCH: usize = 8;
 
 /// Pairs of query and list of an item of work.
-const ITEM: usize = 64;
+const PAIRS_PER_ITEM: usize = 64;
 
 impl CpuEngine {
     /// The `keep` smallest keys of each query in the lists probed for it, and their slots.
@@ -170,9 +170,9 @@ impl Pairs {
         Pairs { asked, spans: (0..lists).map(span).filter(|s| !s.asked.is_empty()).collect() }
     }
 
-    /// Spans in runs of about [`ITEM`] pairs; of so few that there is something for every thread where there are few.
+    /// Spans in runs of about [`PAIRS_PER_ITEM`] pairs; of so few that there is something for every thread where there are few.
     fn items(&self) -> impl Iterator<Item = &[Span]> + Send {
-        let item = (self.asked.len() / 16).clamp(1, ITEM);
+        let item = (self.asked.len() / 16).clamp(1, PAIRS_PER_ITEM);
         let mut rest = &self.spans[..];
         std::iter::from_fn(move || {
             let first = rest.first()?;
@@ -192,21 +192,21 @@ mod tests {
     use crate::kernels::lists::{Encoded, Form, Lists, Prepared, Terms};
     use crate::kernels::scan::reference;
     use crate::plan::{Plan, Problem, Step};
+    use crate::random::Random;
     use crate::types::{DType, MatrixView, Metric, RowsView};
 
-    struct Random(u64);
+    struct Numbers(Random);
 
-    impl Random {
+    impl Numbers {
         fn next(&mut self) -> u32 {
-            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (self.0 >> 33) as u32
+            (self.0.next() >> 33) as u32
         }
         fn float(&mut self) -> f32 {
-            (self.next() % 2001) as f32 / 1000.0 - 1.0
+            self.0.below(2001) as f32 / 1000.0 - 1.0
         }
     }
 
-    fn lists_of(form: Form, dim: usize, lengths: &[usize], scaled: bool, random: &mut Random) -> Lists {
+    fn lists_of(form: Form, dim: usize, lengths: &[usize], scaled: bool, random: &mut Numbers) -> Lists {
         let mut lists = Lists::new(form, dim, lengths.len());
         let rows = lengths.iter().sum();
         let bits = if let Form::Integers(b) | Form::Parts(b) = form { b } else { 8 };
@@ -234,7 +234,7 @@ mod tests {
         lists
     }
 
-    fn prepared(lists: &Lists, queries: usize, random: &mut Random) -> Prepared {
+    fn prepared(lists: &Lists, queries: usize, random: &mut Numbers) -> Prepared {
         let (form, dim) = (lists.form, lists.dim);
         let padded = form.padded(dim);
         let mut p = Prepared { queries, ..Prepared::default() };
@@ -262,7 +262,7 @@ mod tests {
 
     #[test]
     fn every_form_and_level_finds_what_the_reference_finds() {
-        let mut random = Random(7);
+        let mut random = Numbers(Random::new(7));
         let lengths = [0, 1, 15, 16, 17, 130, 64, 33];
         let forms = (1..=8).map(Form::Integers).chain([Form::Parts(4), Form::Parts(8), Form::Bits]);
         let rows = [DType::F32, DType::F16, DType::Bf16].map(Form::Rows);

@@ -16,10 +16,10 @@ use crate::types::MatrixView;
 use crate::with_rows;
 
 /// Queries of a pass at most, so that their unfinished tiles of long rows stay in the cache.
-const MOST: usize = 1024;
+const MOST_QUERIES: usize = 1024;
 
 /// Bytes that the lists of all workers may take at a time; more queries are searched in several passes.
-const LISTS: usize = 64 << 20;
+const LIST_BYTES: usize = 64 << 20;
 
 impl CpuEngine {
     /// The `keep` smallest keys, or lower bounds of them, of each query.
@@ -50,7 +50,7 @@ impl CpuEngine {
             stats.scanned += (n * q) as u64;
         } else if n > 0 && q > 0 && keep > 0 {
             let mask = shared(task.mask, q);
-            let batch = (LISTS / (16 * keep.min(n) * self.threads)).clamp(1, MOST);
+            let batch = (LIST_BYTES / (16 * keep.min(n) * self.threads)).clamp(1, MOST_QUERIES);
             for first in (0..q).step_by(batch) {
                 let queries = first..q.min(first + batch);
                 let workers = self.workers(n * queries.len() * dim);

@@ -154,7 +154,7 @@ pub(super) fn merge(engine: &CpuEngine, scratch: &[Scratch], first: usize, queri
 }
 
 /// Columns of a matrix that one worker looks through at a time when there are fewer rows than threads.
-const CHUNK: usize = 1 << 15;
+const KEYS_PER_THREAD: usize = 1 << 15;
 
 impl CpuEngine {
     /// Of every query's candidates the best; what no candidate left out can fall below stays what it was.
@@ -175,7 +175,7 @@ impl CpuEngine {
         }
         let width = keys.len() / queries;
         let mut out = Candidates::places(queries, k)?;
-        if queries >= self.threads || width <= CHUNK || k >= width / 4 {
+        if queries >= self.threads || width <= KEYS_PER_THREAD || k >= width / 4 {
             self.select_segments(keys, None, width, &mut out);
         } else if k > 0 {
             self.select_columns(keys, width, queries, &mut out);
@@ -219,10 +219,10 @@ impl CpuEngine {
     /// Some columns of all rows at a time.
     fn select_columns(&self, keys: &[f32], width: usize, queries: usize, out: &mut Candidates) {
         let (k, token) = (out.width, self.token);
-        let chunks = (0..width).step_by(CHUNK);
+        let chunks = (0..width).step_by(KEYS_PER_THREAD);
         let reset = |s: &mut Scratch| s.reset_lists(queries, k);
         let scratch = self.spread(self.workers(keys.len() * 16), chunks, reset, |s, start| {
-            let end = width.min(start + CHUNK);
+            let end = width.min(start + KEYS_PER_THREAD);
             let Scratch { lists, masks, .. } = s;
             for (q, list) in lists.iter_mut().enumerate().take(queries) {
                 for (c, block) in keys[q * width + start..q * width + end].chunks(1024).enumerate() {

@@ -18,10 +18,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crc32fast::Hasher;
-use rayon::prelude::*;
 
 use super::matrix::{Layout, Matrix};
 use super::{AtomicFile, LoadError, Map, SaveError};
+use crate::threads;
 use crate::types::DType;
 
 /// The version that is written, and the newest that is read.
@@ -34,7 +34,7 @@ const NAME: usize = 16;
 const PAGE: u64 = 4096;
 const MAX_SECTIONS: usize = (PAGE as usize - HEADER - 4) / ENTRY;
 /// Bytes that one thread sums at a time.
-const CHUNK: usize = 1 << 22;
+const SUM_BYTES: usize = 1 << 22;
 
 /// An entry of the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -206,7 +206,8 @@ pub struct NfFile {
 }
 
 impl NfFile {
-    /// Maps and verifies the file at `path`: reads all of it once, on rayon's current threads.
+    /// Maps and verifies the file at `path`: reads all of it once, on the threads of the device that an index is
+    /// opened on; else on one for each processor.
     ///
     /// # Errors
     /// [`LoadError`] naming the first part that is not as it was written.
@@ -214,6 +215,7 @@ impl NfFile {
         let path = path.as_ref();
         let map = Map::open(path).map_err(|e| LoadError::io(path, e))?;
         let (sections, table_end) = read_table(path, map.bytes())?;
+        let _entered = (map.bytes().len() > SUM_BYTES).then(threads::enter_some);
         verify(path, map.bytes(), &sections, table_end)?;
         Ok(NfFile { path: path.to_owned(), map: Arc::new(map), sections })
     }
@@ -364,14 +366,14 @@ fn checksum(bytes: &[u8]) -> u32 {
         crc.update(part);
         crc
     };
-    if bytes.len() <= CHUNK {
+    if bytes.len() <= SUM_BYTES {
         return sum(bytes).finalize();
     }
     let join = |mut a: Hasher, b: Hasher| {
         a.combine(&b);
         a
     };
-    bytes.par_chunks(CHUNK).map(sum).reduce(Hasher::new, join).finalize()
+    threads::map(1, bytes.chunks(SUM_BYTES), sum).into_iter().fold(Hasher::new(), join).finalize()
 }
 
 #[cfg(test)]
@@ -418,7 +420,7 @@ mod tests {
 
     #[test]
     fn sections_read_back() {
-        let big: Vec<u8> = (0..2 * CHUNK + 77).map(|i| (i * i / 7) as u8).collect();
+        let big: Vec<u8> = (0..2 * SUM_BYTES + 77).map(|i| (i * i / 7) as u8).collect();
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.nf");
         let mut file = NfWriter::create(&path).unwrap();

@@ -98,7 +98,7 @@ pub enum Select {
 /// Why no adapter was taken, or why a device could not be opened.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum OpenError {
+pub enum AdapterError {
     /// Nothing that fits the wish is there.
     #[error("no GPU: {reason}")]
     NoAdapter {
@@ -139,24 +139,24 @@ pub fn adapters() -> Vec<AdapterReport> {
 /// Takes an adapter by the rule. The index is into `reports`.
 ///
 /// # Errors
-/// [`OpenError`] that says what there is instead.
-pub fn select(reports: &[AdapterReport], wanted: &Select) -> Result<usize, OpenError> {
+/// [`AdapterError`] that says what there is instead.
+pub fn select(reports: &[AdapterReport], wanted: &Select) -> Result<usize, AdapterError> {
     let best = |fits: &dyn Fn(&AdapterReport) -> bool| {
         reports.iter().filter(|r| fits(r)).max_by_key(|r| rank(r)).map(|r| r.index)
     };
     match wanted {
         Select::Auto => best(&|r| r.usable && r.kind != Kind::Software).ok_or_else(|| none_for_auto(reports)),
-        Select::Gpu => best(&|r| r.usable).ok_or_else(|| OpenError::NoAdapter { reason: what_is_there(reports) }),
+        Select::Gpu => best(&|r| r.usable).ok_or_else(|| AdapterError::NoAdapter { reason: what_is_there(reports) }),
         Select::GpuIndex(n) => match reports.get(*n) {
             Some(r) => usable(r),
-            None => Err(OpenError::Unknown { wanted: format!("gpu:{n}"), available: listing(reports) }),
+            None => Err(AdapterError::Unknown { wanted: format!("gpu:{n}"), available: listing(reports) }),
         },
         Select::Name(part) => {
             let part_lower = part.to_lowercase();
             let named = |r: &AdapterReport| r.name.to_lowercase().contains(&part_lower);
             match best(&|r| r.usable && named(r)).or_else(|| best(&named)).and_then(|i| reports.get(i)) {
                 Some(r) => usable(r),
-                None => Err(OpenError::Unknown { wanted: part.clone(), available: listing(reports) }),
+                None => Err(AdapterError::Unknown { wanted: part.clone(), available: listing(reports) }),
             }
         }
     }
@@ -172,20 +172,20 @@ fn rank(r: &AdapterReport) -> (Kind, u8, std::cmp::Reverse<usize>) {
     (r.kind, backend, std::cmp::Reverse(r.index))
 }
 
-fn usable(r: &AdapterReport) -> Result<usize, OpenError> {
+fn usable(r: &AdapterReport) -> Result<usize, AdapterError> {
     if r.usable {
         return Ok(r.index);
     }
-    Err(OpenError::Unusable { name: r.name.clone(), reason: r.reason.clone() })
+    Err(AdapterError::Unusable { name: r.name.clone(), reason: r.reason.clone() })
 }
 
-fn none_for_auto(reports: &[AdapterReport]) -> OpenError {
+fn none_for_auto(reports: &[AdapterReport]) -> AdapterError {
     let software = reports.iter().find(|r| r.usable && r.kind == Kind::Software);
     let reason = match software {
         Some(r) => format!("only a software adapter is there ({}), which is slower than the CPU itself", r.name),
         None => what_is_there(reports),
     };
-    OpenError::NoAdapter { reason }
+    AdapterError::NoAdapter { reason }
 }
 
 fn what_is_there(reports: &[AdapterReport]) -> String {
@@ -387,7 +387,7 @@ mod tests {
             let error = select(&reports, &wanted).unwrap_err().to_string();
             assert!(error.contains("Iris Xe") && error.contains("llvmpipe"), "{error}");
         }
-        assert!(matches!(select(&reports, &Select::Name("ancient".into())), Err(OpenError::Unusable { .. })));
+        assert!(matches!(select(&reports, &Select::Name("ancient".into())), Err(AdapterError::Unusable { .. })));
     }
 
     #[test]

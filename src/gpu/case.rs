@@ -5,7 +5,7 @@ use crate::kernels::lists::Form;
 use crate::kernels::scan::Layout;
 use crate::kernels::search::few;
 use crate::kernels::search::screened::{self, Unit};
-use crate::kernels::tuning::Tuning;
+use crate::kernels::tuning::KernelTuning;
 use crate::kernels::{self, DeviceCaps, Launch};
 use crate::plan::Norm;
 use crate::types::{DType, Metric};
@@ -260,7 +260,7 @@ fn every_cap() -> DeviceCaps {
         max_invocations: 256,
         workgroup_memory: 16384,
         max_groups: 65535,
-        tuning: Tuning::DEFAULT,
+        tuning: KernelTuning::DEFAULT,
     }
 }
 

@@ -6,13 +6,13 @@
 
 use std::sync::{Arc, Mutex};
 
-use super::adapters::{self, AdapterReport, Kind, MATRIX_FEATURES, OPTIONAL, OpenError, Select};
+use super::adapters::{self, AdapterError, AdapterReport, Kind, MATRIX_FEATURES, OPTIONAL, Select};
 use super::faults::{Fault, Faults};
 use super::sync::lock;
 use super::trusted;
 use crate::engine::EngineError;
 use crate::kernels::DeviceCaps;
-use crate::kernels::tuning::Tuning;
+use crate::kernels::tuning::KernelTuning;
 
 /// Where a message about a lost device waits to be seen.
 type LostCell = Arc<Mutex<Option<String>>>;
@@ -36,12 +36,12 @@ pub(super) struct Context {
 
 impl Context {
     /// Opens an adapter with its real limits and the optional features that it has.
-    pub(super) fn open(wanted: &Select) -> Result<(Context, AdapterReport), OpenError> {
+    pub(super) fn open(wanted: &Select) -> Result<(Context, AdapterReport), AdapterError> {
         let found = adapters::enumerate();
         let reports: Vec<AdapterReport> = found.iter().enumerate().map(|(i, a)| adapters::report(i, a)).collect();
         let index = adapters::select(&reports, wanted)?;
         let (Some(adapter), Some(report)) = (found.get(index), reports.get(index)) else {
-            return Err(OpenError::NoAdapter { reason: "the adapter went away".to_owned() });
+            return Err(AdapterError::NoAdapter { reason: "the adapter went away".to_owned() });
         };
         let mut features = OPTIONAL.iter().fold(wgpu::Features::empty(), |all, &(_, f)| all | f);
         if matches!(report.kind, Kind::Integrated | Kind::Software) {
@@ -64,7 +64,7 @@ impl Context {
             trace: wgpu::Trace::Off,
         };
         let (device, queue) = pollster::block_on(adapter.request_device(&descriptor))
-            .map_err(|e| OpenError::Refused { name: report.name.clone(), reason: e.to_string() })?;
+            .map_err(|e| AdapterError::Refused { name: report.name.clone(), reason: e.to_string() })?;
         let lost = LostCell::default();
         let seen = lost.clone();
         device.set_device_lost_callback(move |reason, message| {
@@ -76,10 +76,10 @@ impl Context {
     }
 
     /// Takes an application's device as it is.
-    pub(super) fn from_wgpu(device: wgpu::Device, queue: wgpu::Queue) -> Result<Context, OpenError> {
+    pub(super) fn from_wgpu(device: wgpu::Device, queue: wgpu::Queue) -> Result<Context, AdapterError> {
         let context = Context::with(device, queue, LostCell::default());
         match adapters::lacking(&context.limits, true) {
-            Some(reason) => Err(OpenError::Unusable { name: context.info.name.clone(), reason }),
+            Some(reason) => Err(AdapterError::Unusable { name: context.info.name.clone(), reason }),
             None => Ok(context),
         }
     }
@@ -94,7 +94,7 @@ impl Context {
                 .min(limits.max_compute_workgroup_size_y),
             workgroup_memory: limits.max_compute_workgroup_storage_size,
             max_groups: limits.max_compute_workgroups_per_dimension,
-            tuning: Tuning::DEFAULT,
+            tuning: KernelTuning::DEFAULT,
         };
         let tick = features
             .contains(wgpu::Features::TIMESTAMP_QUERY)

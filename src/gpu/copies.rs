@@ -16,34 +16,34 @@ use crate::types::{DType, Metric, RowsView};
 
 /// What is copied.
 #[derive(Clone, Copy)]
-pub(super) enum Form<'a> {
+pub(super) enum CopyForm<'a> {
     /// 8-bit codes as they are.
     Codes(&'a Codes),
     /// f16, made on the way, with what a metric asks for.
     Halves { metric: Metric, rows: RowsView<'a>, norms: &'a [f32] },
 }
 
-impl Form<'_> {
+impl CopyForm<'_> {
     fn rows(&self) -> usize {
         match self {
-            Form::Codes(codes) => codes.rows(),
-            Form::Halves { rows, .. } => rows.rows(),
+            CopyForm::Codes(codes) => codes.rows(),
+            CopyForm::Halves { rows, .. } => rows.rows(),
         }
     }
 
     /// Bytes of a row's components.
     fn stride(&self) -> u64 {
         match self {
-            Form::Codes(codes) => codes.dim as u64,
-            Form::Halves { rows, .. } => halves::width(rows.dim()) as u64 * 2,
+            CopyForm::Codes(codes) => codes.dim as u64,
+            CopyForm::Halves { rows, .. } => halves::width(rows.dim()) as u64 * 2,
         }
     }
 
     /// What two copies must have in common to be of the same form.
     fn kind(&self) -> (Option<Metric>, DType, usize) {
         match *self {
-            Form::Codes(codes) => (None, DType::I8, codes.dim),
-            Form::Halves { metric, rows, .. } => (Some(metric), rows.dtype(), rows.dim()),
+            CopyForm::Codes(codes) => (None, DType::I8, codes.dim),
+            CopyForm::Halves { metric, rows, .. } => (Some(metric), rows.dtype(), rows.dim()),
         }
     }
 
@@ -63,7 +63,7 @@ impl Form<'_> {
         end: usize,
     ) -> Result<(), EngineError> {
         match self {
-            Form::Codes(codes) => {
+            CopyForm::Codes(codes) => {
                 upload.write(
                     &shard.data,
                     at as u64 * self.stride(),
@@ -75,7 +75,7 @@ impl Form<'_> {
                 let groups = start / GROUP..end.div_ceil(GROUP);
                 upload.write(&shard.longest, (at / GROUP) as u64 * 4, bytemuck::cast_slice(&codes.longest[groups]))
             }
-            Form::Halves { metric, rows, norms } => {
+            CopyForm::Halves { metric, rows, norms } => {
                 let halves = halves::rows(*metric, rows, norms, start, end);
                 upload.write(&shard.data, at as u64 * self.stride(), bytemuck::cast_slice(&halves.bits))?;
                 upload.write(&shard.terms, at as u64 * TERMS, bytemuck::cast_slice(&halves.terms))
@@ -85,7 +85,7 @@ impl Form<'_> {
 }
 
 /// Rows whose terms are put together at a time.
-const STEP: usize = 1 << 14;
+const ROWS_PER_WRITE: usize = 1 << 14;
 /// Shards have room for a multiple of this: whole groups, and whole tiles of every shape.
 const WHOLE: usize = 256;
 
@@ -125,13 +125,13 @@ pub(super) struct Copied {
 
 impl Copied {
     /// Nothing of it is there yet.
-    pub(super) fn new(tag: &Tag, form: &Form<'_>) -> Copied {
+    pub(super) fn new(tag: &Tag, form: &CopyForm<'_>) -> Copied {
         let id = Arc::downgrade(tag.id());
         Copied { id, epoch: tag.epoch(), kind: form.kind(), rows: 0, shards: Vec::new(), last_used: 0 }
     }
 
     /// Bytes of the rows that are not here yet.
-    pub(super) fn missing_bytes(&self, form: &Form<'_>) -> u64 {
+    pub(super) fn missing_bytes(&self, form: &CopyForm<'_>) -> u64 {
         (form.rows() - self.rows) as u64 * (form.stride() + TERMS + 1)
     }
 
@@ -149,12 +149,12 @@ impl Copied {
     }
 
     /// Whether it is a copy of these rows in this form.
-    pub(super) fn is_of(&self, tag: &Tag, form: &Form<'_>) -> bool {
+    pub(super) fn is_of(&self, tag: &Tag, form: &CopyForm<'_>) -> bool {
         self.names(tag) && self.kind == form.kind()
     }
 
     /// Whether it is one of the rows as they are now.
-    pub(super) fn fresh(&self, tag: &Tag, form: &Form<'_>) -> bool {
+    pub(super) fn fresh(&self, tag: &Tag, form: &CopyForm<'_>) -> bool {
         self.epoch == tag.epoch() && self.rows <= form.rows()
     }
 
@@ -162,7 +162,7 @@ impl Copied {
     pub(super) fn append(
         &mut self,
         machine: &Machine,
-        form: &Form<'_>,
+        form: &CopyForm<'_>,
         stats: &mut SearchStats,
     ) -> Result<(), EngineError> {
         let mut upload = Upload::new(machine, staging_bytes(machine.memory.limit()));
@@ -176,7 +176,7 @@ impl Copied {
             let Some(shard) = self.shards.last_mut() else { break };
             // From the front of a group: what it says of its longest row changes with rows that come later.
             let at = shard.rows / GROUP * GROUP;
-            let end = (shard.rows + room).min(total - shard.first).min(at + STEP);
+            let end = (shard.rows + room).min(total - shard.first).min(at + ROWS_PER_WRITE);
             form.write(&mut upload, shard, at, shard.first + at, shard.first + end)?;
             self.rows = shard.first + end;
             shard.rows = end;
@@ -186,7 +186,7 @@ impl Copied {
     }
 
     /// Adds a shard with room for the rows that are missing; when it is not the first, for some more to come.
-    fn grow(&mut self, machine: &Machine, form: &Form<'_>, total: usize) -> Result<(), EngineError> {
+    fn grow(&mut self, machine: &Machine, form: &CopyForm<'_>, total: usize) -> Result<(), EngineError> {
         let limits = &machine.context.limits;
         let each = form.stride().max(TERMS);
         let binding = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size).min((2 << 30) - 4);
@@ -209,7 +209,7 @@ impl Copied {
 }
 
 /// Whether a copy fits a budget beside `others` bytes that must be there with it.
-pub(super) fn fits(machine: &Machine, form: &Form<'_>, others: u64, scratch: u64) -> bool {
+pub(super) fn fits(machine: &Machine, form: &CopyForm<'_>, others: u64, scratch: u64) -> bool {
     // Whole tiles of rows, and buffers of whole units.
     let slack = (WHOLE as u64 + 16) * (form.stride() + TERMS);
     bytes_fit(machine.memory.limit(), form.bytes().saturating_add(others).saturating_add(slack), scratch)

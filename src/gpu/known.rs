@@ -12,7 +12,7 @@ use super::context::Context;
 use super::sync::lock;
 use crate::cache::{File, Found};
 use crate::kernels::source::{self, ParamsIn, Target};
-use crate::kernels::tuning::Tuning;
+use crate::kernels::tuning::KernelTuning;
 use crate::kernels::{self};
 
 /// Work a second that no device leaves.
@@ -27,7 +27,7 @@ const RATES_EVERY: Duration = Duration::from_secs(10);
 struct State {
     passed: BTreeSet<String>,
     rates: BTreeMap<String, f64>,
-    tuning: Option<Tuning>,
+    tuning: Option<KernelTuning>,
 }
 
 /// What is known and not yet on disk.
@@ -108,12 +108,12 @@ impl Known {
     }
 
     /// The tuning that won here.
-    pub(super) fn tuning(&self) -> Option<Tuning> {
+    pub(super) fn tuning(&self) -> Option<KernelTuning> {
         lock(&self.state).known.tuning
     }
 
     /// Notes the tuning that won.
-    pub(super) fn set_tuning(&self, tuning: Tuning) {
+    pub(super) fn set_tuning(&self, tuning: KernelTuning) {
         let state = &mut *lock(&self.state);
         state.stale |= state.known.tuning.replace(tuning) != Some(tuning);
     }
@@ -189,8 +189,8 @@ fn parse(text: &str) -> Result<State, String> {
             ("tuning", rest) => {
                 let (groups, shape) = rest.split_once(' ').ok_or_else(wrong)?;
                 let search = if shape == "-" { None } else { Some(shape.parse().map_err(|_| wrong())?) };
-                let tuning = Tuning { groups: groups.parse().map_err(|_| wrong())?, search };
-                state.tuning = Some(tuning).filter(Tuning::is_sane);
+                let tuning = KernelTuning { groups: groups.parse().map_err(|_| wrong())?, search };
+                state.tuning = Some(tuning).filter(KernelTuning::is_sane);
                 state.tuning.ok_or_else(wrong)?;
             }
             _ => return Err(wrong()),
@@ -211,13 +211,13 @@ mod tests {
         assert_eq!((known.note(), known.passed("search K=128"), known.rate("x")), (None, false, None));
         known.pass("search K=128".to_owned());
         known.set_rate("search K=128".to_owned(), 2.5e9);
-        known.set_tuning(Tuning { groups: 256, search: Some(1) });
+        known.set_tuning(KernelTuning { groups: 256, search: Some(1) });
         known.persist();
 
         let again = Known::read(file());
         assert!(again.passed("search K=128") && !again.passed("search K=64"));
         assert_eq!(again.rate("search K=128"), Some(2.5e9));
-        assert_eq!(again.tuning(), Some(Tuning { groups: 256, search: Some(1) }));
+        assert_eq!(again.tuning(), Some(KernelTuning { groups: 256, search: Some(1) }));
 
         let path = file().unwrap().path().unwrap().clone();
         let mut bytes = std::fs::read(&path).unwrap();

@@ -14,7 +14,7 @@ use super::pipelines::{Key, Pipelines};
 use super::sync::lock;
 use crate::engine::EngineError;
 use crate::kernels::DeviceCaps;
-use crate::kernels::tuning::Tuning;
+use crate::kernels::tuning::KernelTuning;
 use crate::types::{DType, Metric};
 
 /// Stages that can be timed in one command buffer; nothing is learned from further ones.
@@ -59,7 +59,7 @@ pub(super) struct Machine {
     /// What self-tests have found; absent while one runs.
     checks: Option<Checks>,
     /// Which shapes kernels take.
-    tuning: Mutex<Tuning>,
+    tuning: Mutex<KernelTuning>,
     /// Command buffers of kernels that were submitted so far, and kernels in them.
     work: [AtomicU64; 2],
     /// Verbs whose variant with subgroup operations is not to be used.
@@ -107,12 +107,12 @@ impl Machine {
     }
 
     /// Which shapes kernels take.
-    pub(super) fn tuning(&self) -> Tuning {
+    pub(super) fn tuning(&self) -> KernelTuning {
         *lock(&self.tuning)
     }
 
     /// From now on kernels take these shapes. No run may be under way.
-    pub(super) fn set_tuning(&self, tuning: Tuning) {
+    pub(super) fn set_tuning(&self, tuning: KernelTuning) {
         *lock(&self.tuning) = tuning;
     }
 

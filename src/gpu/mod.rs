@@ -29,7 +29,7 @@ mod upload;
 
 use std::sync::{OnceLock, PoisonError, RwLock};
 
-pub use adapters::{AdapterReport, Kind, OpenError, Select, adapters, select};
+pub use adapters::{AdapterError, AdapterReport, Kind, Select, adapters, select};
 pub use ceilings::{Fill, Prepared, Shader, ShaderBuffer, ShaderError, Took};
 pub use faults::Fault;
 
@@ -39,7 +39,7 @@ use self::resident::Residents;
 use crate::engine::{Base, Engine, EngineError, Listed, Output, Task};
 use crate::kernels;
 use crate::kernels::search::MAX_KEEP;
-use crate::kernels::tuning::Tuning;
+use crate::kernels::tuning::KernelTuning;
 use crate::plan::{Plan, Problem, Screen, Step};
 use crate::stats::{Ceilings, Roofs, SearchStats};
 use crate::types::DType;
@@ -84,8 +84,8 @@ impl GpuEngine {
     /// Opens a device.
     ///
     /// # Errors
-    /// [`OpenError`] when there is none that fits, saying what there is.
-    pub fn open(options: &GpuOptions) -> Result<GpuEngine, OpenError> {
+    /// [`AdapterError`] when there is none that fits, saying what there is.
+    pub fn open(options: &GpuOptions) -> Result<GpuEngine, AdapterError> {
         let (context, info) = Context::open(&options.select)?;
         Ok(GpuEngine::with(context, info, options.memory))
     }
@@ -94,8 +94,8 @@ impl GpuEngine {
     /// and loss stay as they are.
     ///
     /// # Errors
-    /// [`OpenError::Unusable`] when the device has less than the default limits of WebGPU.
-    pub fn from_wgpu(device: wgpu::Device, queue: wgpu::Queue, memory: Option<u64>) -> Result<GpuEngine, OpenError> {
+    /// [`AdapterError::Unusable`] when the device has less than the default limits of WebGPU.
+    pub fn from_wgpu(device: wgpu::Device, queue: wgpu::Queue, memory: Option<u64>) -> Result<GpuEngine, AdapterError> {
         let context = Context::from_wgpu(device, queue)?;
         let info = adapters::describe(0, context.info.clone(), &context.limits, context.features, true);
         Ok(GpuEngine::with(context, info, memory))
@@ -149,12 +149,12 @@ impl GpuEngine {
     }
 
     /// Which shapes the kernels take.
-    pub fn tuning(&self) -> Tuning {
+    pub fn tuning(&self) -> KernelTuning {
         self.machine.tuning()
     }
 
     /// From now on the kernels take these shapes; `keep` tells later processes too. Changes no answer.
-    pub fn set_tuning(&self, tuning: Tuning, keep: bool) {
+    pub fn set_tuning(&self, tuning: KernelTuning, keep: bool) {
         let _alone = self.turn.write().unwrap_or_else(PoisonError::into_inner);
         if tuning.is_sane() {
             self.machine.set_tuning(tuning);

@@ -7,7 +7,7 @@
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Instant;
 
-use super::copies::{Copied, CopyShard, Form};
+use super::copies::{Copied, CopyForm, CopyShard};
 use super::listed::{self, Held, ListShard};
 use super::machine::Machine;
 use super::memory::{Buffer, ROWS};
@@ -180,7 +180,7 @@ impl Residents {
     pub(super) fn place_copy(
         &self,
         machine: &Machine,
-        form: &Form<'_>,
+        form: &CopyForm<'_>,
         tag: &Tag,
         scratch: u64,
         stats: &mut SearchStats,

@@ -1,6 +1,9 @@
 //! A lock that a panic elsewhere does not take away, and threads that do nothing but what they were started for.
 
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Threads that pack rows at most: more do not copy faster.
+const MOST_THREADS: usize = 16;
 
 /// Locks; a poisoned lock is taken as it is, since every value behind one here is valid after each statement.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -24,10 +27,9 @@ pub(super) fn in_threads<T: Send>(jobs: impl IntoIterator<Item = T>, work: impl 
 }
 
 /// How many of `items` a thread should take, when one takes `each` units of work and starting a thread is worth 100,000.
+/// There are as many threads as the device has.
 pub(super) fn share(items: usize, each: usize) -> usize {
-    // Asking reads files of the system: once is enough.
-    static THREADS: OnceLock<usize> = OnceLock::new();
-    let threads = *THREADS.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from).min(16));
+    let threads = crate::threads::count().min(MOST_THREADS);
     let least = (100_000 / each.max(1)).max(1);
     items.div_ceil(threads).max(least)
 }

@@ -72,6 +72,7 @@ impl AnyIndex {
     /// # Errors
     /// [`OpenError`] naming the file and what is wrong with it.
     pub fn load(device: &Device, path: impl AsRef<Path>) -> Result<AnyIndex, OpenError> {
+        let _entered = device.enter();
         let path = path.as_ref();
         let spec = FileInfo::read(&NfFile::open(path)?)?.spec;
         if spec.is_flat() {

@@ -17,7 +17,7 @@ use crate::plan::Screen;
 use crate::types::{DType, Metric, RowsView};
 
 /// Rows written at a time.
-const RUN: usize = 4096;
+const ROWS_PER_WRITE: usize = 4096;
 
 /// Why an index file could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -142,7 +142,7 @@ impl Flat {
         file.section("meta", [meta])?;
         saved_rows(&mut file, &view, &runs)?;
         if let Some(ids) = self.store.roster().live_ids() {
-            file.section("ids", ids.chunks(RUN).map(|c| bytemuck::cast_slice::<u64, u8>(c).to_vec()))?;
+            file.section("ids", ids.chunks(ROWS_PER_WRITE).map(|c| bytemuck::cast_slice::<u64, u8>(c).to_vec()))?;
         }
         if let Some((coder, codes)) = &codes {
             file.section("codes", [&codes.bytes[..codes.rows() * codes.dim]])?;
@@ -159,6 +159,7 @@ impl Flat {
     /// # Errors
     /// [`OpenError`] naming the file and what is wrong with it.
     pub fn load(device: &Device, path: impl AsRef<Path>) -> Result<Flat, OpenError> {
+        let _entered = device.enter();
         let file = NfFile::open(path)?;
         let info = FileInfo::read(&file)?;
         if !info.spec.is_flat() {
@@ -180,8 +181,9 @@ impl Flat {
 
 /// The section `rows`.
 pub(super) fn saved_rows(file: &mut NfWriter, view: &RowsView<'_>, runs: &[(usize, usize)]) -> Result<(), SaveError> {
-    let chunks =
-        runs.iter().flat_map(|&(start, end)| (start..end).step_by(RUN).map(move |from| (from, (from + RUN).min(end))));
+    let chunks = runs.iter().flat_map(|&(start, end)| {
+        (start..end).step_by(ROWS_PER_WRITE).map(move |from| (from, (from + ROWS_PER_WRITE).min(end)))
+    });
     file.section(
         "rows",
         chunks.map(|(from, to)| (from..to).flat_map(|r| view.row_bytes(r)).copied().collect::<Vec<u8>>()),

@@ -65,6 +65,7 @@ impl Flat {
         metric: Metric,
         ids: Option<Vec<u64>>,
     ) -> Result<Flat, BuildError> {
+        let _entered = device.enter();
         Ok(Flat { device: device.clone(), store: Store::over(metric, Rows::Mapped(rows), ids, 0)?, screen: None })
     }
 
@@ -79,6 +80,7 @@ impl Flat {
     /// [`BuildError`]: another dimension or type, NaN or infinity (row named), negative values where the metric is
     /// undefined. The index is then as it was.
     pub fn add<'a>(&mut self, rows: impl Into<RowsView<'a>>) -> Result<Vec<u64>, BuildError> {
+        let _entered = self.device.enter();
         self.store.add(&rows.into(), None)
     }
 
@@ -87,6 +89,7 @@ impl Flat {
     /// # Errors
     /// As [`Flat::add`], and when an id is taken, repeated or `u64::MAX`, or their number is not that of the rows.
     pub fn add_with_ids<'a>(&mut self, rows: impl Into<RowsView<'a>>, ids: &[u64]) -> Result<(), BuildError> {
+        let _entered = self.device.enter();
         self.store.add(&rows.into(), Some(ids)).map(drop)
     }
 
@@ -95,6 +98,7 @@ impl Flat {
     /// # Errors
     /// [`BuildError::UnknownId`], and as [`Flat::add`].
     pub fn update<'a>(&mut self, id: u64, row: impl Into<RowsView<'a>>) -> Result<(), BuildError> {
+        let _entered = self.device.enter();
         self.store.update(id, &row.into())
     }
 
@@ -129,6 +133,7 @@ impl Flat {
     /// # Errors
     /// [`SearchError::Screen`] where the metric has no screen; the device's error when codes could not be made.
     pub fn set_screen(&mut self, screen: Option<Screen>) -> Result<(), SearchError> {
+        let _entered = self.device.enter();
         let metric = self.metric();
         match screen {
             Some(screen) if screen != Screen::None && !screens(metric) => {
@@ -150,6 +155,7 @@ impl Flat {
     /// # Errors
     /// [`SearchError`] when the device failed.
     pub fn prepare(&self) -> Result<(), SearchError> {
+        let _entered = self.device.enter();
         let problem = Problem {
             metric: self.metric(),
             dtype: self.dtype(),
@@ -198,6 +204,7 @@ impl Flat {
         k: usize,
         options: &SearchOptions,
     ) -> Result<Explanation, SearchError> {
+        let _entered = self.device.enter();
         let search = self.checked(queries.into(), options)?;
         let plan = search.plan(k, options.screen.or(self.screen))?;
         let engine = &self.device.engine;
@@ -213,7 +220,7 @@ impl Flat {
     fn checked<'a>(&'a self, queries: RowsView<'a>, options: &SearchOptions) -> Result<Search<'a>, SearchError> {
         let queries = Queries::new(self.metric(), self.dtype(), self.dim(), queries)?;
         let mask = MaskBits::new(self.store.roster(), options.filter.as_ref(), queries.len())?;
-        let Device { engine, host } = &self.device;
+        let Device { engine, host, .. } = &self.device;
         Ok(Search { engine: &**engine, host: &**host, store: &self.store, queries, mask })
     }
 }
@@ -241,6 +248,7 @@ impl Index for Flat {
         k: usize,
         options: &SearchOptions,
     ) -> Result<(Neighbors, SearchStats), SearchError> {
+        let _entered = self.device.enter();
         if k == 0 {
             return Err(SearchError::ZeroK);
         }
@@ -257,6 +265,7 @@ impl Index for Flat {
         radius: f32,
         options: &SearchOptions,
     ) -> Result<(RangeHits, SearchStats), SearchError> {
+        let _entered = self.device.enter();
         if radius.is_nan() {
             return Err(SearchError::Radius { found: radius });
         }

@@ -25,7 +25,6 @@ pub use import::ImportError;
 pub use ivf::{Ivf, TrainOptions};
 pub(crate) use search::Queries;
 pub use spec::{CodecSpec, IndexSpec, RefineSpec, SpecError, TransformSpec};
-pub(crate) use store::lengths;
 pub use tuning::{TuneError, Tuned, TunedPoint, Tuning, fastest, settings};
 
 use crate::error::SearchError;

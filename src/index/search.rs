@@ -5,18 +5,18 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
-use rayon::prelude::*;
-
 use super::coding::Coding;
 use super::roster::Roster;
 use super::rowbuf::queries_f32;
-use super::store::{Store, length, lengths, negative};
+use super::store::{Store, negative};
 use crate::engine::{Base, Candidates, Coded, Engine, EngineError, Input, Mask, Output, Task};
 use crate::error::SearchError;
 use crate::kernels::codes::{MOST_DIM, QueryCodes};
 use crate::kernels::search::{norm_in_range, screens};
+use crate::linalg::{length, lengths};
 use crate::plan::{Plan, Problem, Screen, Step};
 use crate::stats::SearchStats;
+use crate::threads;
 use crate::types::{Bitmap, DType, Filter, MatrixView, Metric, RangeHits, RowsView};
 
 /// Queries as engines take them: checked, f32 or packed bits, with their lengths.
@@ -92,7 +92,7 @@ impl<'a> Queries<'a> {
 /// Scales each query by the power of two that brings its length to between 1/4 and 1/2: the cosine stays exactly what it
 /// was, no sum of products with a row overflows, and none with an ordinary row vanishes.
 fn scale_to_unit(queries: &mut [f32], norms: &mut [f32], dim: usize) {
-    queries.par_chunks_exact_mut(dim).zip(norms).with_min_len(64).for_each(|(query, norm)| {
+    threads::each(64, queries.chunks_exact_mut(dim).zip(norms), |(query, norm)| {
         if *norm > 0.0 {
             // In f64: finite components may make a length past f32. One power of two may be past it too, so two steps.
             let exponent = length(query).log2().floor() as i32 + 2;

@@ -6,14 +6,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use rayon::prelude::*;
-
 use super::coding::{Coding, Keeper};
 use super::roster::Roster;
 use super::rowbuf::{RowBuf, Rows};
 use crate::engine::{Base, Engine, EngineError, Tag};
 use crate::index::BuildError;
 use crate::kernels::search::norm_in_range;
+use crate::linalg::lengths;
 use crate::types::{Bitmap, DType, Metric, RowsView};
 
 /// Queries that cost about as much as coding all rows: each row is multiplied with some hundreds of directions.
@@ -248,45 +247,6 @@ fn check(metric: Metric, dtype: DType, rows: &RowsView<'_>) -> Result<Vec<f32>, 
         Some(row) if metric == Metric::Cosine => Err(BuildError::TooLong { row }),
         _ => Ok(norms),
     }
-}
-
-/// Euclidean length of each row in f64, rounded to f32; or (row, component, value) of the first that is not finite.
-pub(crate) fn lengths(rows: &RowsView<'_>) -> Result<Vec<f32>, (usize, usize, f32)> {
-    if let RowsView::Bits(_) = rows {
-        return Ok(vec![0.0; rows.rows()]);
-    }
-    let dim = rows.dim();
-    (0..rows.rows())
-        .into_par_iter()
-        .with_min_len(64)
-        .map_init(
-            || vec![0.0f32; dim],
-            |buffer, r| {
-                rows.row_f32(r, buffer);
-                let length = length(buffer);
-                if length.is_finite() {
-                    // A length past f32 is possible for finite components; the screens look at it, nothing else.
-                    return Ok(length as f32);
-                }
-                let component = buffer.iter().position(|x| !x.is_finite()).unwrap_or(0);
-                Err((r, component, buffer[component]))
-            },
-        )
-        .collect::<Vec<_>>()
-        .into_iter()
-        .collect()
-}
-
-/// Euclidean length in f64.
-pub(crate) fn length(row: &[f32]) -> f64 {
-    // Eight sums, so that the additions need not wait for each other.
-    let mut sums = [0.0f64; 8];
-    for chunk in row.chunks(8) {
-        for (s, &x) in sums.iter_mut().zip(chunk) {
-            *s += f64::from(x) * f64::from(x);
-        }
-    }
-    sums.iter().sum::<f64>().sqrt()
 }
 
 /// (row, component, value) of the first negative component, where the metric needs there to be none.

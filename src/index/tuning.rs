@@ -151,15 +151,7 @@ impl Tuning {
         for spec in self.candidates(rows, metric)? {
             let began = Instant::now();
             let mut index = AnyIndex::build(device, &spec, metric, rows.clone(), None, &options)?;
-            if let AnyIndex::Flat(flat) = &index {
-                flat.prepare()?;
-            }
-            if let (AnyIndex::Flat(flat), Some(memory)) = (&mut index, self.memory)
-                && flat.memory_bytes() as u64 > memory
-            {
-                // Codes are what may be left out.
-                flat.set_screen(Some(Screen::F32))?;
-            }
+            self.prepare(&mut index)?;
             let build = began.elapsed().as_secs_f64();
             let bytes = index.memory_bytes() as u64;
             if smallest.as_ref().is_none_or(|(least, _)| bytes < *least) {
@@ -171,17 +163,7 @@ impl Tuning {
             }
             let first = points.len();
             for options in front(&halves, &index, k, self.batch)? {
-                let (qps, found) = halves.time(&index, &options, k, self.batch, LEAST)?;
-                points.push(TunedPoint {
-                    spec: spec.clone(),
-                    probes: options.probes,
-                    refine: options.refine,
-                    recall: found,
-                    checked: halves.check(&index, &options, k, self.batch)?,
-                    qps,
-                    bytes: index.memory_bytes(),
-                    build_seconds: build,
-                });
+                points.push(self.point(&halves, &index, &options, k, build)?);
             }
             // Kept while it holds the best setting so far.
             if let Some(i) = (first..points.len()).filter(|&i| self.reaches(&points[i])).max_by(by_speed(&points))
@@ -211,6 +193,38 @@ impl Tuning {
         let reached = points.get(chosen).is_some_and(|p| self.reaches(p));
         let (points, chosen) = pareto(points, chosen);
         Ok(Tuned { points, chosen, reached, index })
+    }
+
+    /// Makes the codes of an exact index where they pay, and leaves them out where memory does not allow them.
+    fn prepare(&self, index: &mut AnyIndex) -> Result<(), TuneError> {
+        let AnyIndex::Flat(flat) = index else { return Ok(()) };
+        flat.prepare()?;
+        if self.memory.is_some_and(|memory| flat.memory_bytes() as u64 > memory) {
+            flat.set_screen(Some(Screen::F32))?;
+        }
+        Ok(())
+    }
+
+    /// One setting of an index that took `build_seconds` to build: timed on half of the queries, checked on the other half.
+    fn point(
+        &self,
+        halves: &Halves<'_>,
+        index: &AnyIndex,
+        options: &SearchOptions,
+        k: usize,
+        build_seconds: f64,
+    ) -> Result<TunedPoint, TuneError> {
+        let (qps, recall) = halves.time(index, options, k, self.batch, LEAST)?;
+        Ok(TunedPoint {
+            spec: index.spec(),
+            probes: options.probes,
+            refine: options.refine,
+            recall,
+            checked: halves.check(index, options, k, self.batch)?,
+            qps,
+            bytes: index.memory_bytes(),
+            build_seconds,
+        })
     }
 
     fn reaches(&self, point: &TunedPoint) -> bool {

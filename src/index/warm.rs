@@ -72,6 +72,7 @@ impl Flat {
     /// # Errors
     /// [`SearchError::ZeroK`], or the device failed; the index is as it was.
     pub fn warm_up(&self, batches: &[usize], k: usize) -> Result<SearchStats, SearchError> {
+        let _entered = self.device().enter();
         if k == 0 {
             return Err(SearchError::ZeroK);
         }

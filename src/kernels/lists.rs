@@ -22,6 +22,7 @@ use std::fmt;
 
 use half::{bf16, f16};
 
+use crate::threads;
 use crate::types::DType;
 
 /// Rows whose words lie side by side.
@@ -224,9 +225,8 @@ impl Lists {
 
     /// Keeps the rows for which `keep` gives their new position.
     pub fn retain(&mut self, keep: impl Fn(u32) -> Option<u32> + Sync) {
-        use rayon::prelude::*;
         let (form, dim) = (self.form, self.dim);
-        self.lists.par_iter_mut().for_each(|list| {
+        threads::each(1, self.lists.iter_mut(), |list| {
             let mut kept = List::default();
             let mut code = vec![0; code_bytes(form, dim)];
             for place in 0..list.len() {

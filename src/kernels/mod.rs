@@ -165,7 +165,7 @@ pub struct DeviceCaps {
     /// Most workgroups in a dimension.
     pub max_groups: u32,
     /// Which shapes are fast here.
-    pub tuning: tuning::Tuning,
+    pub tuning: tuning::KernelTuning,
 }
 
 /// Defines a `Params` struct once: `repr(C)` for the host, a list of fields for the WGSL prelude.

@@ -30,8 +30,7 @@ pub(super) mod lib {
     /// Queries and rows of a tile, brought to workgroup memory.
     pub const LOAD: &str = include_str!("../../shaders/lib/load.wgsl");
     /// Tiles of queries and rows.
-    pub const TILE: &str =
-        concat!(
+    pub const TILE: &str = concat!(
         include_str!("../../shaders/lib/allowed.wgsl"),
         include_str!("../../shaders/lib/pairs.wgsl"),
         include_str!("../../shaders/lib/tile.wgsl")

@@ -89,14 +89,14 @@ pub(super) fn power(metric: Metric) -> (f32, f32) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::tuning::Tuning;
+    use crate::kernels::tuning::KernelTuning;
 
     const CAPS: DeviceCaps = DeviceCaps {
         subgroups: false,
         max_invocations: 256,
         workgroup_memory: 16 << 10,
         max_groups: 65_535,
-        tuning: Tuning::DEFAULT,
+        tuning: KernelTuning::DEFAULT,
     };
 
     #[test]

@@ -3,6 +3,7 @@
 use crate::engine::{Listed, Tag};
 use crate::kernels::lists::{Encoded, Form, Lists, Prepared, Probes, Terms};
 use crate::kernels::scan;
+use crate::random::Random;
 use crate::types::Metric;
 
 /// Lists, and queries that probe some of them.
@@ -23,11 +24,8 @@ impl Packed {
             Form::Parts(bits) => (bits, dim.div_ceil(4)),
             _ => (8, dim),
         };
-        let mut state = 1u64;
-        let mut random = || {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            state >> 33
-        };
+        let mut random = Random::new(1);
+        let mut random = || random.next() >> 33;
         let mut lists = Lists::new(form, dim, count);
         let codes = (0..rows * lists.code_bytes()).map(|_| random() as u8 >> (8 - bits)).collect();
         let numbers = vec![1.0; rows];

@@ -8,6 +8,7 @@ use crate::kernels::codes::{Codes, QueryCodes};
 use crate::kernels::lists::Form;
 use crate::kernels::{self, Cost, metric};
 use crate::plan::{Norm, Plan, Problem, Screen, Step};
+use crate::random::Random;
 use crate::stats::{SearchStats, Unit};
 use crate::types::{DType, MatrixView, Metric, RowsView};
 
@@ -328,14 +329,8 @@ impl Bench {
 impl Data {
     fn new(shape: Shape) -> Data {
         let (queries, rows, dim) = shape;
-        let mut state = 1u64;
-        let mut random = |n: usize| -> Vec<f32> {
-            let mut next = || {
-                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                (state >> 40) as f32 / f32::powi(2.0, 23) - 1.0
-            };
-            (0..n).map(|_| next()).collect()
-        };
+        let mut numbers = Random::new(1);
+        let mut random = |n: usize| -> Vec<f32> { (0..n).map(|_| numbers.signed()).collect() };
         let (rows, queries) = (random(rows * dim), random(queries * dim));
         let lengths = |x: &[f32]| x.chunks(dim).map(|row| length(Norm::L2, row) as f32).collect();
         let (row_norms, query_norms) = (lengths(&rows), lengths(&queries));

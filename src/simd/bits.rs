@@ -1,7 +1,7 @@
 //! Packed bits: Hamming and Jaccard by counting bits.
 
 use super::direct::Picks;
-use super::{Kernel, Simd, Token};
+use super::{Simd, SimdKernel, Token};
 use crate::types::{MatrixView, Metric};
 
 /// Writes the keys of a packed query against the picked rows: differing bits for Hamming, else `1 - |and| / |or|`.
@@ -30,7 +30,7 @@ struct Bits<'a, F> {
     key: F,
 }
 
-impl<F: Fn(&[u8], &[u8]) -> f32> Kernel for Bits<'_, F> {
+impl<F: Fn(&[u8], &[u8]) -> f32> SimdKernel for Bits<'_, F> {
     type Output = ();
 
     #[inline(always)]

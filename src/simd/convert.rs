@@ -1,7 +1,7 @@
 //! Rows of any element type to dense f32 rows.
 
 use super::direct::{AHEAD, Picks};
-use super::{Kernel, Lane, Simd, Token};
+use super::{Lane, Simd, SimdKernel, Token};
 use crate::types::MatrixView;
 
 /// Writes the picked rows to `out`, `[picks, dim]`.
@@ -18,7 +18,7 @@ struct Convert<'a, T> {
     out: &'a mut [f32],
 }
 
-impl<T: Lane> Kernel for Convert<'_, T> {
+impl<T: Lane> SimdKernel for Convert<'_, T> {
     type Output = ();
 
     #[inline(always)]
@@ -55,7 +55,7 @@ struct Touch<'a, T> {
     picks: Picks<'a>,
 }
 
-impl<T: Lane> Kernel for Touch<'_, T> {
+impl<T: Lane> SimdKernel for Touch<'_, T> {
     type Output = ();
 
     #[inline(always)]

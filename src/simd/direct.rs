@@ -4,7 +4,7 @@
 //! computed beside it, nor on threads. Every 1024 components the accumulators are added to a total, which keeps
 //! rounding small in long rows.
 
-use super::{Kernel, Lane, Simd, Token, math};
+use super::{Lane, Simd, SimdKernel, Token, math};
 use crate::types::{MatrixView, Metric};
 
 /// Rows by position: a run of them, or a list.
@@ -106,7 +106,7 @@ struct Pairs<'a, O> {
 /// Pairs ahead of the one being computed whose query is asked for.
 const PAIRS_AHEAD: usize = 4;
 
-impl<O: Op> Kernel for Pairs<'_, O> {
+impl<O: Op> SimdKernel for Pairs<'_, O> {
     type Output = ();
 
     #[inline(always)]
@@ -141,7 +141,7 @@ const FOLD: usize = 1024;
 /// Bytes ahead of the one being read that a pass of one query asks for.
 pub(super) const AHEAD: usize = 512;
 
-impl<O: Op, T: Lane, const Q: usize> Kernel for Block<'_, O, T, Q> {
+impl<O: Op, T: Lane, const Q: usize> SimdKernel for Block<'_, O, T, Q> {
     type Output = ();
 
     #[inline(always)]

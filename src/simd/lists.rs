@@ -5,7 +5,7 @@
 //! the registers only when it is not above what its query still wants.
 
 use super::bytes::{ByteKernel, Dot, below, bits};
-use super::{Kernel, MAX_LANES, Simd, Token, f16_bits, select};
+use super::{MAX_LANES, Simd, SimdKernel, Token, f16_bits, select};
 use crate::kernels::lists::{BLOCK, Form, List, Lists, Prepared};
 use crate::types::{DType, Metric};
 
@@ -322,7 +322,7 @@ fn unpack(form: Form, dim: usize, from: &[u32], to: &mut [Line]) {
     }
 }
 
-impl<K: Sink> Kernel for Scan<'_, K> {
+impl<K: Sink> SimdKernel for Scan<'_, K> {
     type Output = ();
 
     #[inline(always)]

@@ -2,7 +2,7 @@
 //!
 //! - A *token* ([`Portable`](portable::Portable), `Avx2`, `Avx512`, `Neon`) is a value that exists only where the CPU
 //!   has the features it stands for; it carries the vector operations.
-//! - A [`Kernel`] is an algorithm over any token. [`Token::run`] enters a function with the level's features enabled;
+//! - A [`SimdKernel`] is an algorithm over any token. [`Token::run`] enters a function with the level's features enabled;
 //!   everything below it is inlined there, so that vectors stay in registers.
 //! - `direct` holds the metrics, `panel` the register-tiled inner products of the screen, `bits` the packed bits,
 //!   `select` the filter by a running threshold, `math` logarithm and power.
@@ -117,7 +117,7 @@ impl Token {
     }
 
     /// Runs a kernel compiled for this level.
-    pub fn run<K: Kernel>(self, kernel: K) -> K::Output {
+    pub fn run<K: SimdKernel>(self, kernel: K) -> K::Output {
         match self {
             Token::Portable(token) => kernel.run(token),
             #[cfg(target_arch = "x86_64")]
@@ -132,7 +132,7 @@ impl Token {
 
 impl Token {
     /// As [`Token::run`], for kernels that count bits: with the vector instruction for it where the CPU has that.
-    pub fn run_on_bits<K: Kernel>(self, kernel: K) -> K::Output {
+    pub fn run_on_bits<K: SimdKernel>(self, kernel: K) -> K::Output {
         match self {
             #[cfg(target_arch = "x86_64")]
             Token::Avx512(token) => token.enter_on_bits(kernel),
@@ -142,7 +142,7 @@ impl Token {
 }
 
 /// An algorithm over any level. `run` and all it calls with vectors must be `#[inline(always)]`.
-pub(crate) trait Kernel {
+pub(crate) trait SimdKernel {
     type Output;
     fn run<S: Simd>(self, s: S) -> Self::Output;
 }

@@ -4,7 +4,7 @@ use std::arch::aarch64::*;
 
 use half::{bf16, f16};
 
-use super::{Kernel, Simd, f16_bits};
+use super::{Simd, SimdKernel, f16_bits};
 
 /// Exists only where NEON was found.
 #[derive(Clone, Copy, Debug)]
@@ -16,9 +16,9 @@ impl Neon {
     }
 
     #[inline]
-    pub fn enter<K: Kernel>(self, kernel: K) -> K::Output {
+    pub fn enter<K: SimdKernel>(self, kernel: K) -> K::Output {
         #[target_feature(enable = "neon")]
-        fn inner<K: Kernel>(s: Neon, kernel: K) -> K::Output {
+        fn inner<K: SimdKernel>(s: Neon, kernel: K) -> K::Output {
             kernel.run(s)
         }
         // SAFETY: the token proves the feature.

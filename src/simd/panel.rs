@@ -11,7 +11,7 @@ use std::ops::Range;
 use bytemuck::{Pod, Zeroable};
 
 use super::direct::Picks;
-use super::{Kernel, Lane, MAX_LANES, Simd, Token, convert};
+use super::{Lane, MAX_LANES, Simd, SimdKernel, Token, convert};
 use crate::types::{MatrixView, Metric};
 
 /// Most components of a part.
@@ -66,7 +66,7 @@ pub(crate) struct Tiling {
 impl Tiling {
     pub fn new(token: Token, dim: usize, queries: usize) -> Tiling {
         struct Shape;
-        impl Kernel for Shape {
+        impl SimdKernel for Shape {
             type Output = (usize, usize);
             #[inline(always)]
             fn run<S: Simd>(self, _: S) -> (usize, usize) {
@@ -218,7 +218,7 @@ struct Pack<'a, T> {
     panel: &'a mut [f32],
 }
 
-impl<T: Lane> Kernel for Pack<'_, T> {
+impl<T: Lane> SimdKernel for Pack<'_, T> {
     type Output = ();
 
     #[inline(always)]
@@ -271,7 +271,7 @@ struct Multiply<'a> {
     tile: &'a mut [f32],
 }
 
-impl Kernel for Multiply<'_> {
+impl SimdKernel for Multiply<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -351,7 +351,7 @@ struct Screen<'a> {
     thresholds: &'a [f32],
 }
 
-impl Kernel for Screen<'_> {
+impl SimdKernel for Screen<'_> {
     type Output = [u64; MAX_GROUP];
 
     #[inline(always)]

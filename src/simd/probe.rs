@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 
-use super::{Kernel, MAX_LANES, Simd, Token};
+use super::{MAX_LANES, Simd, SimdKernel, Token};
 
 /// The sum of all numbers: reading, with hardly any arithmetic.
 pub(crate) fn sum(token: Token, numbers: &[f32]) -> f32 {
@@ -11,7 +11,7 @@ pub(crate) fn sum(token: Token, numbers: &[f32]) -> f32 {
 
 struct Sum<'a>(&'a [f32]);
 
-impl Kernel for Sum<'_> {
+impl SimdKernel for Sum<'_> {
     type Output = f32;
 
     #[inline(always)]
@@ -41,7 +41,7 @@ pub(crate) fn multiply(token: Token, rounds: usize) -> f64 {
 
 struct Multiply(usize);
 
-impl Kernel for Multiply {
+impl SimdKernel for Multiply {
     type Output = f64;
 
     #[inline(always)]
@@ -85,7 +85,7 @@ pub(crate) fn count(token: Token, rounds: usize) -> f64 {
 
 struct Count(usize);
 
-impl Kernel for Count {
+impl SimdKernel for Count {
     type Output = f64;
 
     #[inline(always)]
@@ -125,7 +125,7 @@ pub(crate) fn dot(token: Token, rounds: usize) -> (f64, &'static str) {
 
 struct Dot(usize);
 
-impl Kernel for Dot {
+impl SimdKernel for Dot {
     type Output = f64;
 
     #[inline(always)]

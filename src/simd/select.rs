@@ -1,6 +1,6 @@
 //! The filter by a running threshold: which keys of a block may still belong among the best.
 
-use super::{Kernel, Simd, Token};
+use super::{Simd, SimdKernel, Token};
 
 /// Sets bit i % 64 of `masks[i / 64]` where not `keys[i] > threshold`; NaN counts as not above.
 pub(crate) fn survivors(token: Token, keys: &[f32], threshold: f32, masks: &mut Vec<u64>) {
@@ -15,7 +15,7 @@ struct Survivors<'a> {
     masks: &'a mut [u64],
 }
 
-impl Kernel for Survivors<'_> {
+impl SimdKernel for Survivors<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -45,7 +45,7 @@ pub(crate) fn prefetch(token: Token, bytes: &[u8]) {
 
 struct Prefetch<'a>(&'a [u8]);
 
-impl Kernel for Prefetch<'_> {
+impl SimdKernel for Prefetch<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -72,7 +72,7 @@ struct Limit<'a> {
     k: usize,
 }
 
-impl Kernel for Limit<'_> {
+impl SimdKernel for Limit<'_> {
     type Output = f32;
 
     #[inline(always)]

@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use half::{bf16, f16};
 
-use super::{Kernel, Lane, MAX_LANES, Simd};
+use super::{Lane, MAX_LANES, Simd, SimdKernel};
 use crate::types::DType;
 
 /// Exists only where AVX2, FMA, F16C and POPCNT were found.
@@ -40,9 +40,9 @@ impl Avx2 {
     }
 
     #[inline]
-    pub fn enter<K: Kernel>(self, kernel: K) -> K::Output {
+    pub fn enter<K: SimdKernel>(self, kernel: K) -> K::Output {
         #[target_feature(enable = "avx2,fma,f16c,popcnt")]
-        fn inner<K: Kernel>(s: Avx2, kernel: K) -> K::Output {
+        fn inner<K: SimdKernel>(s: Avx2, kernel: K) -> K::Output {
             kernel.run(s)
         }
         // SAFETY: the token proves the features.
@@ -75,9 +75,9 @@ impl Avx512 {
     }
 
     #[inline]
-    pub fn enter<K: Kernel>(self, kernel: K) -> K::Output {
+    pub fn enter<K: SimdKernel>(self, kernel: K) -> K::Output {
         #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c,popcnt")]
-        fn inner<K: Kernel>(s: Avx512, kernel: K) -> K::Output {
+        fn inner<K: SimdKernel>(s: Avx512, kernel: K) -> K::Output {
             kernel.run(s)
         }
         // SAFETY: the token proves the features.
@@ -86,9 +86,9 @@ impl Avx512 {
 
     /// As `enter`, with VPOPCNTDQ where it was found: the compiler vectorises counting with it.
     #[inline]
-    pub fn enter_on_bits<K: Kernel>(self, kernel: K) -> K::Output {
+    pub fn enter_on_bits<K: SimdKernel>(self, kernel: K) -> K::Output {
         #[target_feature(enable = "avx512vpopcntdq,avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c,popcnt")]
-        fn inner<K: Kernel>(s: Avx512, kernel: K) -> K::Output {
+        fn inner<K: SimdKernel>(s: Avx512, kernel: K) -> K::Output {
             kernel.run(s)
         }
         if self.counts_bits {

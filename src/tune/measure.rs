@@ -4,18 +4,20 @@ use std::time::Instant;
 
 use super::model::{Calibration, Curve};
 use crate::engine::{Base, Engine, EngineError, Input, Tag, Task};
+use crate::linalg::length;
 use crate::plan::{Plan, Problem, Screen};
+use crate::random::Random;
 use crate::stats::SearchStats;
 use crate::types::{DType, MatrixView, Metric, RowsView};
 
 /// Seconds after which no further search is begun, compilers left out: with the last one and the making of rows 0.2 at most.
 const BUDGET: f64 = 0.15;
 /// A single search that is expected to take longer is not measured.
-const LONGEST: f64 = 0.01;
+const LONGEST_RUN: f64 = 0.01;
 /// Components of most searches; 16 in those that tell what a pair costs beside its components.
-const DIM: usize = 128;
+const LADDER_DIM: usize = 128;
 /// Numbers of rows.
-const ROWS: [usize; 6] = [64, 256, 1024, 4096, 16_384, 65_536];
+const LADDER_ROWS: [usize; 6] = [64, 256, 1024, 4096, 16_384, 65_536];
 
 /// Made-up rows, the same every time.
 struct Data {
@@ -28,16 +30,9 @@ struct Data {
 impl Data {
     fn new() -> Data {
         // A block of noise again and again, each time scaled: cheap, and no two rows alike.
-        let mut state = 0x9e37_79b9_u32;
-        let noise: Vec<f32> = (0..8192)
-            .map(|_| {
-                state ^= state << 13;
-                state ^= state >> 17;
-                state ^= state << 5;
-                state as f32 / u32::MAX as f32 - 0.5
-            })
-            .collect();
-        let blocks = ROWS[ROWS.len() - 1] * DIM / noise.len();
+        let mut random = Random::new(1);
+        let noise: Vec<f32> = (0..8192).map(|_| 0.5 * random.signed()).collect();
+        let blocks = LADDER_ROWS[LADDER_ROWS.len() - 1] * LADDER_DIM / noise.len();
         let scale = |block: usize| 1.0 + block as f32 / blocks as f32;
         let values = (0..blocks).flat_map(|b| noise.iter().map(move |x| x * scale(b))).collect();
         Data { values, tags: Vec::new(), norms: Vec::new() }
@@ -51,12 +46,12 @@ impl Data {
 /// Lengths of the rows of a view.
 fn lengths(view: MatrixView<'_, f32>, into: &mut Vec<f32>) {
     into.clear();
-    into.extend(view.as_slice().chunks_exact(view.dim()).map(|row| row.iter().map(|x| x * x).sum::<f32>().sqrt()));
+    into.extend(view.as_slice().chunks_exact(view.dim()).map(|row| length(row) as f32));
 }
 
 /// One search of the ladder.
 #[derive(Clone, Copy)]
-pub(super) struct Trial {
+pub(super) struct LadderRun {
     pub(super) rows: usize,
     pub(super) dim: usize,
     pub(super) queries: usize,
@@ -64,9 +59,9 @@ pub(super) struct Trial {
     pub(super) screen: Screen,
 }
 
-impl Trial {
+impl LadderRun {
     fn plan(self) -> Plan {
-        let Trial { rows, dim, queries, k, screen } = self;
+        let LadderRun { rows, dim, queries, k, screen } = self;
         Plan::search(Problem { metric: Metric::L2, dtype: DType::F32, dim, rows, queries }, k.min(rows), screen)
     }
 
@@ -99,7 +94,7 @@ impl<'a> Session<'a> {
     }
 
     /// Seconds of a search, the best of three; nothing when there is no time left.
-    pub(super) fn time(&mut self, trial: Trial) -> Result<Option<f64>, EngineError> {
+    pub(super) fn time(&mut self, trial: LadderRun) -> Result<Option<f64>, EngineError> {
         if self.left < 0.0 {
             return Ok(None);
         }
@@ -157,7 +152,7 @@ impl<'a> Session<'a> {
             runs.push(took);
             runs.sort_by(f64::total_cmp);
             let agree = runs.len() > 1 && runs[1] < 1.25 * runs[0];
-            if agree && (runs.len() > 2 || total > LONGEST) || runs.len() > 1 && total > 3.0 * LONGEST {
+            if agree && (runs.len() > 2 || total > LONGEST_RUN) || runs.len() > 1 && total > 3.0 * LONGEST_RUN {
                 break;
             }
         }
@@ -170,16 +165,16 @@ impl<'a> Session<'a> {
     }
 
     /// Times searches of so many queries over the numbers of rows, as far as none is expected to take too long.
-    fn ladder(&mut self, screen: Screen, queries: usize) -> Result<Vec<(Trial, f64)>, EngineError> {
-        let mut timed: Vec<(Trial, f64)> = Vec::new();
-        for rows in ROWS {
-            let trial = Trial { rows, dim: DIM, queries, k: 10, screen };
+    fn ladder(&mut self, screen: Screen, queries: usize) -> Result<Vec<(LadderRun, f64)>, EngineError> {
+        let mut timed: Vec<(LadderRun, f64)> = Vec::new();
+        for rows in LADDER_ROWS {
+            let trial = LadderRun { rows, dim: LADDER_DIM, queries, k: 10, screen };
             let expected = match timed.last() {
                 Some((last, seconds)) => seconds * trial.work(0.0) / last.work(0.0),
                 None => self.slowness * trial.work(0.0),
             };
             // Two of a ladder at least, or nothing says how time grows.
-            let most = if timed.len() < 2 { 4.0 * LONGEST } else { LONGEST };
+            let most = if timed.len() < 2 { 4.0 * LONGEST_RUN } else { LONGEST_RUN };
             if expected > most {
                 break;
             }
@@ -202,22 +197,22 @@ impl<'a> Session<'a> {
     }
 
     /// What a pair costs beside its components, in operations: from rows of 16 components, where `long` took so long with
-    /// [`DIM`].
-    fn overhead(&mut self, (trial, long): (Trial, f64)) -> Result<f64, EngineError> {
-        let Some(short) = self.time(Trial { dim: 16, ..trial })? else { return Ok(0.0) };
+    /// [`LADDER_DIM`].
+    fn overhead(&mut self, (trial, long): (LadderRun, f64)) -> Result<f64, EngineError> {
+        let Some(short) = self.time(LadderRun { dim: 16, ..trial })? else { return Ok(0.0) };
         let pairs = (trial.rows * trial.queries) as f64;
-        let each = |dim: usize| Trial { dim, ..trial }.work(0.0) / pairs;
+        let each = |dim: usize| LadderRun { dim, ..trial }.work(0.0) / pairs;
         if long <= 1.01 * short {
             return Ok(0.0);
         }
-        Ok(((short * each(DIM) - long * each(16)) / (long - short)).clamp(0.0, 1e3))
+        Ok(((short * each(LADDER_DIM) - long * each(16)) / (long - short)).clamp(0.0, 1e3))
     }
 }
 
 /// Points of a curve: work with the overhead of each pair, and seconds that never fall.
-fn points(timed: &[(Trial, f64)], overhead: f64) -> Vec<(f64, f64)> {
+fn points(timed: &[(LadderRun, f64)], overhead: f64) -> Vec<(f64, f64)> {
     let mut most = 0.0f64;
-    let point = |&(trial, seconds): &(Trial, f64)| {
+    let point = |&(trial, seconds): &(LadderRun, f64)| {
         most = most.max(seconds);
         (trial.work(overhead), most)
     };
@@ -231,7 +226,7 @@ fn points(timed: &[(Trial, f64)], overhead: f64) -> Vec<(f64, f64)> {
 pub(super) fn calibrate(engine: &dyn Engine) -> Result<(Calibration, bool), EngineError> {
     let mut session = Session::new(engine, BUDGET);
     // The clock speeds up, the first pages are touched.
-    session.time(Trial { rows: ROWS[0], dim: DIM, queries: 1, k: 10, screen: Screen::None })?;
+    session.time(LadderRun { rows: LADDER_ROWS[0], dim: LADDER_DIM, queries: 1, k: 10, screen: Screen::None })?;
     let one = session.ladder(Screen::None, 1)?;
     let few = session.ladder(Screen::None, 4)?;
     let some = session.ladder(Screen::None, 32)?;
@@ -243,7 +238,7 @@ pub(super) fn calibrate(engine: &dyn Engine) -> Result<(Calibration, bool), Engi
     if let Some(typical) = typical {
         overhead[0] = session.overhead(typical)?;
         for (wide, k) in wide.iter_mut().zip([100, 200]) {
-            if let Some(seconds) = session.time(Trial { k, ..typical.0 })? {
+            if let Some(seconds) = session.time(LadderRun { k, ..typical.0 })? {
                 *wide = (seconds / typical.1).clamp(1.0, 1e3);
             }
         }

@@ -1,16 +1,16 @@
-//! Tuning: times the few shapes that a GPU's kernels have and keeps the fastest, for this process and later ones.
+//! KernelTuning: times the few shapes that a GPU's kernels have and keeps the fastest, for this process and later ones.
 
-use super::measure::{Session, Trial};
+use super::measure::{LadderRun, Session};
 use crate::engine::EngineError;
 use crate::gpu::GpuEngine;
-use crate::kernels::tuning::Tuning;
+use crate::kernels::tuning::KernelTuning;
 use crate::plan::Screen;
 
 /// A choice and what searches took with it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Timed {
     /// The choice.
-    pub tuning: Tuning,
+    pub tuning: KernelTuning,
     /// Seconds of one query, some and many queries, each the best of three.
     pub seconds: [f64; 3],
 }
@@ -48,7 +48,7 @@ pub fn tune(engine: &GpuEngine) -> Result<Vec<Timed>, EngineError> {
 
 fn time_all(engine: &GpuEngine) -> Result<Vec<Timed>, EngineError> {
     let mut session = Session::new(engine, f64::INFINITY);
-    let trial = |queries: usize, rows: usize| Trial {
+    let trial = |queries: usize, rows: usize| LadderRun {
         rows,
         dim: 128,
         queries,
@@ -56,7 +56,7 @@ fn time_all(engine: &GpuEngine) -> Result<Vec<Timed>, EngineError> {
         screen: if queries > 16 { Screen::F32 } else { Screen::None },
     };
     // As many rows as keep one search short on this device.
-    let mut fits = |queries: usize| -> Result<Trial, EngineError> {
+    let mut fits = |queries: usize| -> Result<LadderRun, EngineError> {
         let short = session.time(trial(queries, 1024))?.unwrap_or(1.0);
         Ok(trial(
             queries,
@@ -71,7 +71,7 @@ fn time_all(engine: &GpuEngine) -> Result<Vec<Timed>, EngineError> {
     };
     let trials = [fits(1)?, fits(16)?, fits(512)?];
     let mut all = Vec::new();
-    for tuning in Tuning::grid() {
+    for tuning in KernelTuning::grid() {
         engine.set_tuning(tuning, false);
         let mut seconds = [0.0; 3];
         for (seconds, trial) in seconds.iter_mut().zip(trials) {

@@ -1,12 +1,12 @@
 //! The engines under test, one of each for the whole process: a GPU's pipelines are compiled once.
 
-use std::io::Write;
 use std::sync::{Arc, OnceLock};
 
 use nearfield::cpu::{CpuEngine, CpuOptions, Level};
 use nearfield::engine::Engine;
 
 use crate::naive::Naive;
+use crate::noted::not_tested;
 
 /// An engine, and how much of the suite's variety to spend on it.
 #[derive(Clone)]
@@ -19,11 +19,6 @@ pub struct Subject {
 /// The references themselves.
 pub fn references() -> Option<Subject> {
     Some(Subject { engine: Arc::new(Naive), full: true })
-}
-
-/// Says something that the test runner does not hide when the test passes.
-fn say_loudly(words: &str) {
-    let _ = writeln!(std::io::stderr(), "\n*** {words}");
 }
 
 /// The CPU engine that others are compared with: the best level, on one thread.
@@ -49,7 +44,7 @@ pub fn cpu(level: Level) -> Option<Subject> {
                 "NEARFIELD_TEST_MIN demands {}, which this CPU lacks",
                 missing.name()
             );
-            say_loudly(&format!("NOT TESTED: this CPU has no {}; its tests pass without running", missing.name()));
+            not_tested(&format!("the SIMD level {}, which this CPU lacks", missing.name()));
         }
         Level::available().into_iter().map(make).collect()
     });
@@ -143,7 +138,7 @@ pub fn gpu_plain() -> Option<Subject> {
 fn subject(name: Option<&String>, place: usize, open: fn(&str) -> Arc<nearfield::gpu::GpuEngine>) -> Option<Subject> {
     let Some(name) = name else {
         assert!(place > 0, "NEARFIELD_TEST_ADAPTERS names no adapter: unset it, or name one");
-        say_loudly(&format!("NOT TESTED: gpu_{place}; NEARFIELD_TEST_ADAPTERS names only {:?}", gpu::names()));
+        not_tested(&format!("a GPU {place}: NEARFIELD_TEST_ADAPTERS names only {:?}", gpu::names()));
         return None;
     };
     Some(Subject { engine: open(name), full: std::env::var_os("NEARFIELD_TEST_FULL").is_some() })

@@ -8,6 +8,8 @@ mod compare;
 mod data;
 mod engines;
 mod naive;
+#[path = "../noted.rs"]
+mod noted;
 
 #[path = "../verbs/assign.rs"]
 mod assign;

@@ -5,7 +5,7 @@ use std::sync::{Mutex, OnceLock};
 
 use half::{bf16, f16};
 use nearfield::kernels::source::{ParamsIn, Target, compose};
-use nearfield::kernels::tuning::Tuning;
+use nearfield::kernels::tuning::KernelTuning;
 use nearfield::kernels::{Access, DeviceCaps, Launch};
 use nearfield::{DType, MatrixView, RowsView};
 
@@ -68,7 +68,7 @@ impl Gpu {
             max_invocations: limits.max_compute_invocations_per_workgroup,
             workgroup_memory: limits.max_compute_workgroup_storage_size,
             max_groups: limits.max_compute_workgroups_per_dimension,
-            tuning: Tuning::DEFAULT,
+            tuning: KernelTuning::DEFAULT,
         };
         let name = format!("{}{}", adapter.get_info().name, if subgroups { " with subgroups" } else { "" });
         let params_in = if immediates { ParamsIn::Immediate } else { ParamsIn::Uniform };

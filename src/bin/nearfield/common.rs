@@ -35,10 +35,6 @@ impl DeviceArgs {
 
     /// The device asked for.
     pub fn open(&self) -> Result<Device> {
-        if let Some(threads) = self.threads {
-            // What runs beside the engine. It fails only where it was done before.
-            let _ = rayon::ThreadPoolBuilder::new().num_threads(threads as usize).build_global();
-        }
         open(&self.options(self.device.as_deref()))
     }
 }

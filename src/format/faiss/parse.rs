@@ -9,7 +9,7 @@ type Parsed<T> = Result<T, NotFaiss>;
 const MOST_DEEP: usize = 8;
 
 /// Most components of a row, as in Faiss.
-const MOST_DIM: usize = 1 << 20;
+const MOST_FAISS_DIM: usize = 1 << 20;
 
 /// A whole file.
 pub(super) fn file(bytes: &[u8]) -> Parsed<FaissIndex> {
@@ -125,7 +125,7 @@ struct Header {
 }
 
 fn header(from: &mut Reader<'_>) -> Parsed<Header> {
-    let dim = from.count32("dim", MOST_DIM)?;
+    let dim = from.count32("dim", MOST_FAISS_DIM)?;
     if dim == 0 {
         return Err(from.wrong("dim is 0, wanted at least 1"));
     }
@@ -229,7 +229,7 @@ fn scalar(from: &mut Reader<'_>) -> Parsed<FaissIndex> {
 fn scalar_codec(from: &mut Reader<'_>, dim: usize) -> Parsed<FaissCodec> {
     let kind = from.u32()?;
     from.take(8)?; // how ranges were learnt
-    let found = from.count("dim", MOST_DIM)?;
+    let found = from.count("dim", MOST_FAISS_DIM)?;
     from.same("components of the codec", found, dim)?;
     let bytes = from.count("bytes of a code", usize::MAX)?;
     let (bits, each) = match kind {
@@ -267,7 +267,7 @@ fn product(from: &mut Reader<'_>) -> Parsed<FaissIndex> {
 }
 
 fn product_codec(from: &mut Reader<'_>, dim: usize) -> Parsed<FaissCodec> {
-    let found = from.count("dim", MOST_DIM)?;
+    let found = from.count("dim", MOST_FAISS_DIM)?;
     from.same("components of the codec", found, dim)?;
     let parts = from.count("parts", dim)?;
     if parts == 0 || !dim.is_multiple_of(parts) {
@@ -448,9 +448,9 @@ fn transform(from: &mut Reader<'_>, dim: usize) -> Parsed<(FaissTransform, usize
             );
         }
     }
-    let found = from.count32("dim", MOST_DIM)?;
+    let found = from.count32("dim", MOST_FAISS_DIM)?;
     from.same("components that come in", found, dim)?;
-    let to = from.count32("dim", MOST_DIM)?;
+    let to = from.count32("dim", MOST_FAISS_DIM)?;
     from.bool("whether it is trained")?;
     if let Some((biased, matrix, bias)) = linear {
         from.same("numbers of the matrix", matrix.len(), dim * to)?;

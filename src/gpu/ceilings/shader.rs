@@ -6,6 +6,7 @@ use super::super::machine::Machine;
 use super::super::memory::{Buffer, READ_BACK};
 use super::super::trusted;
 use crate::engine::EngineError;
+use crate::random::Random;
 
 /// What is in a buffer before the first run.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -121,7 +122,11 @@ impl<'a> Prepared<'a> {
     ///
     /// # Errors
     /// [`ShaderError`].
-    pub(in crate::gpu) fn new(machine: &'a Machine, shader: &Shader<'_>, ours: bool) -> Result<Prepared<'a>, ShaderError> {
+    pub(in crate::gpu) fn new(
+        machine: &'a Machine,
+        shader: &Shader<'_>,
+        ours: bool,
+    ) -> Result<Prepared<'a>, ShaderError> {
         let context = &machine.context;
         let (device, text) = (&context.device, shader.wgsl.to_owned());
         let module = context.scoped(0, || {
@@ -324,15 +329,12 @@ fn filled(machine: &Machine, wanted: &ShaderBuffer) -> Result<Buffer, EngineErro
     let uniform = wanted.bytes <= context.limits.max_uniform_buffer_binding_size;
     let usage = if uniform { usage | wgpu::BufferUsages::UNIFORM } else { usage };
     let buffer = machine.memory.buffer(context, "nearfield.shader", wanted.bytes, usage)?;
-    let mut state = 1u64;
+    let mut random = Random::new(1);
     let mut word = |i: u64| match wanted.fill {
         Fill::Zeros => 0,
         Fill::Value(x) => x.to_bits(),
         Fill::Count => i as u32,
-        Fill::Random => {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            ((state >> 40) as f32 / f32::powi(2.0, 23) - 1.0).to_bits()
-        }
+        Fill::Random => random.signed().to_bits(),
     };
     // New buffers are zeros.
     let words = if wanted.fill == Fill::Zeros { 0 } else { wanted.bytes / 4 };

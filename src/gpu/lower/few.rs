@@ -60,7 +60,8 @@ pub(super) fn block(job: &mut Job<'_>, block: &Block, keep: usize, out: &mut Can
                 lists.settle(job)?;
             }
             let bars = bars(job, queries, groups, keep, least)?;
-            let launch = few::record_below(block.count, rows as u32, (shard.first + row - rows) as u32, lists.room(), &caps);
+            let launch =
+                few::record_below(block.count, rows as u32, (shard.first + row - rows) as u32, lists.room(), &caps);
             let pipeline = job.pipeline(&launch)?;
             let [out_keys, out_positions, limits] = lists.binds();
             job.rec.fit(&pipeline, (rows * queries) as f64, 1)?;

@@ -246,7 +246,18 @@ impl<'a> Job<'a> {
             Some(mask) if mask.stride == 0 => Some(rec.upload(bytemuck::cast_slice(&mask.words[..mask_words(task)]))?),
             _ => None,
         };
-        Ok(Job { machine, task, rec, residents, source: Arc::new(source), copies, scratch, dummy, dummy_out, shared_mask })
+        Ok(Job {
+            machine,
+            task,
+            rec,
+            residents,
+            source: Arc::new(source),
+            copies,
+            scratch,
+            dummy,
+            dummy_out,
+            shared_mask,
+        })
     }
 
     /// Makes the rows available if the plan was believed to need none.
@@ -438,7 +449,7 @@ fn scratch_of_a_job(machine: &Machine) -> u64 {
 }
 
 /// The copy of the rows that a task's screen reads, where it can have one: it must fit, with the rows if they are needed.
-fn copy_for<'a>(machine: &Machine, task: &Task<'a>, scratch: u64) -> Option<(copies::Form<'a>, Unit)> {
+fn copy_for<'a>(machine: &Machine, task: &Task<'a>, scratch: u64) -> Option<(copies::CopyForm<'a>, Unit)> {
     let rows = if task.plan.steps.len() > 1 { resident::base_bytes(&task.base) } else { 0 };
     screened::form(machine, task).filter(|(form, _)| copies::fits(machine, form, rows, scratch))
 }

@@ -8,7 +8,7 @@ use super::select::{self, Selection};
 use super::{Block, Job, block_queries};
 use crate::engine::{Candidates, Coded, EngineError, Tag, Task};
 use crate::gpu::case::Case;
-use crate::gpu::copies::{CopyShard, Form};
+use crate::gpu::copies::{CopyForm, CopyShard};
 use crate::gpu::halves;
 use crate::gpu::machine::Machine;
 use crate::gpu::memory::Buffer;
@@ -22,19 +22,19 @@ use crate::types::DType;
 
 /// What the screen of a task reads on this device, and what multiplies it; nothing where it is another screen, or one
 /// that the task or the device can't have.
-pub(super) fn form<'a>(machine: &Machine, task: &Task<'a>) -> Option<(Form<'a>, Unit)> {
+pub(super) fn form<'a>(machine: &Machine, task: &Task<'a>) -> Option<(CopyForm<'a>, Unit)> {
     let p = &task.plan.problem;
     let Some(Step::Search { screen, .. }) = task.plan.steps.first() else { return None };
     if !screens(p.metric) || p.dtype == DType::Bits {
         return None;
     }
     match screen {
-        Screen::Int8 => task.base.codes.map(|coded| (Form::Codes(coded.codes), Unit::Codes)),
+        Screen::Int8 => task.base.codes.map(|coded| (CopyForm::Codes(coded.codes), Unit::Codes)),
         // The proof of its bound goes as far.
         Screen::F16 if p.dim <= 1 << 16 => {
             let norms = task.base.norms.filter(|_| task.query_norms.len() == p.queries)?;
             let unit = Unit::Matrix(machine.context.matrix?);
-            Some((Form::Halves { metric: p.metric, rows: task.base.rows, norms }, unit))
+            Some((CopyForm::Halves { metric: p.metric, rows: task.base.rows, norms }, unit))
         }
         _ => None,
     }
@@ -80,10 +80,10 @@ pub(super) struct Copies {
 }
 
 impl Copies {
-    pub(super) fn new(form: &Form<'_>, unit: Unit, shards: Vec<CopyShard>) -> Copies {
+    pub(super) fn new(form: &CopyForm<'_>, unit: Unit, shards: Vec<CopyShard>) -> Copies {
         let dim = match form {
-            Form::Codes(codes) => codes.dim,
-            Form::Halves { rows, .. } => halves::width(rows.dim()),
+            CopyForm::Codes(codes) => codes.dim,
+            CopyForm::Halves { rows, .. } => halves::width(rows.dim()),
         };
         Copies { unit, dim, bytes: form.bytes(), shards: shards.into() }
     }
@@ -265,7 +265,8 @@ impl Lists {
         job.visit(|job, shard: &Shard| {
             let binds = job.inputs(shard, block, true);
             let mask = block.mask.as_ref().map(|m| m.1);
-            let part = Part { unit: Unit::F32, rows: shard.rows, first: shard.first, dim: job.dim(), mask, work, binds };
+            let part =
+                Part { unit: Unit::F32, rows: shard.rows, first: shard.first, dim: job.dim(), mask, work, binds };
             self.scan(job, &part)
         })
     }
@@ -362,7 +363,14 @@ impl Lists {
     /// Keeps the smallest pairs of each list: from now on only smaller ones come in.
     pub(super) fn settle(&mut self, job: &mut Job<'_>) -> Result<(), EngineError> {
         let selection = self.selection("search", self.room);
-        select::record_limits(job, &selection, Limits::OfLists, self.now.clone(), self.other.clone(), self.limits.clone())?;
+        select::record_limits(
+            job,
+            &selection,
+            Limits::OfLists,
+            self.now.clone(),
+            self.other.clone(),
+            self.limits.clone(),
+        )?;
         std::mem::swap(&mut self.now, &mut self.other);
         self.settled = self.seen;
         Ok(())

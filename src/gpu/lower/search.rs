@@ -153,11 +153,7 @@ fn queries_of_a_block(job: &Job<'_>, keep: usize, fused: bool) -> usize {
 
 /// Candidates of a block by the fused kernel: keys and positions `[queries, width]` in no order, and the width: `keep`,
 /// maybe more.
-fn fused_block(
-    job: &mut Job<'_>,
-    block: &Block,
-    keep: usize,
-) -> Result<(Bind, Bind, usize), EngineError> {
+fn fused_block(job: &mut Job<'_>, block: &Block, keep: usize) -> Result<(Bind, Bind, usize), EngineError> {
     let queries = block.count as usize;
     let work = job.row_work(queries);
     let most = parts(job, keep, queries, job.rows()).max(1);

@@ -7,6 +7,7 @@ use crate::gpu::case::{CODE_DIM as DIM, CODE_ROWS as ROWS, Case};
 use crate::gpu::machine::{Machine, Verdict};
 use crate::kernels::codes::{self, Codes, GROUP, PADDING, QueryCodes, QueryTerms};
 use crate::plan::{Plan, Problem, Screen, Step};
+use crate::random::Random;
 use crate::types::{DType, MatrixView, Metric, RowsView};
 
 struct Data {
@@ -17,13 +18,8 @@ struct Data {
 
 impl Data {
     fn new(queries: usize) -> Data {
-        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-        let mut random = move |below: u64| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            (state >> 33) % below
-        };
+        let mut random = Random::new(1);
+        let mut random = move |below: u64| random.below(below as usize) as u64;
         let mut codes = Codes { dim: DIM, ..Codes::default() };
         // All 8 bits, and the same code every fifth row: then only terms and positions decide.
         codes.bytes =

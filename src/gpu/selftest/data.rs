@@ -7,6 +7,7 @@ use crate::engine::{Candidates, Mask};
 use crate::gpu::case::{CASE_DIM as DIM, CASE_ROWS as ROWS};
 use crate::kernels::{self, metric};
 use crate::plan::Norm;
+use crate::random::Random;
 use crate::types::{DType, MatrixView, Metric, RowsView};
 
 /// Candidates a query in the test of `refine`.
@@ -30,13 +31,8 @@ pub(super) struct Data {
 
 impl Data {
     pub(super) fn new(metric: Metric, dtype: DType, queries: usize) -> Data {
-        let mut state = 0x2545_f491_4f6c_dd1d_u64;
-        let mut random = move || {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            (state >> 40) as u32
-        };
+        let mut random = Random::new(1);
+        let mut random = move || (random.next() >> 40) as u32;
         let low = if metric.needs_non_negative() || dtype == DType::U8 { 0 } else { -8 };
         let mut row = |scale: f32, zero: bool| -> Vec<f32> {
             (0..DIM).map(|_| if zero { 0.0 } else { (random() % 17) as f32 * scale + low as f32 * scale }).collect()

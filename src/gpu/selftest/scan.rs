@@ -8,6 +8,7 @@ use crate::gpu::machine::{Machine, Verdict};
 use crate::kernels::lists::{Encoded, Form, Lists, Prepared, Probes, Terms};
 use crate::kernels::scan;
 use crate::plan::{Plan, Problem, Step};
+use crate::random::Random;
 use crate::types::{DType, MatrixView, Metric, RowsView};
 
 /// Rows of each list.
@@ -28,11 +29,8 @@ struct Data {
 
 impl Data {
     fn new(metric: Metric, form: Form, queries: usize) -> Data {
-        let mut state = 7u32;
-        let mut random = move |below: u32| {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 8) % below
-        };
+        let mut random = Random::new(7);
+        let mut random = move |below: u32| random.below(below as usize) as u32;
         let mut lists = Lists::new(form, DIM, LISTS.len());
         let rows: usize = LISTS.iter().sum();
         // Few different codes, so that keys tie.

@@ -1,31 +1,29 @@
 //! Training an `Ivf`, and changing what is in it.
 
-use rayon::prelude::*;
-
 use super::super::roster::Roster;
 use super::super::rowbuf::{RowBuf, queries_f32};
-use super::super::store::{Store, length, lengths};
+use super::super::store::Store;
 use super::super::{CodecSpec, IndexSpec, RefineSpec, TransformSpec};
 use super::{Ivf, Kept, Settings, UNSORTED, inner, sorted_by};
-use crate::cluster::{KMeans, Lengthy, assign};
+use crate::cluster::{KMeans, WithLengths, assign};
 use crate::codec::transform::Transform;
 use crate::codec::{self, Codec};
 use crate::engine::{Device, Engine, EngineError, Input, Tag, Task};
 use crate::index::BuildError;
 use crate::index::search::candidates;
 use crate::kernels::lists::{Encoded, Lists};
+use crate::linalg::{LONGEST, length, lengths};
 use crate::plan::{Plan, Problem};
+use crate::random::Stretches;
 use crate::stats::SearchStats;
+use crate::threads;
 use crate::types::{Bitmap, DType, MatrixView, Metric, RowsView};
 
 /// Rows that are transformed, sorted into lists and coded at a time.
-const CHUNK: usize = 1 << 15;
+const ROWS_PER_CHUNK: usize = 1 << 15;
 
 /// Rows that a codec learns from at most.
 const CODEC_ROWS: usize = 1 << 16;
-
-/// Longest rows: squares of longer ones overflow.
-const LONGEST: f32 = (1u64 << 60) as f32;
 
 /// Rows a list that k-means learns from at most.
 const ROWS_PER_LIST: usize = 256;
@@ -68,6 +66,7 @@ impl Ivf {
         rows: impl Into<RowsView<'a>>,
         options: &TrainOptions,
     ) -> Result<Ivf, BuildError> {
+        let _entered = device.enter();
         let rows = rows.into();
         let dim = rows.dim();
         // So that what is too much for the rows to learn from is named by its part of the spec.
@@ -136,6 +135,7 @@ impl Ivf {
     /// # Errors
     /// [`BuildError::UnknownId`], and as [`Ivf::add`]; the index is then as it was.
     pub fn update<'a>(&mut self, id: u64, row: impl Into<RowsView<'a>>) -> Result<(), BuildError> {
+        let _entered = self.device.enter();
         let row = row.into();
         if self.kept.roster().position(id).is_none() {
             return Err(BuildError::UnknownId { id });
@@ -155,6 +155,7 @@ impl Ivf {
     /// Removes the rows with these ids; gives how many of them were there. No search finds them any more; their memory is
     /// given back when a fifth of all rows is gone.
     pub fn remove(&mut self, ids: &[u64]) -> usize {
+        let _entered = self.device.enter();
         let (removed, closed) = match &mut self.kept {
             Kept::Rows(store) => store.remove(ids),
             Kept::Ids(roster) | Kept::Codes(roster, ..) => (roster.remove(ids), roster.close_holes()),
@@ -190,6 +191,7 @@ impl Ivf {
     }
 
     fn append(&mut self, rows: &RowsView<'_>, ids: Option<&[u64]>) -> Result<Vec<u64>, BuildError> {
+        let _entered = self.device.enter();
         self.check(rows)?;
         // Whatever can fail comes first, so that nothing is half done.
         self.kept.roster().fresh(rows.rows(), ids)?;
@@ -198,7 +200,7 @@ impl Ivf {
     }
 
     /// Takes rows that are coded already.
-    fn take(&mut self, rows: &RowsView<'_>, ids: Option<&[u64]>, coded: Coded) -> Result<Vec<u64>, BuildError> {
+    fn take(&mut self, rows: &RowsView<'_>, ids: Option<&[u64]>, coded: CodedRows) -> Result<Vec<u64>, BuildError> {
         let first = self.kept.roster().slots();
         let fresh = match &mut self.kept {
             Kept::Rows(store) => store.add(rows, ids)?,
@@ -230,10 +232,10 @@ impl Ivf {
     }
 
     /// The codes of rows and the lists they belong to.
-    fn encode(&self, rows: &RowsView<'_>) -> Result<Coded, BuildError> {
-        let mut coded = Coded::default();
-        for start in (0..rows.rows()).step_by(CHUNK) {
-            let some = rows.slice(start, rows.rows().min(start + CHUNK));
+    fn encode(&self, rows: &RowsView<'_>) -> Result<CodedRows, BuildError> {
+        let mut coded = CodedRows::default();
+        for start in (0..rows.rows()).step_by(ROWS_PER_CHUNK) {
+            let some = rows.slice(start, rows.rows().min(start + ROWS_PER_CHUNK));
             let (encoded, lists) = if self.spec.binary { self.encode_bits(&some)? } else { self.encode_floats(&some)? };
             coded.parts.push((encoded, lists, some.rows()));
             if let Kept::Codes(_, _, codec) = &self.kept {
@@ -294,7 +296,7 @@ impl Ivf {
 
 /// Codes of rows, chunk by chunk.
 #[derive(Default)]
-struct Coded {
+struct CodedRows {
     /// Codes, the list of each (none where rows are not sorted), and how many.
     parts: Vec<(Encoded, Vec<u32>, usize)>,
     /// For ranking, where there are such.
@@ -332,7 +334,7 @@ pub(super) fn matrix(data: &[f32], dim: usize) -> Result<MatrixView<'_, f32>, Bu
 fn prepared_rows(metric: Metric, rows: &RowsView<'_>) -> Vec<f32> {
     let mut floats = queries_f32(rows);
     if metric == Metric::Cosine {
-        floats.par_chunks_exact_mut(rows.dim()).for_each(|row| {
+        threads::each(64, floats.chunks_exact_mut(rows.dim()), |row| {
             let length = length(row);
             if length > 0.0 {
                 row.iter_mut().for_each(|x| *x = (f64::from(*x) / length) as f32);
@@ -346,8 +348,8 @@ fn prepared_rows(metric: Metric, rows: &RowsView<'_>) -> Vec<f32> {
 fn nearest(device: &Device, rows: MatrixView<'_, f32>, coarse: &Store) -> Result<Vec<u32>, BuildError> {
     let norms = finite(&RowsView::F32(rows))?;
     let RowsView::F32(centroids) = coarse.view() else { return Ok(Vec::new()) };
-    let centroids = Lengthy { rows: centroids, norms: coarse.norms() };
-    Ok(assign(device, Metric::L2, Lengthy { rows, norms: &norms }, centroids)?.positions)
+    let centroids = WithLengths { rows: centroids, norms: coarse.norms() };
+    Ok(assign(device, Metric::L2, WithLengths { rows, norms: &norms }, centroids)?.positions)
 }
 
 fn nearest_bits(engine: &dyn Engine, coarse: &Store, rows: &RowsView<'_>) -> Result<Vec<u32>, EngineError> {
@@ -387,11 +389,10 @@ impl Sample {
             picked.extend(rows);
         } else {
             // One row of each stretch of equal length, so that no row is drawn twice.
-            let mut state = options.seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mut random = Stretches::new(options.seed);
             for i in 0..wanted {
-                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
                 let (start, end) = (i * rows.rows() / wanted, (i + 1) * rows.rows() / wanted);
-                let row = start + (state >> 33) as usize % (end - start).max(1);
+                let row = start + random.below(end - start);
                 picked.extend(&rows.slice(row, row + 1));
             }
         }

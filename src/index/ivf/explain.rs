@@ -25,6 +25,7 @@ impl Ivf {
         k: usize,
         options: &SearchOptions,
     ) -> Result<Explanation, SearchError> {
+        let _entered = self.device.enter();
         let queries = queries.into();
         if k == 0 {
             return Err(SearchError::ZeroK);
@@ -33,7 +34,7 @@ impl Ivf {
         let count = queries.len();
         let (mask, reach) = self.reach(count, options)?;
         if let (Kept::Rows(store), true) = (&self.kept, reach.flat) {
-            let Device { engine, host } = &self.device;
+            let Device { engine, host, .. } = &self.device;
             let search = Search { engine: &**engine, host: &**host, store, queries, mask };
             let screen = if options.filter.is_some() { Some(Screen::None) } else { options.screen };
             let plan = search.plan(k, screen)?;

@@ -14,7 +14,7 @@ use crate::codec::transform::Transform;
 use crate::codec::{self, Codec};
 use crate::engine::{Device, Tag};
 use crate::format::{NfFile, NfWriter, SaveError};
-use crate::index::CodecSpec;
+use crate::index::{BuildError, CodecSpec};
 use crate::kernels::lists::{BLOCK, Form, List, Lists, floats};
 use crate::types::{Bitmap, DType, Metric};
 
@@ -70,99 +70,131 @@ impl Ivf {
     /// # Errors
     /// [`OpenError`] naming the file and what is wrong with it.
     pub fn load(device: &Device, path: impl AsRef<Path>) -> Result<Ivf, OpenError> {
+        let _entered = device.enter();
         let file = NfFile::open(path)?;
-        let info = FileInfo::read(&file)?;
-        let problem = |problem: String| OpenError::Meta { path: file.path().to_owned(), problem };
-        let rows_problem = |source| OpenError::Rows { path: file.path().to_owned(), source };
-        let FileInfo { spec, metric, dtype, dim, rows, next_id, .. } = info;
-        if spec.is_flat() {
-            return Err(problem(format!("its index is `{spec}`, which has no lists")));
-        }
-        spec.check(dim, metric, None).map_err(|e| problem(e.to_string()))?;
-        let transform =
-            Transform::read(file.section("transform")?).map_err(|e| problem(format!("`transform`: {e}")))?;
+        let from = Saved { file: &file, info: FileInfo::read(&file)? };
+        let transform = from.transform()?;
         let coded = transform.output_dim();
-        if transform.input_dim() != dim {
-            return Err(problem(format!("`transform` takes {} components, rows have {dim}", transform.input_dim())));
+        let FileInfo { spec, metric, dim, .. } = &from.info;
+        let codec = if spec.binary { codec::bits(*dim) } else { from.codec("codec", spec.codec, coded)? };
+        let coarse = from.centroids(coded)?;
+        Ok(Ivf {
+            device: device.clone(),
+            spec: spec.clone(),
+            metric: *metric,
+            dim: *dim,
+            transform,
+            lists: from.lists(&*codec)?,
+            residual: !FileInfo::value(&file, "residual").is_ok_and(|value| value == "no"),
+            tag: Tag::new(),
+            kept: from.kept()?,
+            warnings: Vec::new(),
+            settings: from.settings(coarse.as_ref().map_or(1, Store::slots))?,
+            coarse,
+            codec,
+        })
+    }
+}
+
+/// A file and what it says of itself, of which the parts of an index are read.
+struct Saved<'f> {
+    file: &'f NfFile,
+    info: FileInfo,
+}
+
+impl Saved<'_> {
+    fn problem(&self, problem: String) -> OpenError {
+        OpenError::Meta { path: self.file.path().to_owned(), problem }
+    }
+
+    fn rows_problem(&self, source: BuildError) -> OpenError {
+        OpenError::Rows { path: self.file.path().to_owned(), source }
+    }
+
+    /// The transform, of an index whose spec fits its rows.
+    fn transform(&self) -> Result<Transform, OpenError> {
+        let FileInfo { spec, metric, dim, .. } = &self.info;
+        if spec.is_flat() {
+            return Err(self.problem(format!("its index is `{spec}`, which has no lists")));
         }
-        let read = |name: &str, spec: CodecSpec, dim: usize| -> Result<Box<dyn Codec>, OpenError> {
-            codec::read(spec, dim, file.section(name)?).map_err(|e| problem(format!("`{name}`: {e}")))
-        };
-        let codec = if spec.binary { codec::bits(dim) } else { read("codec", spec.codec, coded)? };
-        let coarse = match spec.lists {
-            None => None,
-            Some(lists) => {
-                let dtype = if spec.binary { DType::Bits } else { DType::F32 };
-                let centroids = file.matrix("centroids", dtype, lists, coded)?;
-                let mut owned = RowBuf::new(dtype, coded);
-                owned.extend(&centroids.view());
-                Some(Store::over(sorted_by(metric), Rows::Owned(owned), None, 0).map_err(rows_problem)?)
-            }
-        };
+        spec.check(*dim, *metric, None).map_err(|e| self.problem(e.to_string()))?;
+        let transform = Transform::read(self.file.section("transform")?);
+        let transform = transform.map_err(|e| self.problem(format!("`transform`: {e}")))?;
+        let takes = transform.input_dim();
+        if takes != *dim {
+            return Err(self.problem(format!("`transform` takes {takes} components, rows have {dim}")));
+        }
+        Ok(transform)
+    }
+
+    fn codec(&self, name: &str, spec: CodecSpec, dim: usize) -> Result<Box<dyn Codec>, OpenError> {
+        codec::read(spec, dim, self.file.section(name)?).map_err(|e| self.problem(format!("`{name}`: {e}")))
+    }
+
+    /// The centroids, where rows are sorted into lists.
+    fn centroids(&self, coded: usize) -> Result<Option<Store>, OpenError> {
+        let FileInfo { spec, metric, .. } = &self.info;
+        let Some(lists) = spec.lists else { return Ok(None) };
+        let dtype = if spec.binary { DType::Bits } else { DType::F32 };
+        let centroids = self.file.matrix("centroids", dtype, lists, coded)?;
+        let mut owned = RowBuf::new(dtype, coded);
+        owned.extend(&centroids.view());
+        let store = Store::over(sorted_by(*metric), Rows::Owned(owned), None, 0);
+        store.map(Some).map_err(|e| self.rows_problem(e))
+    }
+
+    /// The lists of codes, as many as the spec says.
+    fn lists(&self, codec: &dyn Codec) -> Result<Lists, OpenError> {
+        let FileInfo { spec, metric, rows, .. } = &self.info;
         let mut lists = Lists::new(codec.form(), codec.parts(), 0);
-        lists.lists = read_lists(&file, "list", &*codec, rows, wanted(&*codec, inner(metric, spec.codec)))?;
+        lists.lists = read_lists(self.file, "list", codec, *rows, wanted(codec, inner(*metric, spec.codec)))?;
         lists.number();
-        let error = FileInfo::value(&file, "code_error")?;
+        let error = FileInfo::value(self.file, "code_error")?;
         lists.error = error
             .parse()
             .ok()
             .filter(|e: &f32| *e >= 0.0 && e.is_finite())
-            .ok_or_else(|| problem(format!("`code_error` is `{error}`, wanted a number from 0")))?;
-        if spec.lists.is_some_and(|wanted| wanted != lists.lists.len()) {
-            return Err(problem(format!("`list_rows` has {} lists for `{spec}`", lists.lists.len())));
+            .ok_or_else(|| self.problem(format!("`code_error` is `{error}`, wanted a number from 0")))?;
+        let found = lists.lists.len();
+        if spec.lists.is_some_and(|wanted| wanted != found) {
+            return Err(self.problem(format!("`list_rows` has {found} lists for `{spec}`")));
         }
-        if spec.lists.is_none() && lists.lists.len() != rows.div_ceil(UNSORTED) {
-            return Err(problem(format!("`list_rows` has {} lists for {rows} rows of `{spec}`", lists.lists.len())));
+        if spec.lists.is_none() && found != rows.div_ceil(UNSORTED) {
+            return Err(self.problem(format!("`list_rows` has {found} lists for {rows} rows of `{spec}`")));
         }
-        let ids = info.has_ids.then(|| ids(&file, rows)).transpose()?;
-        let kept = match spec.refine {
-            Some(RefineSpec::Flat | RefineSpec::F16) => {
-                let matrix = file.matrix("rows", dtype, rows, dim)?;
-                let store = Store::over(metric, Rows::Mapped(matrix), ids, next_id).map_err(rows_problem)?;
-                Kept::Rows(Box::new(store))
-            }
-            refine => {
-                let roster = Roster::of(rows, ids.as_deref(), next_id).map_err(rows_problem)?;
-                match refine {
-                    None => Kept::Ids(roster),
-                    Some(_) => {
-                        let better = read("better_codec", CodecSpec::Scalar { bits: 8 }, dim)?;
-                        let mut one = Lists::new(better.form(), better.parts(), 0);
-                        one.lists =
-                            read_lists(&file, "better", &*better, rows, wanted(&*better, Metric::InnerProduct))?;
-                        one.number();
-                        let rising = one.lists.iter().flat_map(|l| &l.positions).enumerate();
-                        if one.lists.len() != 1 || rising.into_iter().any(|(i, &p)| p as usize != i) {
-                            return Err(problem("`better_positions` are not those of all rows in order".to_owned()));
-                        }
-                        Kept::Codes(roster, one, better)
-                    }
-                }
-            }
+        Ok(lists)
+    }
+
+    /// What is kept of rows beside their codes.
+    fn kept(&self) -> Result<Kept, OpenError> {
+        let FileInfo { spec, metric, dtype, dim, rows, next_id, .. } = &self.info;
+        let ids = self.info.has_ids.then(|| ids(self.file, *rows)).transpose()?;
+        if let Some(RefineSpec::Flat | RefineSpec::F16) = spec.refine {
+            let matrix = self.file.matrix("rows", *dtype, *rows, *dim)?;
+            let store = Store::over(*metric, Rows::Mapped(matrix), ids, *next_id);
+            return Ok(Kept::Rows(Box::new(store.map_err(|e| self.rows_problem(e))?)));
+        }
+        let roster = Roster::of(*rows, ids.as_deref(), *next_id).map_err(|e| self.rows_problem(e))?;
+        if spec.refine.is_none() {
+            return Ok(Kept::Ids(roster));
+        }
+        let better = self.codec("better_codec", CodecSpec::Scalar { bits: 8 }, *dim)?;
+        let mut one = Lists::new(better.form(), better.parts(), 0);
+        one.lists = read_lists(self.file, "better", &*better, *rows, wanted(&*better, Metric::InnerProduct))?;
+        one.number();
+        let mut rising = one.lists.iter().flat_map(|l| &l.positions).enumerate();
+        if one.lists.len() != 1 || rising.any(|(i, &p)| p as usize != i) {
+            return Err(self.problem("`better_positions` are not those of all rows in order".to_owned()));
+        }
+        Ok(Kept::Codes(roster, one, better))
+    }
+
+    fn settings(&self, lists: usize) -> Result<Settings, OpenError> {
+        let refine = match FileInfo::value(self.file, "refine") {
+            Ok(_) => Some(FileInfo::number(self.file, "refine")?.max(1)),
+            Err(_) => None,
         };
-        let most = coarse.as_ref().map_or(1, Store::slots).max(1);
-        let settings = Settings {
-            probes: FileInfo::number(&file, "probes")?.clamp(1, most),
-            refine: match FileInfo::value(&file, "refine") {
-                Ok(_) => Some(FileInfo::number(&file, "refine")?.max(1)),
-                Err(_) => None,
-            },
-        };
-        Ok(Ivf {
-            device: device.clone(),
-            spec,
-            metric,
-            dim,
-            transform,
-            coarse,
-            codec,
-            lists,
-            residual: !FileInfo::value(&file, "residual").is_ok_and(|value| value == "no"),
-            tag: Tag::new(),
-            kept,
-            warnings: Vec::new(),
-            settings,
-        })
+        Ok(Settings { probes: FileInfo::number(self.file, "probes")?.clamp(1, lists.max(1)), refine })
     }
 }
 

@@ -4,7 +4,6 @@
 use std::collections::HashMap;
 
 use half::{bf16, f16};
-use rayon::prelude::*;
 
 use super::super::import::{ImportError, own_ids};
 use super::super::roster::Roster;
@@ -19,10 +18,11 @@ use crate::engine::{Device, Tag};
 use crate::format::{FaissCodec, FaissIndex, FaissList, FaissRows, FaissTransform};
 use crate::index::BuildError;
 use crate::kernels::lists::{Encoded, Lists};
+use crate::threads;
 use crate::types::{DType, MatrixView, Metric, RowsView};
 
 /// Rows that are repacked at a time.
-const CHUNK: usize = 1 << 15;
+const ROWS_PER_CHUNK: usize = 1 << 15;
 
 type Imported<T> = Result<T, ImportError>;
 
@@ -57,12 +57,12 @@ impl Ivf {
             lists.grow(order.rows.len().div_ceil(UNSORTED));
         }
         let packer = Packer { metric, from: &index.codec, codec: &*codec, lists: &index.lists, centroids };
-        for (c, some) in order.rows.chunks(CHUNK).enumerate() {
+        for (c, some) in order.rows.chunks(ROWS_PER_CHUNK).enumerate() {
             let homes = match spec.lists {
                 Some(_) => some.iter().map(|&(list, _)| list).collect(),
-                None => unsorted(c * CHUNK, some.len()),
+                None => unsorted(c * ROWS_PER_CHUNK, some.len()),
             };
-            lists.append(&packer.pack(some, c * CHUNK)?, &homes, (c * CHUNK) as u32);
+            lists.append(&packer.pack(some, c * ROWS_PER_CHUNK)?, &homes, (c * ROWS_PER_CHUNK) as u32);
         }
         let kept = kept(&index, order)?;
         let count = coarse.as_ref().map_or(0, Store::slots);
@@ -101,7 +101,9 @@ fn widen(index: &mut FaissIndex, warnings: &mut Vec<String>) -> Imported<()> {
     let half = matches!(index.codec, FaissCodec::F16 | FaissCodec::Bf16);
     let Some(centroids) = index.centroids.as_ref().filter(|_| half && index.by_residual) else { return Ok(()) };
     let (dim, from) = (index.coded_dim(), index.codec.clone());
-    index.lists.par_iter_mut().zip(centroids.par_chunks(dim)).for_each_init(
+    threads::each_with(
+        1,
+        index.lists.iter_mut().zip(centroids.chunks(dim)),
         || vec![0.0f32; dim],
         |row, (list, centroid)| {
             let mut wide = Vec::with_capacity(2 * list.codes.len());
@@ -281,26 +283,23 @@ impl Packer<'_> {
         let from_bytes = self.from.code_bytes(dim);
         let bytes = if form.is_exact() { from_bytes } else { parts };
         let mut encoded = Encoded { codes: vec![0; rows.len() * bytes], ..Encoded::default() };
-        let numbers: Vec<f32> = encoded
-            .codes
-            .par_chunks_exact_mut(bytes.max(1))
-            .zip(rows)
-            .map_init(
-                || vec![0.0f32; dim],
-                |r, (code, &(list, place))| {
-                    let (list, place) = (list as usize, place as usize);
-                    let from = &self.lists[list].codes[place * from_bytes..(place + 1) * from_bytes];
-                    self.from.unpack(from, code);
-                    if form.is_exact() {
-                        self.from.decode(from, r);
-                        return r.iter().map(|x| x * 0.0).sum();
-                    }
-                    self.codec.decode(code, 1.0, r);
-                    let centroid = self.centroids.get(list * dim..(list + 1) * dim).unwrap_or(&[]);
-                    self.add(r, centroid)
-                },
-            )
-            .collect();
+        let numbers: Vec<f32> = threads::map_with(
+            64,
+            encoded.codes.chunks_exact_mut(bytes.max(1)).zip(rows),
+            || vec![0.0f32; dim],
+            |r, (code, &(list, place))| {
+                let (list, place) = (list as usize, place as usize);
+                let from = &self.lists[list].codes[place * from_bytes..(place + 1) * from_bytes];
+                self.from.unpack(from, code);
+                if form.is_exact() {
+                    self.from.decode(from, r);
+                    return r.iter().map(|x| x * 0.0).sum();
+                }
+                self.codec.decode(code, 1.0, r);
+                let centroid = self.centroids.get(list * dim..(list + 1) * dim).unwrap_or(&[]);
+                self.add(r, centroid)
+            },
+        );
         if let Some(row) = numbers.iter().position(|x| !x.is_finite()) {
             return Err(no_counterpart(
                 "the codes",
@@ -348,8 +347,8 @@ fn kept(index: &FaissIndex, order: Order) -> Imported<Kept> {
             let one = std::slice::from_ref(&refine.rows);
             let metric = Metric::InnerProduct;
             let packer = Packer { metric, from: &refine.codec, codec: &*codec, lists: one, centroids: &[] };
-            for first in (0..rows).step_by(CHUNK) {
-                let some: Vec<(u32, u32)> = (first..rows.min(first + CHUNK)).map(|p| (0, p as u32)).collect();
+            for first in (0..rows).step_by(ROWS_PER_CHUNK) {
+                let some: Vec<(u32, u32)> = (first..rows.min(first + ROWS_PER_CHUNK)).map(|p| (0, p as u32)).collect();
                 lists.append(&packer.pack(&some, first)?, &vec![0; some.len()], first as u32);
             }
             return Ok(Kept::Codes(roster(&ids)?, lists, codec));

@@ -2,8 +2,6 @@
 
 use std::time::Instant;
 
-use rayon::prelude::*;
-
 use super::super::search::{Queries, candidates};
 use super::super::store::Store;
 use super::search::Scanned;
@@ -14,10 +12,14 @@ use crate::error::SearchError;
 use crate::kernels::lists::{Lists, estimate};
 use crate::plan::{Plan, Problem, Step};
 use crate::stats::SearchStats;
+use crate::threads;
 use crate::types::{Metric, RowsView};
 
 /// Queries that one thread ranks at least: fewer are not worth waking another.
-const FEW: usize = 16;
+const QUERIES_PER_THREAD: usize = 16;
+
+/// Slots that one thread looks up at a time.
+const SLOTS: usize = 1024;
 
 impl Ivf {
     /// The best `k` of the candidates of each query by the best that is kept of rows: positions, and keys of the metric.
@@ -29,10 +31,9 @@ impl Ivf {
         stats: &mut SearchStats,
     ) -> Result<Candidates, SearchError> {
         let began = Instant::now();
-        let positions: Vec<u32> = {
-            let slots = scanned.found.positions.par_iter().with_min_len(FEW * 64);
-            slots.map(|&slot| self.lists.position(slot)).collect()
-        };
+        let mut positions = scanned.found.positions.clone();
+        let position = |slot: &mut u32| *slot = self.lists.position(*slot);
+        threads::each(1, positions.chunks_mut(SLOTS), |slots| slots.iter_mut().for_each(position));
         let mut keys = match &self.kept {
             Kept::Rows(store) if scanned.all || self.lists.error == 0.0 || self.inner() != Metric::L2 => {
                 self.keys_of_rows(store, queries, &positions, scanned.found.width, stats)?
@@ -151,25 +152,24 @@ impl Ivf {
         let RowsView::F32(view) = queries.view() else { return Ok(Vec::new()) };
         let (dim, width) = (self.dim, positions.len() / queries.len().max(1));
         let mut keys = vec![f32::INFINITY; positions.len()];
-        keys.par_chunks_mut(width.max(1))
-            .zip(positions.par_chunks(width.max(1)))
-            .enumerate()
-            .with_min_len(FEW)
-            .for_each_init(
-                || (vec![0; lists.code_bytes()], vec![0.0; dim], vec![0.0; dim]),
-                |(code, query, row), (q, (keys, positions))| {
-                    query.copy_from_slice(view.row(q));
-                    if self.metric == Metric::Cosine && queries.norms[q] > 0.0 {
-                        query.iter_mut().for_each(|x| *x /= queries.norms[q]);
-                    }
-                    for (key, &position) in keys.iter_mut().zip(positions).filter(|(_, p)| **p != u32::MAX) {
-                        // One list that holds all rows in order.
-                        lists.code(0, position as usize, code);
-                        codec.decode(code, 1.0, row);
-                        *key = direct(self.metric, query, row);
-                    }
-                },
-            );
+        let each = keys.chunks_mut(width.max(1)).zip(positions.chunks(width.max(1))).enumerate();
+        threads::each_with(
+            QUERIES_PER_THREAD,
+            each,
+            || (vec![0; lists.code_bytes()], vec![0.0; dim], vec![0.0; dim]),
+            |(code, query, row), (q, (keys, positions))| {
+                query.copy_from_slice(view.row(q));
+                if self.metric == Metric::Cosine && queries.norms[q] > 0.0 {
+                    query.iter_mut().for_each(|x| *x /= queries.norms[q]);
+                }
+                for (key, &position) in keys.iter_mut().zip(positions).filter(|(_, p)| **p != u32::MAX) {
+                    // One list that holds all rows in order.
+                    lists.code(0, position as usize, code);
+                    codec.decode(code, 1.0, row);
+                    *key = direct(self.metric, query, row);
+                }
+            },
+        );
         Ok(keys)
     }
 
@@ -177,7 +177,9 @@ impl Ivf {
     fn keys_of_codes(&self, scanned: &Scanned) -> Result<Vec<f32>, SearchError> {
         let (width, dim, inner) = (scanned.found.width, self.codec.dim(), self.inner());
         let mut keys = vec![f32::INFINITY; scanned.found.keys.len()];
-        keys.par_chunks_mut(width).enumerate().with_min_len(FEW).for_each_init(
+        threads::each_with(
+            QUERIES_PER_THREAD,
+            keys.chunks_mut(width).enumerate(),
             || vec![0; self.lists.code_bytes()],
             |code, (q, keys)| {
                 let query = &scanned.queries[q * dim..(q + 1) * dim];
@@ -217,8 +219,8 @@ fn direct(metric: Metric, query: &[f32], row: &[f32]) -> f32 {
 /// The `k` smallest (key, position) of each query.
 fn best(keys: &[f32], positions: &[u32], width: usize, queries: usize, k: usize) -> Result<Candidates, EngineError> {
     let mut out = Candidates::places(queries, k)?;
-    let places = out.keys.par_chunks_mut(k).zip(out.positions.par_chunks_mut(k)).enumerate().with_min_len(FEW);
-    places.for_each_init(Vec::new, |pairs, (q, (out_keys, out_positions))| {
+    let places = out.keys.chunks_mut(k).zip(out.positions.chunks_mut(k)).enumerate();
+    threads::each_with(QUERIES_PER_THREAD, places, Vec::new, |pairs, (q, (out_keys, out_positions))| {
         let range = q * width..(q + 1) * width;
         let all = keys[range.clone()].iter().copied().zip(positions[range].iter().copied());
         pairs.clear();

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::super::search::{MaskBits, Queries, Search, candidates};
-use super::super::store::{Store, lengths};
+use super::super::store::Store;
 use super::super::{Index, SearchOptions};
 use super::{Ivf, Kept};
 use crate::codec::transform::Projected;
@@ -11,6 +11,7 @@ use crate::engine::{Base, Candidates, Device, Input, Listed, Task};
 use crate::error::SearchError;
 use crate::kernels::lists::{Form, Prepared, Probes};
 use crate::kernels::search::norm_in_range;
+use crate::linalg::lengths;
 use crate::plan::{Plan, Problem, Screen, Step};
 use crate::stats::SearchStats;
 use crate::types::{DType, Filter, MatrixView, Metric, Neighbors, RangeHits, RowsView};
@@ -270,7 +271,7 @@ impl Ivf {
         }
         let (mask, reach) = self.reach(q, options)?;
         if let (Kept::Rows(store), true) = (&self.kept, reach.flat) {
-            let Device { engine, host } = &self.device;
+            let Device { engine, host, .. } = &self.device;
             let search = Search { engine: &**engine, host: &**host, store, queries, mask };
             // For rows that a filter leaves, one by one; for all of them as fast as it goes.
             let screen = if options.filter.is_some() { Some(Screen::None) } else { options.screen };
@@ -305,7 +306,7 @@ impl Ivf {
         }
         let (mask, reach) = self.reach(q, options)?;
         if let (Kept::Rows(store), true) = (&self.kept, reach.flat) {
-            let Device { engine, host } = &self.device;
+            let Device { engine, host, .. } = &self.device;
             return Search { engine: &**engine, host: &**host, store, queries, mask }.within(radius, stats);
         }
         // `external` is its own inverse.
@@ -369,6 +370,7 @@ impl Index for Ivf {
         k: usize,
         options: &SearchOptions,
     ) -> Result<(Neighbors, SearchStats), SearchError> {
+        let _entered = self.device.enter();
         if k == 0 {
             return Err(SearchError::ZeroK);
         }
@@ -392,6 +394,7 @@ impl Index for Ivf {
         radius: f32,
         options: &SearchOptions,
     ) -> Result<(RangeHits, SearchStats), SearchError> {
+        let _entered = self.device.enter();
         if radius.is_nan() {
             return Err(SearchError::Radius { found: radius });
         }

@@ -1,11 +1,9 @@
 //! Whether a spec fits data, and what it takes.
 
 use super::{CodecSpec, IndexSpec, RefineSpec, SpecError, TransformSpec};
+use crate::kernels::codes::MOST_DIM;
 use crate::kernels::lists::Form;
 use crate::types::{DType, Metric};
-
-/// Most components of a row that is coded.
-const MOST_DIM: usize = 1 << 16;
 
 impl IndexSpec {
     /// Whether an index of this kind can hold rows of `dim` components (bits, of packed rows) under `metric`; with

@@ -3,7 +3,7 @@
 use super::{CodecSpec, IndexSpec, RefineSpec, TransformSpec};
 
 /// Rows below which looking at all of them is as fast as any list, and exact.
-const FEW: usize = 50_000;
+const FEW_ROWS: usize = 50_000;
 
 /// Rows below which lists are not worth their centroids, even for codes.
 const NO_LISTS: usize = 4096;
@@ -34,7 +34,7 @@ impl IndexSpec {
     pub fn suggest(n: usize, dim: usize, memory: Option<u64>, recall: f32) -> IndexSpec {
         let exact = recall.is_nan() || recall >= 1.0;
         let fits = |spec: &IndexSpec| memory.is_none_or(|memory| spec.bytes(n, dim) <= u128::from(memory));
-        if exact || (n < FEW && fits(&IndexSpec::FLAT)) {
+        if exact || (n < FEW_ROWS && fits(&IndexSpec::FLAT)) {
             return IndexSpec::FLAT;
         }
         let lists = lists(n);

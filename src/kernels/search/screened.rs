@@ -271,11 +271,8 @@ static MATRIX_8: Kernel = Kernel {
     ..F32
 };
 
-static MATRIX_16: Kernel = Kernel {
-    entry: "search_matrix_16",
-    wgsl: include_str!("../../../shaders/search/matrix_16.wgsl"),
-    ..MATRIX_8
-};
+static MATRIX_16: Kernel =
+    Kernel { entry: "search_matrix_16", wgsl: include_str!("../../../shaders/search/matrix_16.wgsl"), ..MATRIX_8 };
 
 /// Whether a kernel can only be compiled where there are matrix units: such a text asks for what naga writes for Vulkan and
 /// Metal alone, and what a driver must list.

@@ -121,7 +121,7 @@ impl<'a> Queries<'a> {
     /// The queries `range`.
     pub fn pack(token: Token, codes: &'a QueryCodes, range: Range<usize>) -> Queries<'a> {
         struct Shape;
-        impl super::Kernel for Shape {
+        impl super::SimdKernel for Shape {
             type Output = usize;
             #[inline(always)]
             fn run<S: Simd>(self, _: S) -> usize {
@@ -214,7 +214,7 @@ struct NotAbove<'a> {
     limits: &'a [f32; 64],
 }
 
-impl super::Kernel for NotAbove<'_> {
+impl super::SimdKernel for NotAbove<'_> {
     type Output = u64;
 
     #[inline(always)]
@@ -239,7 +239,7 @@ struct Prefetch<'a> {
     rows: &'a [u32],
 }
 
-impl super::Kernel for Prefetch<'_> {
+impl super::SimdKernel for Prefetch<'_> {
     type Output = ();
 
     #[inline(always)]

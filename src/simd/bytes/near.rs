@@ -44,7 +44,7 @@ impl Blocks {
     /// Packs all rows.
     pub fn pack(token: Token, codes: &Codes) -> Blocks {
         struct Width;
-        impl super::super::Kernel for Width {
+        impl super::super::SimdKernel for Width {
             type Output = usize;
             #[inline(always)]
             fn run<S: Simd>(self, _: S) -> usize {

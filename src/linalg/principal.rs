@@ -6,8 +6,10 @@
 
 use faer::{Mat, Side};
 
+use crate::random::Uniform;
+
 /// An orthonormal basis of all dimensions, the most important first, and the share of the variance of each.
-pub(super) struct Principal {
+pub(crate) struct Principal {
     /// `[dim, dim]`, one direction a column.
     vectors: Mat<f64>,
     /// The second moment along each direction.
@@ -73,29 +75,53 @@ impl Basis {
     }
 }
 
-/// Random numbers, the same for the same seed.
-pub(super) struct Uniform(u64);
+/// Directions that are iterated beside those wanted; they make the others come out sooner.
+const MORE_DIRECTIONS: usize = 8;
 
-impl Uniform {
-    /// Seeds that differ in few bits give states that differ in many (splitmix64); xorshift64 has no state 0.
-    pub fn new(seed: u64) -> Uniform {
-        let mut state = seed ^ seed >> 30;
-        state = state.wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        state = (state ^ state >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        Uniform((state ^ state >> 31).max(1).wrapping_mul(0x9e37_79b9_7f4a_7c15))
-    }
+/// Most rounds of iteration, and how little the variances may still change for it to end.
+const MOST_ROUNDS: usize = 200;
+const STILL_CHANGE: f64 = 1e-9;
 
-    /// From 0 to below 1.
-    pub fn next(&mut self) -> f64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) as f64 / (1u64 << 53) as f64
+/// The eigenvectors of the `k` largest eigenvalues, and these: subspace iteration, then the problem within the subspace.
+/// They come as the columns of `[dim, k]`, row by row; `moments` is `[dim, dim]`. None when a number is not finite.
+pub(crate) fn leading(moments: &[f64], dim: usize, k: usize) -> Option<(Vec<f64>, Vec<f64>)> {
+    let moments = &Mat::from_fn(dim, dim, |i, j| moments[i * dim + j]);
+    let width = (k + MORE_DIRECTIONS).min(dim);
+    let mut random = Uniform::of_state(0x9e37_79b9_7f4a_7c15);
+    let mut span = Mat::from_fn(dim, width, |_, _| 2.0 * random.next() - 1.0).qr().compute_thin_Q();
+    let mut found: Option<(Mat<f64>, Vec<f64>)> = None;
+    for _ in 0..MOST_ROUNDS {
+        let moved = moments * &span;
+        let inner = span.transpose() * &moved;
+        let eigen = inner.self_adjoint_eigen(Side::Lower).ok()?;
+        // Eigenvalues come in rising order.
+        let values: Vec<f64> = (0..k).map(|j| eigen.S()[width - 1 - j]).collect();
+        let turn = Mat::from_fn(width, width, |i, j| eigen.U()[(i, width - 1 - j)]);
+        let vectors = &span * turn;
+        let still = found.as_ref().is_some_and(|(_, before)| {
+            values.iter().zip(before).all(|(now, before)| (now - before).abs() <= STILL_CHANGE * values[0].abs())
+        });
+        found = values.iter().all(|v| v.is_finite()).then_some((vectors, values));
+        if still || found.is_none() || width == dim {
+            break;
+        }
+        span = moved.qr().compute_thin_Q();
     }
+    let (vectors, values) = found?;
+    Some(((0..dim * k).map(|i| vectors[(i / k, i % k)]).collect(), values))
+}
+
+/// The orthogonal matrix R that makes `X R` nearest to Y, from `X' Y`.
+pub(crate) fn procrustes(product: &[f32], dim: usize) -> Option<Vec<f32>> {
+    let matrix = Mat::from_fn(dim, dim, |i, j| f64::from(product[i * dim + j]));
+    let svd = matrix.svd().ok()?;
+    let turn = svd.U() * svd.V().transpose();
+    let rows: Vec<f32> = (0..dim * dim).map(|i| turn[(i / dim, i % dim)] as f32).collect();
+    rows.iter().all(|x| x.is_finite()).then_some(rows)
 }
 
 /// An orthogonal matrix, the same for the same seed.
-pub(super) fn random_orthogonal(n: usize, seed: u64) -> Mat<f64> {
+pub(crate) fn random_orthogonal(n: usize, seed: u64) -> Mat<f64> {
     let mut random = Uniform::new(seed);
     let mut matrix = Mat::zeros(n, n);
     for j in 0..n {
