@@ -10,7 +10,7 @@ use nearfield::plan::{Norm, Screen, Step};
 
 /// The layers from the facade down. A module may import only from the layers after its own; the facade, from all.
 const LAYERS: [&[&str]; 10] = [
-    &["lib", "device", "router", "verbs", "principal", "prelude", "roofline"],
+    &["lib", "device", "router", "verbs", "principal", "roofline"],
     &["index"],
     &["cluster"],
     &["codec", "tune", "format"],
@@ -30,7 +30,7 @@ const ALLOWED: [(&str, &str); 2] = [
 ];
 
 /// What each module may import, itself apart. Every folder and file of `src` but the facade has a line.
-const ONLY: [(&str, &[&str]); 19] = [
+const ONLY: [(&str, &[&str]); 18] = [
     (
         "index",
         &[
@@ -56,7 +56,6 @@ const ONLY: [(&str, &[&str]); 19] = [
     ("random", &[]),
     ("threads", &[]),
     ("types", &[]),
-    ("bin", &[]),
 ];
 
 /// The GPU engine from the top down. A file or folder of `src/gpu` may import only from the lines after its own.
@@ -279,6 +278,19 @@ fn root_macros(sources: &[Source]) -> BTreeMap<String, String> {
         }
     }
     macros
+}
+
+/// Every folder and file of `src` has a layer and, below the facade, a line that says what it may import; and nothing else
+/// is listed.
+#[test]
+fn every_module_has_its_room() {
+    let sources = sources();
+    let there: BTreeSet<&str> = sources.iter().map(Source::module).collect();
+    let listed: BTreeSet<&str> = LAYERS.iter().copied().flatten().copied().collect();
+    assert_eq!(there, listed, "modules of src, and those that LAYERS of tests/layers.rs lists");
+    let below: BTreeSet<&str> = LAYERS[1..].iter().copied().flatten().copied().collect();
+    let lines: BTreeSet<&str> = ONLY.iter().map(|(module, _)| *module).collect();
+    assert_eq!(below, lines, "modules below the facade, and those that ONLY of tests/layers.rs has a line for");
 }
 
 #[test]
