@@ -81,6 +81,12 @@ pub enum BuildError {
         /// Ids given.
         ids: usize,
     },
+    /// An update with none or several rows.
+    #[error("an update replaces one row, found {found} rows; call it for each row with the id of that row")]
+    OneRow {
+        /// Rows given.
+        found: usize,
+    },
     /// An id that is there already, or twice among the new ones.
     #[error("id {id} (row {row}) is taken; ids are unique")]
     DuplicateId {
@@ -152,6 +158,24 @@ fn limit(dtype: DType) -> &'static str {
         DType::F16 => " of magnitude at most 65504 (f16)",
         _ => "",
     }
+}
+
+/// Why a row can't be given back.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RowError {
+    /// An id that the index does not hold.
+    #[error("there is no row with id {id}")]
+    UnknownId {
+        /// The id.
+        id: u64,
+    },
+    /// The index keeps codes of its rows, not the rows.
+    #[error("an index built as `{spec}` keeps codes, not rows; one that ends in `,RFlat` keeps rows too")]
+    NotKept {
+        /// What the index was built as.
+        spec: String,
+    },
 }
 
 /// Why a search could not be answered.

@@ -10,7 +10,7 @@ use nearfield::plan::{Norm, Screen, Step};
 
 /// The layers from the facade down. A module may import only from the layers after its own; the facade, from all.
 const LAYERS: [&[&str]; 8] = [
-    &["lib", "device", "router", "verbs", "principal", "prelude", "roofline"],
+    &["lib", "device", "router", "verbs", "principal", "serial", "roofline"],
     &["index"],
     &["error"],
     &["tune", "cluster", "codec", "format"],
@@ -31,7 +31,7 @@ const ALLOWED: [(&str, &str); 3] = [
 
 /// Modules that may use only these.
 const ONLY: [(&str, &[&str]); 3] = [
-    ("cpu", &["engine", "plan", "kernels", "stats", "types"]),
+    ("cpu", &["engine", "plan", "kernels", "stats", "types", "cache"]),
     ("gpu", &["engine", "plan", "kernels", "stats", "types", "cache"]),
     ("format", &["types"]),
 ];

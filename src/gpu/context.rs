@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use super::adapters::{self, AdapterReport, Kind, MATRIX_FEATURES, OPTIONAL, OpenError, Select};
 use super::sync::lock;
 use super::trusted;
+use crate::cache::CacheDir;
 use crate::engine::EngineError;
 use crate::kernels::DeviceCaps;
 use crate::kernels::tuning::Tuning;
@@ -78,6 +79,8 @@ pub(super) struct Context {
     /// Nanoseconds a tick, where kernels can be timed by the device.
     pub(super) tick: Option<f64>,
     pub(super) faults: Faults,
+    /// Where what is compiled and tested is kept.
+    pub(super) cache: CacheDir,
     lost: LostCell,
 }
 
@@ -147,7 +150,19 @@ impl Context {
             .contains(wgpu::Features::TIMESTAMP_QUERY)
             .then(|| f64::from(queue.get_timestamp_period()))
             .filter(|&tick| tick > 0.0);
-        Context { device, queue, info, features, limits, caps, matrix: None, tick, faults: Faults::default(), lost }
+        Context {
+            device,
+            queue,
+            info,
+            features,
+            limits,
+            caps,
+            matrix: None,
+            tick,
+            faults: Faults::default(),
+            cache: CacheDir::default(),
+            lost,
+        }
     }
 
     /// What sort of device this is.

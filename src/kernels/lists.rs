@@ -223,12 +223,12 @@ impl Lists {
     }
 
     /// Keeps the rows for which `keep` gives their new position.
-    pub fn retain(&mut self, keep: impl Fn(u32) -> Option<u32> + Sync) {
-        use rayon::prelude::*;
+    pub fn retain(&mut self, keep: impl Fn(u32) -> Option<u32>) {
+        // On the caller's thread alone, who may hold a lock that other threads wait for.
         let (form, dim) = (self.form, self.dim);
-        self.lists.par_iter_mut().for_each(|list| {
+        let mut code = vec![0; code_bytes(form, dim)];
+        self.lists.iter_mut().for_each(|list| {
             let mut kept = List::default();
-            let mut code = vec![0; code_bytes(form, dim)];
             for place in 0..list.len() {
                 let Some(position) = keep(list.positions[place]) else { continue };
                 read(form, dim, list, place, &mut code);

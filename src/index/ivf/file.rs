@@ -7,7 +7,7 @@ use super::super::file::{ids, saved_rows};
 use super::super::roster::Roster;
 use super::super::rowbuf::{RowBuf, Rows};
 use super::super::store::Store;
-use super::super::{FileInfo, Index, OpenError, RefineSpec};
+use super::super::{FileInfo, OpenError, RerankSpec};
 use super::build::moved;
 use super::{Ivf, Kept, Settings, UNSORTED, inner, sorted_by};
 use crate::codec::transform::Transform;
@@ -19,11 +19,8 @@ use crate::kernels::lists::{BLOCK, Form, List, Lists, floats};
 use crate::types::{Bitmap, DType, Metric};
 
 impl Ivf {
-    /// Writes the index to `path`, which is replaced at once or not at all. Nothing in the file belongs to a device.
-    ///
-    /// # Errors
-    /// [`SaveError`]; what was at the path before stays.
-    pub fn save(&self, path: impl AsRef<Path>) -> Result<(), SaveError> {
+    /// [`Index::save`](crate::Index::save).
+    pub(super) fn write(&self, path: &Path) -> Result<(), SaveError> {
         let roster = self.kept.roster();
         let mut file = NfWriter::create(path)?;
         let mut meta = format!(
@@ -37,8 +34,8 @@ impl Ivf {
             self.settings.probes,
             self.lists.error
         );
-        if let Some(refine) = self.settings.refine {
-            meta += &format!("refine {refine}\n");
+        if let Some(rerank) = self.settings.rerank {
+            meta += &format!("refine {rerank}\n");
         }
         if !self.residual {
             meta += "residual no\n";
@@ -69,7 +66,7 @@ impl Ivf {
     ///
     /// # Errors
     /// [`OpenError`] naming the file and what is wrong with it.
-    pub fn load(device: &Device, path: impl AsRef<Path>) -> Result<Ivf, OpenError> {
+    pub fn open(device: &Device, path: impl AsRef<Path>) -> Result<Ivf, OpenError> {
         let file = NfFile::open(path)?;
         let info = FileInfo::read(&file)?;
         let problem = |problem: String| OpenError::Meta { path: file.path().to_owned(), problem };
@@ -96,7 +93,7 @@ impl Ivf {
                 let centroids = file.matrix("centroids", dtype, lists, coded)?;
                 let mut owned = RowBuf::new(dtype, coded);
                 owned.extend(&centroids.view());
-                Some(Store::over(sorted_by(metric), Rows::Owned(owned), None, 0).map_err(rows_problem)?)
+                Some(Store::over(sorted_by(metric), Rows::Owned(owned.into()), None, 0).map_err(rows_problem)?)
             }
         };
         let mut lists = Lists::new(codec.form(), codec.parts(), 0);
@@ -115,15 +112,15 @@ impl Ivf {
             return Err(problem(format!("`list_rows` has {} lists for {rows} rows of `{spec}`", lists.lists.len())));
         }
         let ids = info.has_ids.then(|| ids(&file, rows)).transpose()?;
-        let kept = match spec.refine {
-            Some(RefineSpec::Flat | RefineSpec::F16) => {
+        let kept = match spec.rerank {
+            Some(RerankSpec::Flat | RerankSpec::F16) => {
                 let matrix = file.matrix("rows", dtype, rows, dim)?;
                 let store = Store::over(metric, Rows::Mapped(matrix), ids, next_id).map_err(rows_problem)?;
                 Kept::Rows(Box::new(store))
             }
-            refine => {
+            better => {
                 let roster = Roster::of(rows, ids.as_deref(), next_id).map_err(rows_problem)?;
-                match refine {
+                match better {
                     None => Kept::Ids(roster),
                     Some(_) => {
                         let better = read("better_codec", CodecSpec::Scalar { bits: 8 }, dim)?;
@@ -135,15 +132,15 @@ impl Ivf {
                         if one.lists.len() != 1 || rising.into_iter().any(|(i, &p)| p as usize != i) {
                             return Err(problem("`better_positions` are not those of all rows in order".to_owned()));
                         }
-                        Kept::Codes(roster, one, better)
+                        Kept::Codes(roster, one, better.into())
                     }
                 }
             }
         };
-        let most = coarse.as_ref().map_or(1, Store::slots).max(1);
+        let most = coarse.as_ref().map_or(1, |coarse| coarse.slots()).max(1);
         let settings = Settings {
             probes: FileInfo::number(&file, "probes")?.clamp(1, most),
-            refine: match FileInfo::value(&file, "refine") {
+            rerank: match FileInfo::value(&file, "refine") {
                 Ok(_) => Some(FileInfo::number(&file, "refine")?.max(1)),
                 Err(_) => None,
             },
@@ -153,9 +150,9 @@ impl Ivf {
             spec,
             metric,
             dim,
-            transform,
-            coarse,
-            codec,
+            transform: transform.into(),
+            coarse: coarse.map(Into::into),
+            codec: codec.into(),
             lists,
             residual: !FileInfo::value(&file, "residual").is_ok_and(|value| value == "no"),
             tag: Tag::new(),
