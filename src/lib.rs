@@ -87,6 +87,7 @@ pub mod roofline;
 mod router;
 #[cfg(feature = "serde")]
 mod serial;
+mod simd;
 #[cfg(not(feature = "tooling"))]
 mod stats;
 #[cfg(feature = "tooling")]

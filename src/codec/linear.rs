@@ -3,7 +3,7 @@
 use super::matrix::Matrix;
 use super::query::dot;
 use super::rotation::{Hadamard, LANES};
-use crate::cpu::{Kernel, Simd, Token};
+use crate::simd::{Kernel, Simd, Token};
 
 /// What happens to vectors without their mean.
 #[derive(Clone, Debug, PartialEq)]

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use super::linear::load;
 use super::rotation::LANES;
 use super::subspace::Uniform;
-use crate::cpu::{Kernel, Simd, Token};
+use crate::simd::{Kernel, Simd, Token};
 
 /// Vectors that one thread takes at a time.
 const CHUNK: usize = 256;

@@ -8,8 +8,8 @@ use super::lloyd::Lloyd;
 use super::query::{FEW_QUERIES, centroid, factor, residual};
 use super::spec::CodecSpec;
 use super::{Codec, KIND_PRODUCT};
-use crate::cpu::{Kernel, Simd, Token};
 use crate::kernels::lists::{Encoded, Form, Prepared, Terms};
+use crate::simd::{Kernel, Simd, Token};
 use crate::types::{MatrixView, Metric};
 
 /// Rounds of k-means.

@@ -2,8 +2,8 @@
 
 use rayon::prelude::*;
 
-use crate::cpu::{Kernel, Simd, Token};
 use crate::kernels::lists::{Encoded, Form, Prepared, Terms};
+use crate::simd::{Kernel, Simd, Token};
 use crate::types::{MatrixView, Metric};
 
 /// What <q, r'> is multiplied by in a key.

@@ -9,8 +9,8 @@
 use super::bytes::Reader;
 use super::query::{RowEncoder, encode_rows, factor, integer_queries};
 use super::{Codec, KIND_RABITQ};
-use crate::cpu::Simd;
 use crate::kernels::lists::{Encoded, Form, MOST_BITS, Prepared};
+use crate::simd::Simd;
 use crate::types::{MatrixView, Metric};
 
 /// How many standard deviations of the estimate the error is: 99.2 % of a normal variable. (The epsilon_0 of Gao and Long

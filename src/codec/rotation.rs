@@ -5,7 +5,7 @@
 //! six rounds mix all; three do where it is all.
 
 use super::subspace::Uniform;
-use crate::cpu::Simd;
+use crate::simd::Simd;
 
 /// Rows that are turned at a time, one a lane.
 pub(super) const LANES: usize = 16;
@@ -86,7 +86,7 @@ fn butterfly<S: Simd>(s: S, low: &mut [[f32; LANES]], high: &mut [[f32; LANES]])
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cpu::{Kernel, Token};
+    use crate::simd::{Kernel, Token};
 
     struct Turn<'a>(&'a Hadamard, &'a mut [[f32; LANES]]);
 

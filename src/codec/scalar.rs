@@ -6,8 +6,8 @@
 use super::bytes::{Reader, Writer};
 use super::query::{RowEncoder, add, encode_rows, factor, integer_queries};
 use super::{Codec, KIND_SCALAR};
-use crate::cpu::Simd;
 use crate::kernels::lists::{Encoded, Form, Prepared};
+use crate::simd::Simd;
 use crate::types::{MatrixView, Metric};
 
 /// SQ8, SQ6 and SQ4.

@@ -8,14 +8,14 @@ use std::ops::Range;
 
 use super::distance::Direct;
 use super::select_k::each_bit;
-use super::simd::Token;
-use super::simd::bytes;
-use super::simd::bytes::near::{Blocks, starts};
 use super::{CpuEngine, Scratch, mismatch};
 use crate::engine::{Candidates, Coded, EngineError, Input, Known, Task};
 use crate::kernels::assign::{BLOCK, POINTS, assigns};
 use crate::kernels::codes::MOST_DIM;
 use crate::plan::Screen;
+use crate::simd::Token;
+use crate::simd::bytes;
+use crate::simd::bytes::near::{Blocks, starts};
 use crate::stats::SearchStats;
 
 /// Buffers of a worker.

@@ -3,8 +3,8 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use super::simd::probe;
 use super::{CpuEngine, Scratch};
+use crate::simd::probe;
 use crate::stats::{Ceilings, Peak, Roofs, Unit};
 
 /// f32 that a worker reads before it asks for more.

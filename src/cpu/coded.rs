@@ -13,11 +13,12 @@ use std::time::Instant;
 
 use super::distance::{Direct, allowed_rows, shared};
 use super::select_k::{TopK, each_bit, fill, pack, unpack};
-use super::simd::bytes::{self, Least, MAX_PANEL, Queries, TOGETHER};
-use super::simd::direct::Picks;
 use super::{CpuEngine, Scratch, mismatch};
 use crate::engine::{Candidates, Coded, EngineError, Mask, Task};
 use crate::kernels::codes::MOST_DIM;
+use crate::simd::Token;
+use crate::simd::bytes::{self, Least, MAX_PANEL, Queries, TOGETHER};
+use crate::simd::direct::Picks;
 use crate::stats::SearchStats;
 
 /// Bytes that the least bounds of a pass may take, and those of its lists.
@@ -55,7 +56,7 @@ impl Shared {
 
 /// One pass of some queries over all codes.
 struct Pass<'a> {
-    token: super::Token,
+    token: Token,
     coded: Coded<'a>,
     /// Rows that a mask for all queries leaves, or all.
     picks: Picks<'a>,

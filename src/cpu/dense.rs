@@ -7,9 +7,9 @@ use std::ops::Range;
 
 use super::search::ScreenPass;
 use super::select_k::{each_bit, fill, pack};
-use super::simd::select::{limit, survivors};
 use super::{CpuEngine, Scratch};
 use crate::engine::{Candidates, Task};
+use crate::simd::select::{limit, survivors};
 use crate::types::MatrixView;
 
 /// Bytes of keys that a worker computes before it selects.

@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
-use super::simd::{Token, bits, convert, direct, direct::Picks};
 use super::{CpuEngine, Scratch, room};
 use crate::engine::{EngineError, Mask, Task};
+use crate::simd::{Token, bits, convert, direct, direct::Picks};
 use crate::stats::SearchStats;
 use crate::types::{DType, MatrixView, Metric, RowsView};
 use crate::with_rows;

@@ -15,7 +15,6 @@ mod refine;
 mod scan;
 mod search;
 mod select_k;
-mod simd;
 #[cfg(test)]
 mod tests;
 
@@ -27,12 +26,12 @@ use crate::engine::{Candidates, Engine, EngineError, Input, Output, Task, room};
 use crate::kernels::codes::MOST_DIM;
 use crate::kernels::search::screens;
 use crate::plan::{Plan, Problem, Screen, Step};
+pub use crate::simd::Level;
+use crate::simd::{Token, bytes, lists, panel};
 use crate::stats::{Ceilings, SearchStats};
 use crate::types::{DType, Metric, RowsView};
 use distance::Keys;
 use select_k::TopK;
-pub use simd::Level;
-pub(crate) use simd::{Kernel, Simd, Token};
 
 /// How a [`CpuEngine`] is made.
 #[derive(Clone, Copy, Debug, Default)]
@@ -65,12 +64,12 @@ pub(crate) struct Scratch {
     masks: Vec<u64>,
     positions: Vec<u32>,
     norms: Vec<f32>,
-    panels: simd::panel::Panels,
+    panels: panel::Panels,
     /// Keys `[queries, rows]`.
     dense: Vec<f32>,
     hits: Vec<Vec<u64>>,
-    bytes: simd::bytes::Scratch,
-    blocks: simd::lists::Scratch,
+    bytes: bytes::Scratch,
+    blocks: lists::Scratch,
     lower: Vec<(usize, f32)>,
     decisions: Vec<coded::Decision>,
     looks: Vec<coded::Look>,

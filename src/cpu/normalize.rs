@@ -1,10 +1,10 @@
 //! `normalize`: the norm of each row, and each row divided by it.
 
-use super::simd::direct::Picks;
-use super::simd::{Kernel, Simd, convert};
 use super::{CpuEngine, mismatch, room};
 use crate::engine::{EngineError, Output, Task};
 use crate::plan::Norm;
+use crate::simd::direct::Picks;
+use crate::simd::{Kernel, Simd, convert};
 use crate::types::RowsView;
 use crate::with_rows;
 

@@ -2,9 +2,9 @@
 
 use super::distance::{Direct, allowed_rows, allows, shared};
 use super::select_k::{each_bit, pack, unpack};
-use super::simd::select::survivors;
 use super::{CpuEngine, Scratch};
 use crate::engine::{EngineError, Output, Task};
+use crate::simd::select::survivors;
 use crate::stats::SearchStats;
 
 impl CpuEngine {

@@ -1,10 +1,10 @@
 //! `refine`: the direct keys of given candidates.
 
 use super::distance::Direct;
-use super::simd::direct::Picks;
-use super::simd::select::prefetch;
 use super::{CpuEngine, Scratch, mismatch};
 use crate::engine::{Candidates, EngineError, Task};
+use crate::simd::direct::Picks;
+use crate::simd::select::prefetch;
 use crate::stats::SearchStats;
 
 /// Candidates of a query that are refined at a time.

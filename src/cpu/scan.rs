@@ -7,10 +7,10 @@
 use std::ops::Range;
 
 use super::select_k::{TopK, merge};
-use super::simd::lists::{Asked, Sink, prefetch, scan};
 use super::{CpuEngine, Scratch};
 use crate::engine::{Candidates, EngineError, Listed, Mask, Task};
 use crate::kernels::lists::Probes;
+use crate::simd::lists::{Asked, Sink, prefetch, scan};
 use crate::stats::SearchStats;
 
 /// Queries from which on a batch is worth sorting by list.

@@ -7,7 +7,7 @@
 //! - `direct` holds the metrics, `panel` the register-tiled inner products of the screen, `bits` the packed bits,
 //!   `select` the filter by a running threshold, `math` logarithm and power.
 //!
-//! This folder is the only place of the CPU engine with unsafe code.
+//! This folder is the only place with unsafe code beside the mapping of files and what wgpu marks unsafe.
 #![allow(unsafe_code)]
 // Register tiles are indexed by row and query in several arrays at once.
 #![allow(clippy::needless_range_loop)]
