@@ -121,7 +121,7 @@ fn rows_come_in_every_form() {
     assert_eq!(taken(&vectors), want);
     assert_eq!(taken(&vectors[1..]), want[1..]);
     // One row alone.
-    assert_eq!(taken(&flat), [flat.clone()]);
+    assert_eq!(taken(&flat), [&flat[..]]);
     assert_eq!(taken(&flat[..4]), [&flat[..4]]);
     assert_eq!(taken(&[7i8, -8]), [[7.0, -8.0]]);
     assert_eq!(taken(&[[1u8, 2], [3, 255]]), [[1.0, 2.0], [3.0, 255.0]]);
