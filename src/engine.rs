@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::cache::CacheDir;
 pub use crate::kernels::Mask;
 use crate::kernels::codes::{Codes, QueryCodes};
 use crate::kernels::lists::{BLOCK, Form, Lists, MOST_BITS, Prepared, Probes};
@@ -330,6 +331,16 @@ pub trait Engine: Send + Sync {
     /// What tells this engine, its device and driver apart from all others: the key of what is measured on it.
     fn identity(&self) -> String {
         self.name()
+    }
+
+    /// Where what is measured on this engine is kept.
+    fn cache(&self) -> CacheDir {
+        CacheDir::default()
+    }
+
+    /// Whether the engine may be measured without having been asked to.
+    fn calibrates(&self) -> bool {
+        true
     }
 
     /// The engines that this one chooses between; none when it is one itself.

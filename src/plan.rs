@@ -80,6 +80,7 @@ impl fmt::Display for Norm {
 
 /// Shapes and types that every step of a plan shares.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(not(feature = "tooling"), non_exhaustive)]
 pub struct Problem {
     /// How far apart two vectors are.
     pub metric: Metric,
@@ -95,6 +96,7 @@ pub struct Problem {
 
 /// One verb with its numbers. A new verb does not compile until both engines match it.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(not(feature = "tooling"), non_exhaustive)]
 pub enum Step {
     /// Divide each row of the base by its norm; gives rows and norms.
     Normalize {
@@ -175,6 +177,7 @@ impl fmt::Display for Step {
 
 /// Steps over one base and one batch of queries.
 #[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(not(feature = "tooling"), non_exhaustive)]
 pub struct Plan {
     /// What all steps share.
     pub problem: Problem,

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 /// One timed stage of a search.
 #[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
 pub struct Stage {
     /// The verb, or `upload`, `read back`, `prove`.
     pub name: String,
@@ -15,6 +17,8 @@ pub struct Stage {
 
 /// What a search did; comes with every answer.
 #[derive(Clone, Debug, Default, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
 pub struct SearchStats {
     /// The device that answered, in words.
     pub device: String,
@@ -47,6 +51,23 @@ impl SearchStats {
         }
     }
 
+    /// Adds what another search cost, such as that of the next batch. The device is that of the last; the fallback is the
+    /// first there was.
+    pub fn merge(&mut self, other: &SearchStats) {
+        if !other.device.is_empty() {
+            self.device.clone_from(&other.device);
+        }
+        other.kernels.iter().for_each(|kernel| self.add_kernel(kernel.clone()));
+        self.bytes_read += other.bytes_read;
+        self.scanned += other.scanned;
+        self.refined += other.refined;
+        self.proven += other.proven;
+        self.fell_back += other.fell_back;
+        self.chunks_uploaded += other.chunks_uploaded;
+        other.stages.iter().for_each(|stage| self.add_stage(&stage.name, stage.time, stage.on_device));
+        self.fallback = self.fallback.take().or_else(|| other.fallback.clone());
+    }
+
     /// Notes that a kernel ran.
     pub fn add_kernel(&mut self, name: String) {
         if !self.kernels.contains(&name) {
@@ -57,6 +78,7 @@ impl SearchStats {
 
 /// What a device can do at best; figures measured on it, not read off a datasheet.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Ceilings {
     /// Bytes read a second from the memory that holds the rows.
     pub bytes_per_second: f64,
@@ -68,6 +90,7 @@ pub struct Ceilings {
 
 /// A kind of arithmetic that a device has a rate of its own for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum Unit {
     /// f32 multiply-adds, two operations each.
@@ -100,6 +123,7 @@ impl Unit {
 
 /// How fast one kind of arithmetic is.
 #[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Peak {
     /// Which kind.
     pub unit: Unit,
@@ -112,6 +136,7 @@ pub struct Peak {
 /// What a device can do at best in more detail than [`Ceilings`]: the roofs of a roofline (Williams, Waterman and
 /// Patterson, 2009), with one for memory at each size of the working set (Ilic, Pratas and Sousa, 2014).
 #[derive(Clone, Debug, Default, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Roofs {
     /// Bytes of a working set and the bytes a second that it is read at, the smallest set first. The last one is larger
     /// than most caches.

@@ -10,7 +10,7 @@ use nearfield::plan::{Norm, Screen, Step};
 
 /// The layers from the facade down. A module may import only from the layers after its own; the facade, from all.
 const LAYERS: [&[&str]; 10] = [
-    &["lib", "device", "router", "verbs", "principal", "roofline"],
+    &["lib", "device", "router", "verbs", "principal", "serial", "roofline"],
     &["index"],
     &["cluster"],
     &["codec", "tune", "format"],

@@ -34,7 +34,7 @@ fn everything(device: &Device) {
         ivf.search(queries.view(), 10).unwrap();
         let path = folder.path().join("index.nf");
         ivf.save(&path).unwrap();
-        let loaded = AnyIndex::load(device, &path).unwrap();
+        let loaded = AnyIndex::open(device, &path).unwrap();
         assert_eq!(loaded.len(), n);
     }
 }
@@ -50,7 +50,7 @@ fn names() -> Vec<String> {
 #[test]
 fn no_more_threads_than_asked_for_and_none_of_the_global_pool() {
     for threads in [1, 2, 3] {
-        let options = DeviceOptions { device: Some("cpu".to_owned()), threads: Some(threads), ..Default::default() };
+        let options = DeviceOptions::default().device("cpu").threads(threads);
         #[cfg(target_os = "linux")]
         let before = names().len();
         let device = Device::open(&options).unwrap();

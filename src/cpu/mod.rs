@@ -21,6 +21,7 @@ mod tests;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
+use crate::cache::CacheDir;
 use crate::engine::{Candidates, Engine, EngineError, Input, Output, Task, room};
 use crate::kernels::codes::MOST_DIM;
 use crate::kernels::search::screens;
@@ -50,6 +51,7 @@ pub struct CpuEngine {
     scratch: Mutex<Vec<Scratch>>,
     /// The least bounds of the last search behind codes; its memory serves the next.
     bounds: Mutex<Vec<[f32; 4]>>,
+    cache: CacheDir,
     ceilings: OnceLock<Ceilings>,
 }
 
@@ -107,8 +109,14 @@ impl CpuEngine {
             pool: threads,
             scratch: Mutex::default(),
             bounds: Mutex::default(),
+            cache: CacheDir::default(),
             ceilings: OnceLock::new(),
         }
+    }
+
+    /// Keeps what is measured on it in this folder.
+    pub fn cached_in(self, cache: CacheDir) -> CpuEngine {
+        CpuEngine { cache, ..self }
     }
 
     /// The vector instructions in use.
@@ -273,6 +281,10 @@ impl Engine for CpuEngine {
     fn name(&self) -> String {
         let s = if self.threads == 1 { "" } else { "s" };
         format!("cpu ({}, {} thread{s})", self.level().name(), self.threads)
+    }
+
+    fn cache(&self) -> CacheDir {
+        self.cache.clone()
     }
 
     fn run(&self, task: &Task<'_>, stats: &mut SearchStats) -> Result<Output, EngineError> {

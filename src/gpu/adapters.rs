@@ -226,11 +226,10 @@ pub(super) const OPTIONAL: [(&str, wgpu::Features); 5] = [
 ];
 
 /// What the kernels for matrix units need.
-pub(super) const MATRIX_FEATURES: wgpu::Features =
-    wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX
-        .union(wgpu::Features::SHADER_F16)
-        .union(wgpu::Features::SUBGROUP)
-        .union(wgpu::Features::SUBGROUP_BARRIER);
+pub(super) const MATRIX_FEATURES: wgpu::Features = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX
+    .union(wgpu::Features::SHADER_F16)
+    .union(wgpu::Features::SUBGROUP)
+    .union(wgpu::Features::SUBGROUP_BARRIER);
 
 /// The side of the square f16 matrices with sums in f32 that an adapter lists, the larger where it has both, if it has
 /// what else the kernels for them need.

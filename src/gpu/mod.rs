@@ -36,6 +36,7 @@ pub use faults::Fault;
 use self::context::Context;
 use self::machine::Machine;
 use self::resident::Residents;
+use crate::cache::CacheDir;
 use crate::engine::{Base, Engine, EngineError, Listed, Output, Task};
 use crate::kernels;
 use crate::kernels::search::MAX_KEEP;
@@ -86,7 +87,16 @@ impl GpuEngine {
     /// # Errors
     /// [`AdapterError`] when there is none that fits, saying what there is.
     pub fn open(options: &GpuOptions) -> Result<GpuEngine, AdapterError> {
-        let (context, info) = Context::open(&options.select)?;
+        GpuEngine::open_in(options, &CacheDir::default())
+    }
+
+    /// Opens a device that keeps what it compiled and tested in this folder.
+    ///
+    /// # Errors
+    /// As [`GpuEngine::open`].
+    pub fn open_in(options: &GpuOptions, cache: &CacheDir) -> Result<GpuEngine, AdapterError> {
+        let (mut context, info) = Context::open(&options.select)?;
+        context.cache = cache.clone();
         Ok(GpuEngine::with(context, info, options.memory))
     }
 
@@ -96,7 +106,21 @@ impl GpuEngine {
     /// # Errors
     /// [`AdapterError::Unusable`] when the device has less than the default limits of WebGPU.
     pub fn from_wgpu(device: wgpu::Device, queue: wgpu::Queue, memory: Option<u64>) -> Result<GpuEngine, AdapterError> {
-        let context = Context::from_wgpu(device, queue)?;
+        GpuEngine::from_wgpu_in(device, queue, memory, &CacheDir::default())
+    }
+
+    /// [`GpuEngine::from_wgpu`] with a folder for what is compiled and tested.
+    ///
+    /// # Errors
+    /// As [`GpuEngine::from_wgpu`].
+    pub fn from_wgpu_in(
+        device: wgpu::Device,
+        queue: wgpu::Queue,
+        memory: Option<u64>,
+        cache: &CacheDir,
+    ) -> Result<GpuEngine, AdapterError> {
+        let mut context = Context::from_wgpu(device, queue)?;
+        context.cache = cache.clone();
         let info = adapters::describe(0, context.info.clone(), &context.limits, context.features, true);
         Ok(GpuEngine::with(context, info, memory))
     }
@@ -232,6 +256,10 @@ impl Engine for GpuEngine {
 
     fn identity(&self) -> String {
         self.info.identity()
+    }
+
+    fn cache(&self) -> CacheDir {
+        self.machine.context.cache.clone()
     }
 
     fn notes(&self) -> Vec<String> {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Instant;
 
-use super::{Flat, Index, SearchOptions};
+use super::{Flat, SearchOptions};
 use crate::error::SearchError;
 use crate::kernels::Cost;
 use crate::plan::Plan;
@@ -12,6 +12,7 @@ use crate::types::RowsView;
 
 /// A plan with the cost and predicted time of every step on one device.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Explanation {
     /// The device in words.
     pub device: String,
@@ -62,6 +63,7 @@ impl fmt::Display for Explanation {
 
 /// What a search was predicted to take on a device, and what it took.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Trial {
     /// The device that answered, in words.
     pub device: String,
@@ -78,17 +80,8 @@ pub struct Trial {
 }
 
 impl Flat {
-    /// Runs a search twice on the index's device and compares the second with what was predicted.
-    ///
-    /// # Errors
-    /// As [`Flat::search`].
-    pub fn trial<'a>(
-        &self,
-        queries: impl Into<RowsView<'a>>,
-        k: usize,
-        options: &SearchOptions,
-    ) -> Result<Trial, SearchError> {
-        let queries = queries.into();
+    /// [`Index::trial`](super::Index::trial).
+    pub(super) fn tried(&self, queries: RowsView<'_>, k: usize, options: &SearchOptions) -> Result<Trial, SearchError> {
         let plan = self.explain(queries, k, options)?.plan;
         let predicted = self.device().predict(&plan)?;
         let run = || -> Result<(f64, SearchStats), SearchError> {

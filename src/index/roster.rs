@@ -10,7 +10,7 @@ use crate::types::{Bitmap, Metric, NO_ID, Neighbors};
 const MAX_ROWS: usize = u32::MAX as usize - 1;
 
 /// Ids by position. Removed rows stay as holes until a fifth of all are.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Roster {
     slots: usize,
     /// The caller's ids; absent while every id is its row's position.
@@ -21,7 +21,7 @@ pub(crate) struct Roster {
     holes: usize,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Ids {
     by_position: Vec<u64>,
     positions: HashMap<u64, u32>,
@@ -76,6 +76,12 @@ impl Roster {
             None => (id < self.slots as u64).then_some(id as u32),
             Some(ids) => ids.positions.get(&id).copied(),
         }
+    }
+
+    /// The ids of all rows that are there, in order.
+    pub fn ids(&self) -> impl Iterator<Item = u64> + '_ {
+        let live = |&p: &u32| self.live.as_ref().is_none_or(|l| l.get(p as usize));
+        (0..self.slots as u32).filter(live).map(|p| self.id(p))
     }
 
     /// The ids of all rows that are there, in order; absent while they are the row numbers.
@@ -146,6 +152,11 @@ impl Roster {
             }
         }
         self.holes - before
+    }
+
+    /// Whether the holes would be closed if so many more rows were removed.
+    pub fn closes_after(&self, removed: usize) -> bool {
+        (self.holes + removed) * 5 >= self.slots.max(1)
     }
 
     /// The rows that are there, in order, one run of neighbouring rows at a time.

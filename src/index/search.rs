@@ -17,7 +17,7 @@ use crate::linalg::{length, lengths};
 use crate::plan::{Plan, Problem, Screen, Step};
 use crate::stats::SearchStats;
 use crate::threads;
-use crate::types::{Bitmap, DType, Filter, MatrixView, Metric, RangeHits, RowsView};
+use crate::types::{Bitmap, BitsView, DType, Filter, MatrixView, Metric, RangeHits, RowsView};
 
 /// Queries as engines take them: checked, f32 or packed bits, with their lengths.
 pub(crate) struct Queries<'a> {
@@ -27,7 +27,7 @@ pub(crate) struct Queries<'a> {
 
 enum QueryData<'a> {
     Floats(Cow<'a, [f32]>, usize, usize),
-    Bits(MatrixView<'a, u8>),
+    Bits(BitsView<'a>),
 }
 
 impl<'a> Queries<'a> {

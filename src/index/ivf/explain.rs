@@ -8,25 +8,17 @@ use super::super::{Explanation, SearchOptions, Trial};
 use super::{Ivf, Kept};
 use crate::engine::Device;
 use crate::error::SearchError;
-use crate::index::Index;
 use crate::plan::{Plan, Problem, Screen, Step};
 use crate::types::{DType, RowsView};
 
 impl Ivf {
-    /// The plan of a search with bytes, operations and predicted time of each step. Its steps work on different rows:
-    /// `search` on the centroids, `scan` on the lists, `refine` on what is kept of rows. Without a `scan`, all rows are
-    /// searched as they are, since that is faster than so many lists.
-    ///
-    /// # Errors
-    /// As [`Ivf::search`].
-    pub fn explain<'a>(
+    /// [`Index::explain`](crate::Index::explain).
+    pub(super) fn explained(
         &self,
-        queries: impl Into<RowsView<'a>>,
+        queries: RowsView<'_>,
         k: usize,
         options: &SearchOptions,
     ) -> Result<Explanation, SearchError> {
-        let _entered = self.device.enter();
-        let queries = queries.into();
         if k == 0 {
             return Err(SearchError::ZeroK);
         }
@@ -63,17 +55,8 @@ impl Ivf {
         Ok(Explanation { device: engine.name(), ceilings: engine.ceilings(), costs, plan })
     }
 
-    /// Runs a search twice on the index's device and compares the second with the least that it could take.
-    ///
-    /// # Errors
-    /// As [`Ivf::search`].
-    pub fn trial<'a>(
-        &self,
-        queries: impl Into<RowsView<'a>>,
-        k: usize,
-        options: &SearchOptions,
-    ) -> Result<Trial, SearchError> {
-        let queries = queries.into();
+    /// [`Index::trial`](crate::Index::trial).
+    pub(super) fn tried(&self, queries: RowsView<'_>, k: usize, options: &SearchOptions) -> Result<Trial, SearchError> {
         let Explanation { plan, costs, ceilings, .. } = self.explain(queries, k, options)?;
         let predicted = costs.iter().map(|c| c.seconds(&ceilings)).collect();
         let run = || {

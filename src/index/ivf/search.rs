@@ -2,9 +2,9 @@
 
 use std::time::Instant;
 
+use super::super::SearchOptions;
 use super::super::search::{MaskBits, Queries, Search, candidates};
 use super::super::store::Store;
-use super::super::{Index, SearchOptions};
 use super::{Ivf, Kept};
 use crate::codec::transform::Projected;
 use crate::engine::{Base, Candidates, Device, Input, Listed, Task};
@@ -14,7 +14,7 @@ use crate::kernels::search::norm_in_range;
 use crate::linalg::lengths;
 use crate::plan::{Plan, Problem, Screen, Step};
 use crate::stats::SearchStats;
-use crate::types::{DType, Filter, MatrixView, Metric, Neighbors, RangeHits, RowsView};
+use crate::types::{BitsView, DType, Filter, MatrixView, Metric, Neighbors, RangeHits, RowsView};
 
 /// Queries that are searched at a time.
 const BATCH: usize = 4096;
@@ -37,23 +37,6 @@ pub(super) struct Scanned {
 }
 
 impl Ivf {
-    /// The `k` nearest rows of each query (`[q, dim]`), as far as the lists looked at hold them: `[q, k]`.
-    ///
-    /// # Errors
-    /// [`SearchError`]: `k` is 0, another dimension, NaN or infinity (query named), or the device failed.
-    pub fn search<'a>(&self, queries: impl Into<RowsView<'a>>, k: usize) -> Result<Neighbors, SearchError> {
-        self.search_with(queries.into(), k, &SearchOptions::default()).map(|(found, _)| found)
-    }
-
-    /// Rows within `radius` of each query in the lists looked at: distances at most, similarities at least the radius. All
-    /// of them, as far as codes can tell rows apart; with all lists and rows kept (`RFlat`), exactly all.
-    ///
-    /// # Errors
-    /// As [`Ivf::search`], and when the radius is not a number.
-    pub fn range_search<'a>(&self, queries: impl Into<RowsView<'a>>, radius: f32) -> Result<RangeHits, SearchError> {
-        self.range_search_with(queries.into(), radius, &SearchOptions::default()).map(|(found, _)| found)
-    }
-
     /// Queries, checked, as what is kept of rows is compared with them.
     pub(super) fn checked<'a>(&self, queries: RowsView<'a>) -> Result<Queries<'a>, SearchError> {
         let dtype = if self.spec.binary { DType::Bits } else { DType::F32 };
@@ -70,7 +53,7 @@ impl Ivf {
 
     /// How many candidates are ranked again for the `k` nearest.
     pub(super) fn keep_of(&self, k: usize, options: &SearchOptions) -> usize {
-        let chosen = options.refine.or(self.settings.refine).map(|r| r.max(k));
+        let chosen = options.rerank.or(self.settings.rerank).map(|r| r.max(k));
         let keep = match (self.lists.form, &self.kept) {
             // The keys are what a ranking would compute again.
             (form, Kept::Ids(_)) if form.is_exact() => k,
@@ -154,12 +137,12 @@ impl Ivf {
     }
 
     /// Packed queries as whole words.
-    fn packed(&self, bits: MatrixView<'_, u8>) -> Prepared {
+    fn packed(&self, bits: BitsView<'_>) -> Prepared {
         let words = self.lists.form.words(self.lists.dim);
         let mut out = vec![0u32; bits.rows() * words];
         for (r, row) in out.chunks_exact_mut(words).enumerate() {
             let bytes: &mut [u8] = bytemuck::cast_slice_mut(row);
-            bytes[..bits.dim()].copy_from_slice(bits.row(r));
+            bytes[..bits.dim() / 8].copy_from_slice(bits.row(r));
         }
         Prepared { queries: bits.rows(), bits: out, ..Prepared::default() }
     }
@@ -280,7 +263,7 @@ impl Ivf {
         let Reach { probes, allowed, .. } = reach;
         let keep = self.keep_of(k, options);
         let mut scanned = self.scan(&queries, probes, keep, mask.as_ref(), stats)?;
-        scanned.all = options.refine.or(self.settings.refine).is_some();
+        scanned.all = options.rerank.or(self.settings.rerank).is_some();
         let answer = self.rank(&queries, &scanned, k, stats)?;
         let wanted = |i: usize| k.min(if allowed.len() == 1 { allowed[0] } else { allowed[i] });
         let short =
@@ -342,29 +325,9 @@ pub(super) struct Reach {
     pub flat: bool,
 }
 
-impl Index for Ivf {
-    fn len(&self) -> usize {
-        self.kept.roster().len()
-    }
-
-    fn dim(&self) -> usize {
-        self.dim
-    }
-
-    fn metric(&self) -> Metric {
-        self.metric
-    }
-
-    fn memory_bytes(&self) -> usize {
-        let kept = match &self.kept {
-            Kept::Ids(roster) => roster.memory_bytes(),
-            Kept::Rows(store) => store.memory_bytes(),
-            Kept::Codes(roster, lists, _) => roster.memory_bytes() + lists.memory_bytes(),
-        };
-        self.lists.memory_bytes() + self.coarse.as_ref().map_or(0, Store::memory_bytes) + kept
-    }
-
-    fn search_with(
+impl Ivf {
+    /// [`Index::search_with`].
+    pub(in crate::index) fn find(
         &self,
         queries: RowsView<'_>,
         k: usize,
@@ -388,7 +351,8 @@ impl Index for Ivf {
         Ok((self.kept.roster().neighbors(self.metric, q, &all), stats))
     }
 
-    fn range_search_with(
+    /// [`Index::range_search_with`].
+    pub(in crate::index) fn find_within(
         &self,
         queries: RowsView<'_>,
         radius: f32,
