@@ -2,9 +2,7 @@
 //! rayon, which a program may want for itself.
 
 use nearfield::format::Matrix;
-use nearfield::{
-    AnyIndex, Device, DeviceOptions, Flat, Index, IndexSpec, Ivf, KMeans, Metric, Norm, Screen, TrainOptions,
-};
+use nearfield::{AnyIndex, Device, DeviceOptions, Flat, IndexSpec, Ivf, KMeans, Metric, Norm, Screen, TrainOptions};
 
 /// Rows in a few clusters, no two alike.
 fn rows(n: usize, dim: usize) -> Matrix {
