@@ -308,9 +308,10 @@ mod states {
                         shared.update(rows[at].0, &row(tag)).unwrap();
                     }
                     2 => {
-                        rows.push((100_000 + step, tag));
+                        let id = next_id(&rows) + 7;
+                        rows.push((id, tag));
                         coming(&rows, step);
-                        shared.add_with_ids(&row(tag), &[100_000 + step]).unwrap();
+                        shared.add_with_ids(&row(tag), &[id]).unwrap();
                     }
                     _ => {
                         let batch: Vec<[f32; DIM]> = (0..5).map(|i| row(tag + i)).collect();
@@ -323,7 +324,7 @@ mod states {
                 }
                 // Refused changes change nothing.
                 assert!(shared.update(NO_ID - 1, &row(1)).is_err());
-                assert!(shared.add_with_ids(&[row(1), row(2)], &[200_000, 200_000]).is_err());
+                assert!(shared.add_with_ids(&[row(1), row(2)], &[NO_ID - 2, NO_ID - 2]).is_err());
                 while answers.load(Ordering::Relaxed) < step as usize && step < STEPS {
                     std::thread::yield_now();
                 }

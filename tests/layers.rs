@@ -43,9 +43,9 @@ const ONLY: [(&str, &[&str]); 18] = [
     ("tune", &["engine", "gpu", "cpu", "linalg", "plan", "kernels", "stats", "cache", "random", "types"]),
     ("format", &["threads", "types"]),
     ("error", &["engine", "plan", "types"]),
-    ("cpu", &["engine", "simd", "plan", "kernels", "stats", "threads", "types"]),
+    ("cpu", &["engine", "simd", "plan", "kernels", "stats", "cache", "threads", "types"]),
     ("gpu", &["engine", "plan", "kernels", "stats", "cache", "random", "threads", "types"]),
-    ("engine", &["plan", "kernels", "stats", "threads", "types"]),
+    ("engine", &["plan", "kernels", "stats", "cache", "threads", "types"]),
     // The contracts that it computes (lists, codes), and the types of their elements.
     ("simd", &["kernels", "types"]),
     ("plan", &["kernels", "types"]),
