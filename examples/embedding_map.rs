@@ -62,7 +62,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     );
     for (c, colour) in COLOURS.iter().enumerate() {
         let near = device.nearest(centroids.slice(c, c + 1), rows.view(), Metric::L2, 3)?;
-        let words: Vec<&str> = near.ids.iter().filter_map(|&id| texts[id as usize].split(':').next()).collect();
+        let words: Vec<&str> = near.ids().iter().filter_map(|&id| texts[id as usize].split(':').next()).collect();
         println!("  {colour}  {}", words.join(", "));
     }
     Ok(())

@@ -1,7 +1,7 @@
 //! A base larger than the memory that the device may use: it is streamed, and the answers are the same.
 //! `NEARFIELD_DEVICE=gpu cargo run --release --example larger_than_memory`
 
-use nearfield::{Device, DeviceOptions, Flat, Index, MatrixView, Metric, RowsView, SearchOptions};
+use nearfield::{Device, DeviceOptions, Flat, MatrixView, Metric, RowsView, SearchOptions};
 
 const ROWS: usize = 100_000;
 const DIM: usize = 128;
@@ -14,7 +14,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     // The program has the same as `--device-memory 12MiB`. It bounds everything: rows, scratch and results.
     let whole = Device::open(&DeviceOptions::default())?;
-    let quarter = Device::open(&DeviceOptions { memory: Some(bytes / 4), ..DeviceOptions::default() })?;
+    let quarter = Device::open(&DeviceOptions::default().memory(bytes / 4))?;
 
     let mut index = Flat::new(&whole, DIM, Metric::L2)?;
     index.add(base)?;
@@ -23,7 +23,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         index.set_device(device);
         let (hits, stats) = index.search_with(queries, 10, &SearchOptions::default())?;
         println!("{} with {memory}, parts of the base uploaded: {}", stats.device, stats.chunks_uploaded);
-        answers.push(hits.ids);
+        answers.push(hits.into_parts().0);
     }
     assert_eq!(answers[0], answers[1]);
     println!("The same {} ids. (The CPU reads host memory and uploads nothing.)", answers[0].len());

@@ -25,11 +25,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // The best of any values you have, [1, 5] here: pairs of place and value.
     let best = device.top_k(&distances, 5, 2, Order::Smallest)?;
     println!("the two smallest: {:?}", best.query(0).collect::<Vec<_>>());
-    assert_eq!(best.ids, [3, 2]);
+    assert_eq!(best.ids(), [3, 2]);
 
     // Both at once, without the matrix in between.
     let nearest = device.nearest(query, rows, Metric::L1, 2)?;
-    assert_eq!(nearest.ids, best.ids);
+    assert_eq!(nearest.ids(), best.ids());
 
     // Rows of length 1, and the lengths they had; a zero row stays zero.
     let (unit, lengths) = device.normalize(rows, Norm::L2)?;
@@ -39,6 +39,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // All rows within a radius, as compressed sparse rows.
     let near = device.range(query, rows, Metric::L2, 3.0)?;
     println!("within a squared distance of 3: {:?}", near.query(0).collect::<Vec<_>>());
-    assert_eq!((near.offsets, near.ids), (vec![0, 2], vec![3, 2]));
+    assert_eq!((near.offsets(), near.ids()), (&[0, 2][..], &[3, 2][..]));
     Ok(())
 }

@@ -18,7 +18,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     index.add(&[[0.0, 0.0], [3.0, 4.0], [1.0, 1.0]])?;
     let hits = index.search(&[[0.9, 0.8]], 2)?;
     println!("{}: nearest to (0.9, 0.8): {:?}", shared.name(), hits.query(0).collect::<Vec<_>>());
-    assert_eq!(hits.ids, [2, 0]);
+    assert_eq!(hits.ids(), [2, 0]);
 
     // The application goes on with its own work on the same queue.
     let buffer = device.create_buffer(&wgpu::BufferDescriptor {

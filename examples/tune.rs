@@ -2,7 +2,7 @@
 //! `cargo run --release --example tune`
 
 use nearfield::format::Matrix;
-use nearfield::{Device, Index, Metric, Tuning};
+use nearfield::{Device, Metric, Tuning};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     // 20,000 rows in 200 clumps, and 400 queries like them. Bring your own: what is chosen depends on them.
@@ -15,22 +15,21 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let (rows, queries) = (draw(20_000)?, draw(400)?);
 
-    // The fastest that finds 95 % of the 10 nearest, one query at a time. `tuning.memory` would limit its bytes.
-    let mut tuning = Tuning::new(0.95);
-    tuning.batch = 1;
-    let tuned =
-        tuning.run(&Device::cpu(), &rows, queries.view(), Metric::L2, 10, &mut |line| println!("tried {line}"))?;
+    // The fastest that finds 95 % of the 10 nearest, one query at a time. `memory` would limit its bytes.
+    let tuned = Tuning::new(0.95)
+        .batch(1)
+        .run(&Device::cpu(), &rows, queries.view(), Metric::L2, 10, &mut |line| println!("tried {line}"))?;
 
     println!("\nWhat no other beats in recall, speed and bytes:");
     for (i, p) in tuned.points.iter().enumerate() {
         let mark = if i == tuned.chosen { '>' } else { ' ' };
-        let (spec, probes, refine) = (p.spec.to_string(), p.probes.unwrap_or(0), p.refine.unwrap_or(0));
-        print!("{mark} {spec:<28} {probes:>3} lists, {refine:>3} ranked again: ");
+        let (spec, probes, rerank) = (p.spec.to_string(), p.probes.unwrap_or(0), p.rerank.unwrap_or(0));
+        print!("{mark} {spec:<28} {probes:>3} lists, {rerank:>3} re-ranked: ");
         println!("recall {:.3}, {:>6.0} queries/s, {} KiB", p.checked, p.qps, p.bytes / 1024);
     }
     // The index itself, its settings set; `save` keeps them.
     let hits = tuned.index.search_with(queries.view(), 10, &Default::default())?.0;
-    println!("goal reached: {}; nearest to the first query: row {}", tuned.reached, hits.ids[0]);
+    println!("goal reached: {}; nearest to the first query: row {}", tuned.reached, hits.ids()[0]);
     Ok(())
 }
 

@@ -19,8 +19,33 @@ pub enum Found {
     Refused(String),
 }
 
+/// Where a device keeps what it measured and compiled, so that the next process need not.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub enum CacheDir {
+    /// `nearfield` in the user's folder for caches: `XDG_CACHE_HOME`, `~/.cache` or `LOCALAPPDATA`.
+    #[default]
+    User,
+    /// This folder; it is made when something is written.
+    At(PathBuf),
+    /// Nowhere: nothing is read or written.
+    Nowhere,
+}
+
+impl CacheDir {
+    /// The folder, if there is one.
+    pub fn folder(&self) -> Option<PathBuf> {
+        match self {
+            CacheDir::User => user_folder(),
+            CacheDir::At(folder) => Some(folder.clone()),
+            CacheDir::Nowhere => None,
+        }
+    }
+}
+
 /// The folder of caches: below `XDG_CACHE_HOME`, `~/.cache` or `LOCALAPPDATA`.
-pub fn folder() -> Option<PathBuf> {
+fn user_folder() -> Option<PathBuf> {
     let folder = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     let base = folder("XDG_CACHE_HOME")
         .or_else(|| folder("HOME").map(|home| home.join(".cache")))
@@ -61,8 +86,8 @@ pub struct File {
 
 impl File {
     /// The file of this sort (`tuning`, `speed`) for a device, which `key` tells apart from all others. Nothing is read.
-    pub fn of(sort: &str, key: &str) -> File {
-        File::within(folder(), sort, key)
+    pub fn of(dir: &CacheDir, sort: &str, key: &str) -> File {
+        File::within(dir.folder(), sort, key)
     }
 
     /// The same in another folder.
@@ -73,6 +98,7 @@ impl File {
     }
 
     /// Where it lies.
+    #[cfg(test)]
     pub fn path(&self) -> Option<&PathBuf> {
         self.path.as_ref()
     }

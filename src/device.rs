@@ -1,7 +1,9 @@
 //! Which device a search runs on. With `router`, the only place that knows both engines.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::cache::CacheDir;
 use crate::cpu::CpuEngine;
 use crate::compute::{Backend, Capabilities, EngineError, Input, Kind, Pending};
 use crate::engine::Device;
@@ -18,8 +20,19 @@ use crate::tune;
 /// The environment variable that names the device when the program does not.
 pub const DEVICE_VARIABLE: &str = "NEARFIELD_DEVICE";
 
-/// How a device is opened.
-#[derive(Clone, Debug, Default, PartialEq)]
+/// How a device is opened. Every method takes the options and gives them back, so that they chain.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use nearfield::{Device, DeviceOptions};
+///
+/// let device = Device::open(&DeviceOptions::default().device("cpu").threads(2).no_cache())?;
+/// assert!(device.name().contains("2 threads"));
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
+#[non_exhaustive]
 pub struct DeviceOptions {
     /// `auto`, `cpu`, `gpu`, `gpu:N`, or a part of an adapter's name. When absent, the environment variable
     /// `NEARFIELD_DEVICE`, else `auto`.
@@ -29,6 +42,62 @@ pub struct DeviceOptions {
     /// Threads that work at the same time for one call, the caller's among them, in all that the device does. When absent,
     /// one for each processor that the process may use.
     pub threads: Option<usize>,
+    /// Where measurements, compiled kernels and passed self-tests are kept.
+    pub cache_dir: CacheDir,
+    /// Whether a search may measure how fast CPU and GPU are, when nobody knows yet: once per machine, for at most 200 ms
+    /// beside compiling. Otherwise the GPU of `auto` answers everything until [`Device::calibrate`] has measured both, now
+    /// or in an earlier process.
+    pub calibrate: bool,
+}
+
+impl Default for DeviceOptions {
+    fn default() -> DeviceOptions {
+        DeviceOptions { device: None, memory: None, threads: None, cache_dir: CacheDir::User, calibrate: true }
+    }
+}
+
+impl DeviceOptions {
+    /// This device: `auto`, `cpu`, `gpu`, `gpu:N`, or a part of an adapter's name.
+    #[must_use]
+    pub fn device(mut self, name: impl Into<String>) -> DeviceOptions {
+        self.device = Some(name.into());
+        self
+    }
+
+    /// At most so many bytes on the device.
+    #[must_use]
+    pub fn memory(mut self, bytes: u64) -> DeviceOptions {
+        self.memory = Some(bytes);
+        self
+    }
+
+    /// So many threads on the CPU.
+    #[must_use]
+    pub fn threads(mut self, threads: usize) -> DeviceOptions {
+        self.threads = Some(threads);
+        self
+    }
+
+    /// Keeps measurements and compiled kernels in this folder.
+    #[must_use]
+    pub fn cache_dir(mut self, folder: impl Into<PathBuf>) -> DeviceOptions {
+        self.cache_dir = CacheDir::At(folder.into());
+        self
+    }
+
+    /// Keeps no files: kernels are compiled and tested, and speeds measured, in every process anew.
+    #[must_use]
+    pub fn no_cache(mut self) -> DeviceOptions {
+        self.cache_dir = CacheDir::Nowhere;
+        self
+    }
+
+    /// Whether a search may measure the device.
+    #[must_use]
+    pub fn calibrate(mut self, allowed: bool) -> DeviceOptions {
+        self.calibrate = allowed;
+        self
+    }
 }
 
 impl Device {
@@ -64,30 +133,28 @@ impl Device {
         }
     }
 
-    /// An application's own device and queue, with whatever limits and features they have.
-    ///
-    /// Nothing is requested of the device and its error handlers stay as they are. `memory` is the most bytes that
-    /// nearfield allocates on it; when absent, half of what the device has.
+    /// An application's own device and queue, with whatever limits and features they have. Nothing is requested of the
+    /// device and its error handlers stay as they are.
     ///
     /// # Errors
     /// [`DeviceError::Open`] when the device lacks what every WebGPU device has.
     #[cfg(feature = "gpu")]
-    pub fn from_wgpu_within(
-        device: wgpu::Device,
-        queue: wgpu::Queue,
-        memory: Option<u64>,
-    ) -> Result<Device, DeviceError> {
-        let engine = GpuEngine::from_wgpu(device, queue, memory).map_err(open_error)?;
-        Ok(Device::routed(Arc::new(engine), None, false, &DeviceOptions::default()))
+    pub fn from_wgpu(device: wgpu::Device, queue: wgpu::Queue) -> Result<Device, DeviceError> {
+        Device::from_wgpu_with(device, queue, &DeviceOptions::default())
     }
 
-    /// [`Device::from_wgpu_within`] the default share of the device's memory.
+    /// [`Device::from_wgpu`] with options; their device is not looked at.
     ///
     /// # Errors
-    /// As [`Device::from_wgpu_within`].
+    /// As [`Device::from_wgpu`].
     #[cfg(feature = "gpu")]
-    pub fn from_wgpu(device: wgpu::Device, queue: wgpu::Queue) -> Result<Device, DeviceError> {
-        Device::from_wgpu_within(device, queue, None)
+    pub fn from_wgpu_with(
+        device: wgpu::Device,
+        queue: wgpu::Queue,
+        options: &DeviceOptions,
+    ) -> Result<Device, DeviceError> {
+        let engine = GpuEngine::from_wgpu_in(device, queue, options.memory, &options.cache_dir).map_err(open_error)?;
+        Ok(Device::routed(Arc::new(engine), None, false, options))
     }
 
     /// What sort of device this is: the CPU, a GPU, or both of which each call takes the faster one.
@@ -102,7 +169,7 @@ impl Device {
 
     fn on_cpu(options: &DeviceOptions, reason: Option<String>) -> Device {
         let threads = Threads::new(options.threads);
-        let cpu: Arc<Engine> = Arc::new(CpuEngine::with(threads.clone(), None));
+        let cpu = host(options, &threads);
         match reason {
             None => Device::new(cpu.clone(), cpu, threads),
             Some(reason) => Device::new(Arc::new(Excused { cpu: cpu.clone(), reason }), cpu, threads),
@@ -122,7 +189,7 @@ impl Device {
         };
         let auto = select == Select::Auto;
         let gpu_options = GpuOptions { select, memory: options.memory };
-        match GpuEngine::open(&gpu_options) {
+        match GpuEngine::open_in(&gpu_options, &options.cache_dir) {
             Ok(engine) => Ok(Device::routed(Arc::new(engine), Some(gpu_options), auto, options)),
             Err(e) if auto => Ok(Device::on_cpu(options, Some(e.to_string()))),
             Err(e) => Err(open_error(e)),
@@ -155,8 +222,18 @@ impl Device {
         }
     }
 
-    /// Predicted seconds of each operation of a program, with the rows where the device wants them. The first call on a machine
-    /// measures the device, for at most 200 ms beside compiling; the figures are kept in the user's cache folder.
+    /// Measures how fast the engines are that the device chooses between, unless that is known: for at most 200 ms each
+    /// beside compiling kernels. The figures are kept in the folder of [`DeviceOptions::cache_dir`], for later processes.
+    /// Blocks until it is done.
+    ///
+    /// # Errors
+    /// [`EngineError`] when the device fails while it is measured.
+    pub fn calibrate(&self) -> Result<(), EngineError> {
+        self.parts().iter().try_for_each(|part| tune::predictor(&*part.engine).map(drop))
+    }
+
+    /// Predicted seconds of each operation of a program, with the rows where the device wants them. The first call on a
+    /// machine measures the device, as [`Device::calibrate`] does.
     ///
     /// # Errors
     /// [`EngineError`] when the device fails while it is measured.
@@ -176,7 +253,7 @@ impl Device {
         self.engine.tune()
     }
 
-    /// What was wrong with files of this device in the user's cache folder: which file, why, and that it is rebuilt.
+    /// What was wrong with files of this device in its cache folder: which file, why, and that it is rebuilt.
     pub fn notes(&self) -> Vec<String> {
         let parts = self.parts();
         let own = parts.iter().flat_map(|part| part.engine.notes());
@@ -186,10 +263,16 @@ impl Device {
     #[cfg(feature = "gpu")]
     fn routed(engine: Arc<GpuEngine>, reopen: Option<GpuOptions>, auto: bool, options: &DeviceOptions) -> Device {
         let threads = Threads::new(options.threads);
-        let host: Arc<Engine> = Arc::new(CpuEngine::with(threads.clone(), None));
-        let router = Router::new(engine, auto.then(|| host.clone()), reopen);
+        let host = host(options, &threads);
+        let router = Router::new(engine, auto.then(|| host.clone()), reopen).with(options);
         Device::new(Arc::new(router), host, threads)
     }
+}
+
+/// The CPU engine that the options ask for.
+fn host(options: &DeviceOptions, threads: &Threads) -> Arc<Engine> {
+    let engine = CpuEngine::with(threads.clone(), None);
+    Arc::new(engine.cached_in(options.cache_dir.clone()))
 }
 
 #[cfg(feature = "gpu")]
@@ -231,6 +314,10 @@ impl Backend<Op> for Excused {
         self.cpu.identity()
     }
 
+    fn cache(&self) -> CacheDir {
+        self.cpu.cache()
+    }
+
     fn capabilities(&self) -> Capabilities {
         self.cpu.capabilities()
     }
@@ -244,14 +331,14 @@ impl Backend<Op> for Excused {
 mod tests {
     use super::*;
     use crate::format::Matrix;
-    use crate::index::{AnyIndex, Flat, Index, IndexSpec, Ivf, SearchOptions, TrainOptions};
+    use crate::index::{AnyIndex, Flat, IndexSpec, Ivf, SearchOptions, TrainOptions};
     use crate::ops::{Norm, Screen};
     use crate::threads::alone;
     use crate::types::Metric;
     use crate::{KMeans, PrincipalComponents};
 
     fn device(threads: usize) -> Device {
-        let options = DeviceOptions { device: Some("cpu".to_owned()), threads: Some(threads), memory: None };
+        let options = DeviceOptions::default().device("cpu").threads(threads);
         Device::open(&options).unwrap()
     }
 
@@ -319,14 +406,14 @@ mod tests {
             done("Ivf::remove");
             let path = folder.path().join("ivf.nf");
             ivf.save(&path).unwrap();
-            AnyIndex::load(&device, &path).unwrap();
-            done("AnyIndex::load of an Ivf");
+            AnyIndex::open(&device, &path).unwrap();
+            done("AnyIndex::open of an Ivf");
         }
         let path = folder.path().join("flat.nf");
         flat.save(&path).unwrap();
-        AnyIndex::load(&device, &path).unwrap();
-        Flat::load(&device, &path).unwrap();
-        done("AnyIndex::load of a Flat");
+        AnyIndex::open(&device, &path).unwrap();
+        Flat::open(&device, &path).unwrap();
+        done("AnyIndex::open of a Flat");
         crate::format::NfFile::open(&path).unwrap();
         done("NfFile::open");
         assert!(checked > 20);

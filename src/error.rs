@@ -23,6 +23,24 @@ pub(crate) fn hint(metric: Metric, dtype: DType) -> &'static str {
     }
 }
 
+/// Why a row can't be given back.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RowError {
+    /// An id that the index does not hold.
+    #[error("there is no row with id {id}")]
+    UnknownId {
+        /// The id.
+        id: u64,
+    },
+    /// The index keeps codes of its rows, not the rows.
+    #[error("an index built as `{spec}` keeps codes, not rows; one that ends in `,RFlat` keeps rows too")]
+    NotKept {
+        /// What the index was built as.
+        spec: String,
+    },
+}
+
 /// Why a search could not be answered.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]

@@ -11,7 +11,7 @@
 //! for (id, similarity) in hits.query(0) {
 //!     println!("{id} {similarity}");
 //! }
-//! # assert_eq!(hits.ids, [0, 1]);
+//! # assert_eq!(hits.ids(), [0, 1]);
 //! # Ok(()) }
 //! ```
 //!
@@ -27,53 +27,81 @@
 //! let spec = "IVF16,RaBitQ4,RFlat".parse()?; // 16 lists, 4 bits a component, the best ranked again from f32 rows
 //! let mut index = Ivf::train(&Device::cpu(), &spec, Metric::L2, &rows, &TrainOptions::default())?;
 //! index.add(&rows)?;
-//! assert_eq!(index.search(&rows[7..8], 1)?.ids, [7]);
+//! assert_eq!(index.search(&rows[7..8], 1)?.ids(), [7]);
 //! # Ok(()) }
 //! ```
 //!
 //! # Features
 //! - `gpu` (default): the GPU engine on [wgpu]: Vulkan, Metal and DX12. Without it nothing of wgpu is compiled.
+//! - `ndarray`: rows as ndarray's arrays and views. `arrow`: rows as Arrow's lists of fixed size ([`IntoRows`]).
+//! - `serde`: specs, options, statistics and answers in serde's data model.
 //! - `cpu` (default): the CPU engine. It is always there; the name exists so that
 //!   `--no-default-features --features cpu` says what it means.
+//!
+//! - `tooling`: the engines, kernels and rooflines themselves, for the program, tests and benchmarks of this repository. No
+//!   promise of stability goes with it.
 //!
 //! `ARCHITECTURE.md` in the repository shows the way through the code, `docs/numerics.md` what "exact" means and why it
 //! holds.
 
-#[doc(hidden)]
-pub mod cache;
+// Without `tooling` some of what tests and benchmarks use is used by nobody.
+#![cfg_attr(not(feature = "tooling"), allow(dead_code, unused_imports))]
+
+mod cache;
 mod cluster;
 mod codec;
+#[cfg(not(feature = "tooling"))]
+mod compute;
+#[cfg(feature = "tooling")]
 #[doc(hidden)]
 pub mod compute;
+#[cfg(not(feature = "tooling"))]
+mod cpu;
+#[cfg(feature = "tooling")]
 #[doc(hidden)]
 pub mod cpu;
 mod device;
+#[cfg(not(feature = "tooling"))]
+mod engine;
+#[cfg(feature = "tooling")]
 #[doc(hidden)]
 pub mod engine;
 mod error;
 pub mod format;
-#[cfg(feature = "gpu")]
+#[cfg(all(feature = "gpu", not(feature = "tooling")))]
+mod gpu;
+#[cfg(all(feature = "gpu", feature = "tooling"))]
 #[doc(hidden)]
 pub mod gpu;
 mod index;
-#[doc(hidden)]
 mod linalg;
+#[cfg(not(feature = "tooling"))]
+mod ops;
+#[cfg(feature = "tooling")]
 #[doc(hidden)]
 pub mod ops;
 mod principal;
 mod random;
+#[cfg(feature = "tooling")]
 #[doc(hidden)]
 pub mod roofline;
 #[cfg(feature = "gpu")]
 mod router;
+#[cfg(feature = "serde")]
+mod serial;
 mod simd;
+#[cfg(not(feature = "tooling"))]
+mod stats;
+#[cfg(feature = "tooling")]
 #[doc(hidden)]
 pub mod stats;
 mod threads;
+#[cfg(not(feature = "tooling"))]
+mod tune;
+#[cfg(feature = "tooling")]
 #[doc(hidden)]
 pub mod tune;
-#[doc(hidden)]
-pub mod types;
+mod types;
 #[cfg(test)]
 extern crate self as nearfield;
 #[cfg(test)]
@@ -81,18 +109,21 @@ extern crate self as nearfield;
 mod tasks;
 mod verbs;
 
+pub use cache::CacheDir;
 pub use cluster::{ClusterError, Clustering, KMeans, Progress};
 pub use codec::CodecError;
-pub use device::{DEVICE_VARIABLE, DeviceOptions};
 pub use compute::{EngineError, Kind as DeviceKind};
+pub use device::{DEVICE_VARIABLE, DeviceOptions};
 pub use engine::{Device, Report};
-pub use error::{DeviceError, SearchError};
+pub use error::{DeviceError, RowError, SearchError};
 #[cfg(feature = "gpu")]
-pub use gpu::{AdapterReport, adapters};
+pub use gpu::{AdapterReport, Kind as AdapterKind, adapters};
 pub use index::{
-    AnyIndex, BuildError, CodecSpec, Explanation, FileInfo, Flat, ImportError, Index, IndexSpec, Ivf, OpenError,
-    RefineSpec, SearchOptions, SpecError, TrainOptions, TransformSpec, Trial, TuneError, Tuned, TunedPoint, Tuning,
+    AnyIndex, BuildError, CodecSpec, Explanation, FileInfo, Flat, ImportError, Index, IndexSpec, IndexStats, Ivf,
+    OpenError, RerankSpec, RowIter, SearchOptions, Sharable, Shared, SpecError, TrainOptions, TransformSpec, Trial,
+    TuneError, Tuned, TunedPoint, Tuning,
 };
+#[cfg(feature = "tooling")]
 #[doc(hidden)]
 pub use index::{fastest, settings};
 pub use ops::{Cost, Norm, Program, Screen, UnknownScreen};

@@ -42,6 +42,9 @@ impl PrincipalComponents {
 impl Device {
     /// The `k` principal components of rows `[n, dim]` of any element type but packed bits; at most `dim` of them.
     ///
+    /// Takes O(n dim^2) operations on the device, which sums the products of the components, and O(dim^3) on one thread at
+    /// most. Blocks until it is done.
+    ///
     /// # Errors
     /// [`SearchError`]: `k` is 0, no rows, packed bits, NaN or infinity, or the device failed.
     pub fn principal_components<'a>(

@@ -4,7 +4,9 @@
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use crate::cache::CacheDir;
 use crate::compute::{Answer, Backend, Capabilities, EngineError, Input, Kind, Pending, Place, Tag};
+use crate::device::DeviceOptions;
 use crate::gpu::{GpuEngine, GpuOptions};
 use crate::ops::{Engine, Op, Program};
 use crate::stats::{Ceilings, SearchStats, Stage};
@@ -23,6 +25,10 @@ pub(crate) struct Router {
     speeds: OnceLock<Option<[Arc<Predictor>; 2]>>,
     /// Whether they are corrected by what runs took.
     learns: bool,
+    /// Whether they may be measured by a search; else they are those that an earlier call or process measured.
+    calibrates: bool,
+    /// Where the GPU keeps what it made, when it is opened again.
+    cache: CacheDir,
     /// For bases that are not on the GPU: seconds lost so far by not bringing them there.
     lost: Mutex<Vec<(Weak<u64>, f64)>>,
 }
@@ -40,7 +46,21 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Router {
     pub(crate) fn new(engine: Arc<GpuEngine>, cpu: Option<Arc<Engine>>, reopen: Option<GpuOptions>) -> Router {
         let gpu = Mutex::new(Slot { engine, lost: None });
-        Router { cpu, gpu, reopen, speeds: OnceLock::new(), learns: true, lost: Mutex::default() }
+        Router {
+            cpu,
+            gpu,
+            reopen,
+            speeds: OnceLock::new(),
+            learns: true,
+            calibrates: true,
+            cache: CacheDir::default(),
+            lost: Mutex::default(),
+        }
+    }
+
+    /// With what the options say of files and measuring.
+    pub(crate) fn with(self, options: &DeviceOptions) -> Router {
+        Router { calibrates: options.calibrate, cache: options.cache_dir.clone(), ..self }
     }
 
     /// With speeds of CPU and GPU that nobody measured and nothing corrects.
@@ -59,7 +79,7 @@ impl Router {
             return lost("it is opened again a second after the loss");
         }
         let Some(options) = &self.reopen else { return lost("it belongs to the application") };
-        match GpuEngine::open(options) {
+        match GpuEngine::open_in(options, &self.cache) {
             Ok(engine) => {
                 *slot = Slot { engine: Arc::new(engine), lost: None };
                 Ok(slot.engine.clone())
@@ -91,7 +111,15 @@ impl Router {
     fn speeds(&self) -> Option<&[Arc<Predictor>; 2]> {
         let cpu = self.cpu.as_ref()?;
         let measure = || -> Result<_, EngineError> { Ok([tune::predictor(&**cpu)?, tune::predictor(&*self.gpu()?)?]) };
-        self.speeds.get_or_init(|| measure().ok()).as_ref()
+        if self.calibrates {
+            return self.speeds.get_or_init(|| measure().ok()).as_ref();
+        }
+        if self.speeds.get().is_none() {
+            // Asked again until both are known: somebody may measure them in the meantime.
+            let known = [tune::remembered(&**cpu)?, tune::remembered(&*self.gpu().ok()?)?];
+            return self.speeds.get_or_init(|| Some(known)).as_ref();
+        }
+        self.speeds.get()?.as_ref()
     }
 
     /// Who should answer.
@@ -190,6 +218,14 @@ impl Backend<Op> for Router {
 
     fn identity(&self) -> String {
         self.engine().identity()
+    }
+
+    fn cache(&self) -> CacheDir {
+        self.cache.clone()
+    }
+
+    fn calibrates(&self) -> bool {
+        self.calibrates
     }
 
     fn parts(&self) -> Vec<Arc<Engine>> {

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 /// One timed stage of a search.
 #[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
 pub struct Stage {
     /// The verb, or `upload`, `read back`, `prove`.
     pub name: String,
@@ -15,6 +17,8 @@ pub struct Stage {
 
 /// What a search did; comes with every answer.
 #[derive(Clone, Debug, Default, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
 pub struct SearchStats {
     /// The device that answered, in words.
     pub device: String,
@@ -58,18 +62,26 @@ impl SearchStats {
         }
     }
 
-    /// Adds what another run did.
-    pub fn absorb(&mut self, other: SearchStats) {
+    /// Adds what another search cost, such as that of the next batch. The device is that of the last; the fallback is the
+    /// first there was.
+    pub fn merge(&mut self, other: &SearchStats) {
+        if !other.device.is_empty() {
+            self.device.clone_from(&other.device);
+        }
+        other.kernels.iter().for_each(|kernel| self.add_kernel(kernel.clone()));
+        other.stages.iter().for_each(|stage| self.add_stage(&stage.name, stage.time, stage.on_device));
+        self.add_counts(other);
+        self.fallback = self.fallback.take().or_else(|| other.fallback.clone());
+    }
+
+    /// [`SearchStats::merge`] of a run that is not looked at again: its names are taken over where there are none yet.
+    pub(crate) fn absorb(&mut self, other: SearchStats) {
         if self.stages.is_empty() && self.kernels.is_empty() && self.fallback.is_none() {
             let before = std::mem::replace(self, other);
             self.add_counts(&before);
-            return;
+        } else {
+            self.merge(&other);
         }
-        self.add_counts(&other);
-        other.kernels.into_iter().for_each(|kernel| self.add_kernel(kernel));
-        other.stages.iter().for_each(|stage| self.add_stage(&stage.name, stage.time, stage.on_device));
-        self.device = other.device;
-        self.fallback = self.fallback.take().or(other.fallback);
     }
 
     fn add_counts(&mut self, other: &SearchStats) {
@@ -91,6 +103,7 @@ impl SearchStats {
 
 /// What a device can do at best; figures measured on it, not read off a datasheet.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Ceilings {
     /// Bytes read a second from the memory that holds the rows.
     pub bytes_per_second: f64,
@@ -102,6 +115,7 @@ pub struct Ceilings {
 
 /// A kind of arithmetic that a device has a rate of its own for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum Unit {
     /// f32 multiply-adds, two operations each.
@@ -134,6 +148,7 @@ impl Unit {
 
 /// How fast one kind of arithmetic is.
 #[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Peak {
     /// Which kind.
     pub unit: Unit,
@@ -146,6 +161,7 @@ pub struct Peak {
 /// What a device can do at best in more detail than [`Ceilings`]: the roofs of a roofline (Williams, Waterman and
 /// Patterson, 2009), with one for memory at each size of the working set (Ilic, Pratas and Sousa, 2014).
 #[derive(Clone, Debug, Default, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Roofs {
     /// Bytes of a working set and the bytes a second that it is read at, the smallest set first. The last one is larger
     /// than most caches.

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use nearfield::format::Matrix;
 use nearfield::{
-    AnyIndex, Bitmap, Device, DeviceOptions, Filter, Index, IndexSpec, KMeans, Metric, SearchOptions, SearchStats,
+    AnyIndex, Bitmap, Device, DeviceOptions, Filter, IndexSpec, KMeans, Metric, SearchOptions, SearchStats,
     TrainOptions,
 };
 
@@ -20,7 +20,7 @@ const QUERIES: usize = 24;
 
 /// One thread, so that what it counts does not depend on who was first.
 fn device() -> Device {
-    let options = DeviceOptions { device: Some("cpu".to_owned()), threads: Some(1), ..Default::default() };
+    let options = DeviceOptions::default().device("cpu").threads(1);
     Device::open(&options).unwrap()
 }
 
@@ -47,7 +47,7 @@ fn record(index: &AnyIndex, queries: &Matrix, k: usize, options: &SearchOptions,
     let explained = index.explain(queries.view(), k, options).unwrap();
     let (found, stats) = index.search_with(queries.view(), k, options).unwrap();
     writeln!(out, "## {title}").unwrap();
-    writeln!(out, "plan: {}", explained.plan).unwrap();
+    writeln!(out, "program: {}", explained.program).unwrap();
     counted(&stats, out);
     for q in 0..3 {
         let hits: Vec<String> = found.query(q).take(3).map(|(id, d)| format!("{id} at {d:.3}")).collect();
@@ -201,7 +201,7 @@ fn filters() {
     for spec in ["Flat", "IVF32,SQ8,RFlat"] {
         let index = index(spec, Metric::L2, &rows);
         for (name, filter) in &filters {
-            let options = SearchOptions::filter(filter.clone()).probes(4);
+            let options = SearchOptions::default().filter(filter.clone()).probes(4);
             record(&index, &queries, 10, &options, &format!("{spec}, {name}"), &mut out);
         }
     }

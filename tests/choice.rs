@@ -9,14 +9,15 @@ use nearfield::gpu::{Fault, GpuEngine, GpuOptions, Select};
 use nearfield::ops::tuning::KernelTuning;
 use nearfield::tune::Calibration;
 use nearfield::{
-    Device, DeviceError, DeviceOptions, Flat, Index, MatrixView, Metric, Neighbors, Screen, SearchError, SearchOptions,
+    Device, DeviceError, DeviceOptions, Flat, MatrixView, Metric, Neighbors, Screen, SearchError, SearchOptions,
     SearchStats, wgpu,
 };
 
 const DIM: usize = 16;
 
 fn open(name: &str, memory: Option<u64>) -> Result<Device, DeviceError> {
-    Device::open(&DeviceOptions { device: Some(name.to_owned()), memory, threads: None })
+    let options = DeviceOptions::default().device(name);
+    Device::open(&memory.map_or(options.clone(), |bytes| options.memory(bytes)))
 }
 
 fn adapter_names() -> Vec<String> {
@@ -51,7 +52,7 @@ fn fast() -> Calibration {
 
 fn search(index: &Flat) -> (Neighbors, SearchStats) {
     let queries = values(8 * DIM, 2);
-    index.search_with(MatrixView::new(&queries, DIM).unwrap().into(), 10, &SearchOptions::default()).unwrap()
+    index.search_with(MatrixView::new(&queries, DIM).unwrap(), 10, &SearchOptions::default()).unwrap()
 }
 
 #[test]
@@ -67,7 +68,7 @@ fn row_a2_devices_are_chosen_by_name_and_by_rule() {
         assert!(error.contains(&adapter_names()[0]), "it lists what there is: {error}");
     }
     // Here all adapters are software: `gpu` takes one all the same, `auto` never does and says why.
-    if nearfield::adapters().iter().all(|a| a.kind == nearfield::gpu::Kind::Software) {
+    if nearfield::adapters().iter().all(|a| a.kind == nearfield::AdapterKind::Software) {
         assert!(!open("gpu", None).unwrap().name().starts_with("cpu"));
         let auto = open("auto", None).unwrap();
         assert!(auto.name().starts_with("cpu"), "{}", auto.name());
@@ -89,7 +90,7 @@ fn row_a3_an_applications_own_device_answers() {
     let (device, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor::default())).unwrap();
     let shared = Device::from_wgpu(device.clone(), queue).unwrap();
     let (found, stats) = search(&flat(&shared, 1000));
-    assert_eq!(found.ids, search(&flat(&Device::cpu(), 1000)).0.ids);
+    assert_eq!(found.ids(), search(&flat(&Device::cpu(), 1000)).0.ids());
     assert!(stats.fallback.is_none() && stats.device.contains(wanted.as_str()), "{stats:?}");
 
     // The application closes its device: an error, no panic.
@@ -103,16 +104,16 @@ fn row_a3_an_applications_own_device_answers() {
 #[test]
 fn row_a4_a_small_budget_changes_no_answer() {
     let rows = 4000;
-    let want = search(&flat(&Device::cpu(), rows)).0.ids;
+    let want = search(&flat(&Device::cpu(), rows)).0.into_parts().0;
     for name in adapter_names() {
         // A quarter of the rows, and what a search needs beside them.
         let budget = (rows * DIM * 4 / 4) as u64;
         let device = open(&name, Some(budget.max(256 << 10))).unwrap();
         let big = flat(&device, 40 * rows);
         let (found, stats) = search(&big);
-        assert_eq!(found.ids, search(&flat(&Device::cpu(), 40 * rows)).0.ids, "{name}");
+        assert_eq!(found.ids(), search(&flat(&Device::cpu(), 40 * rows)).0.ids(), "{name}");
         assert!(stats.chunks_uploaded > 1, "the base is larger than the budget: {stats:?}");
-        assert_eq!(search(&flat(&device, rows)).0.ids, want, "{name}");
+        assert_eq!(search(&flat(&device, rows)).0.ids(), want, "{name}");
     }
 }
 
@@ -128,7 +129,7 @@ fn row_a4_after_a_loss_the_next_query_is_answered() {
         let answered_by_cpu = |why: &str| {
             let started = Instant::now();
             let (found, stats) = search(&index);
-            assert_eq!(found.ids, want.ids);
+            assert_eq!(found.ids(), want.ids());
             let reason = stats.fallback.expect("the CPU answered and says so");
             assert!(reason.contains(why) && reason.contains("the CPU answered"), "{reason}");
             assert!(stats.device.starts_with("cpu"), "{}", stats.device);
@@ -144,7 +145,7 @@ fn row_a4_after_a_loss_the_next_query_is_answered() {
         answered_by_cpu("lost");
         std::thread::sleep(Duration::from_millis(1100));
         let (found, stats) = search(&index);
-        assert_eq!((found.ids, stats.fallback), (want.ids, None), "the device came back by itself");
+        assert_eq!((found.ids(), stats.fallback), (want.ids(), None), "the device came back by itself");
     }
 }
 
@@ -196,10 +197,10 @@ fn every_fallback_is_reported() {
     let flat = flat(&device, 600);
     let options = SearchOptions::default();
     let mut searches: Vec<(&str, Box<dyn Fn() -> SearchStats + '_>)> = vec![
-        ("search of lists", Box::new(|| ivf.search_with(queries.into(), 3, &options).unwrap().1)),
-        ("range of lists", Box::new(|| ivf.range_search_with(queries.into(), 1.0, &options).unwrap().1)),
-        ("search", Box::new(|| flat.search_with(queries.into(), 3, &options).unwrap().1)),
-        ("range", Box::new(|| flat.range_search_with(queries.into(), 1.0, &options).unwrap().1)),
+        ("search of lists", Box::new(|| ivf.search_with(queries, 3, &options).unwrap().1)),
+        ("range of lists", Box::new(|| ivf.range_search_with(queries, 1.0, &options).unwrap().1)),
+        ("search", Box::new(|| flat.search_with(queries, 3, &options).unwrap().1)),
+        ("range", Box::new(|| flat.range_search_with(queries, 1.0, &options).unwrap().1)),
     ];
     for (name, search) in &mut searches {
         assert_eq!(search().fallback, None, "{name}");
@@ -212,12 +213,12 @@ fn every_fallback_is_reported() {
 #[test]
 fn row_d5_each_call_goes_to_the_engine_that_is_predicted_to_be_faster() {
     let (gpu, options) = engine();
-    let want = search(&flat(&Device::cpu(), 2000)).0.ids;
+    let want = search(&flat(&Device::cpu(), 2000)).0.into_parts().0;
     for (speeds, on_cpu) in [([slow(), fast()], false), ([fast(), slow()], true)] {
         let device = Device::auto_given(gpu.clone(), options.clone(), speeds);
         let (found, stats) = search(&flat(&device, 2000));
         assert_eq!(stats.device.starts_with("cpu ("), on_cpu, "{}", stats.device);
-        assert_eq!((found.ids, stats.fallback), (want.clone(), None));
+        assert_eq!((found.ids(), stats.fallback), (&want[..], None));
         assert_eq!(device.parts().len(), 2);
     }
     // A CPU that is fast at once, a GPU that is fast when there is much to do.
@@ -280,9 +281,9 @@ fn row_a9_after_a_warm_up_the_first_search_pays_nothing() {
     for queries in [1, 40] {
         let batch = values(queries * 24, 3);
         let view = MatrixView::new(&batch, 24).unwrap();
-        let (found, stats) = index.search_with(view.into(), 10, &SearchOptions::default()).unwrap();
+        let (found, stats) = index.search_with(view, 10, &SearchOptions::default()).unwrap();
         assert_eq!(stats.chunks_uploaded, 0);
-        assert_eq!(found.ids, rows_of(&Device::cpu(), 3000, 24).search(view, 10).unwrap().ids);
+        assert_eq!(found.ids(), rows_of(&Device::cpu(), 3000, 24).search(view, 10).unwrap().ids());
     }
     let now = gpu.work();
     assert_eq!((now.kernels, now.tests, gpu.used()), (warm.kernels, warm.tests, memory));
@@ -297,7 +298,7 @@ fn row_e6_no_answer_depends_on_the_tuning() {
     let index = flat(&device, 3000);
     let want: Vec<Vec<u64>> = [1, 7, 40]
         .map(|queries| flat(&Device::cpu(), 3000).search(MatrixView::new(&values(queries * DIM, 4), DIM).unwrap(), 12))
-        .map(|found| found.unwrap().ids)
+        .map(|found| found.unwrap().into_parts().0)
         .to_vec();
     for tuning in KernelTuning::grid() {
         gpu.set_tuning(tuning, false);
@@ -307,8 +308,8 @@ fn row_e6_no_answer_depends_on_the_tuning() {
                 let batch = values(queries * DIM, 4);
                 let mut options = SearchOptions::default();
                 options.screen = Some(screen);
-                let found = index.search_with(MatrixView::new(&batch, DIM).unwrap().into(), 12, &options).unwrap();
-                assert_eq!(&found.0.ids, want, "{tuning}, {queries} queries, screen {screen}");
+                let found = index.search_with(MatrixView::new(&batch, DIM).unwrap(), 12, &options).unwrap();
+                assert_eq!(found.0.ids(), want, "{tuning}, {queries} queries, screen {screen}");
                 assert!(!found.1.device.starts_with("cpu"), "{:?}", found.1);
             }
         }
@@ -383,7 +384,7 @@ fn row_a9_what_a_single_query_costs() {
             let mut runs: Vec<(f64, f64)> = (0..300)
                 .map(|_| {
                     let began = Instant::now();
-                    let (_, stats) = index.search_with(query.into(), 10, &SearchOptions::default()).unwrap();
+                    let (_, stats) = index.search_with(query, 10, &SearchOptions::default()).unwrap();
                     let wall = began.elapsed().as_secs_f64();
                     let kernels = stats.stages.iter().filter(|s| s.on_device || s.name == "search");
                     (wall * 1e6, kernels.map(|s| s.time.as_secs_f64()).sum::<f64>() * 1e6)

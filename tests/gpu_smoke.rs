@@ -536,10 +536,10 @@ fn row_b8_matrix_units_are_used_where_they_are_listed() {
 /// An index on the GPU, with codes that the index itself has trained.
 #[test]
 fn row_b8_an_index_answers_the_same_behind_every_screen() {
-    use nearfield::{Device, DeviceOptions, Flat, Index, SearchOptions};
+    use nearfield::{Device, DeviceOptions, Flat, SearchOptions};
     let data = Data::new(3000, 21, 40);
     for adapter in gpu::adapters().into_iter().filter(|a| a.usable) {
-        let options = DeviceOptions { device: Some(format!("gpu:{}", adapter.index)), ..DeviceOptions::default() };
+        let options = DeviceOptions::default().device(format!("gpu:{}", adapter.index));
         let device = Device::open(&options).unwrap();
         for metric in [Metric::L2, Metric::InnerProduct, Metric::Cosine] {
             let mut index = Flat::new(&device, 40, metric).unwrap();
@@ -550,7 +550,7 @@ fn row_b8_an_index_answers_the_same_behind_every_screen() {
                 let (found, stats) = index.search_with(data.query_rows(), 10, &options).unwrap();
                 for (q, wanted) in data.reference(metric, None, 10).iter().enumerate() {
                     for (i, &(key, _)) in wanted.iter().enumerate() {
-                        let distance = f64::from(metric.external(found.distances[q * 10 + i]));
+                        let distance = f64::from(metric.external(found.distances()[q * 10 + i]));
                         assert!((distance - key).abs() < 1e-4, "{} {metric} {screen}: {distance}, {key}", adapter.name);
                     }
                 }
@@ -563,21 +563,18 @@ fn row_b8_an_index_answers_the_same_behind_every_screen() {
 /// With room for codes but not for the rows, the device finds candidates and the host decides among them.
 #[test]
 fn row_b8_an_index_larger_than_the_device_is_decided_on_the_host() {
-    use nearfield::{Device, DeviceOptions, Flat, Index, SearchOptions};
+    use nearfield::{Device, DeviceOptions, Flat, SearchOptions};
     let data = Data::new(20_000, 6, 64);
     for adapter in gpu::adapters().into_iter().filter(|a| a.usable) {
-        let options = DeviceOptions {
-            device: Some(format!("gpu:{}", adapter.index)),
-            memory: Some(20_000 * 64 * 4 * 4 / 5),
-            ..DeviceOptions::default()
-        };
+        let options = DeviceOptions::default().device(format!("gpu:{}", adapter.index));
+        let options = options.memory(20_000 * 64 * 4 * 4 / 5);
         let mut index = Flat::new(&Device::open(&options).unwrap(), 64, Metric::L2).unwrap();
         index.add(data.rows()).unwrap();
         index.set_screen(Some(Screen::Int8)).unwrap();
         let (found, stats) = index.search_with(data.query_rows(), 10, &SearchOptions::default()).unwrap();
         for (q, wanted) in data.reference(Metric::L2, None, 10).iter().enumerate() {
             for (i, &(key, _)) in wanted.iter().enumerate() {
-                let distance = f64::from(found.distances[q * 10 + i]);
+                let distance = f64::from(found.distances()[q * 10 + i]);
                 assert!((distance - key).abs() < 1e-4, "{}: {distance}, {key}", adapter.name);
             }
         }

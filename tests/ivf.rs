@@ -44,21 +44,21 @@ fn truth(metric: Metric, rows: &[f32], queries: &[f32], k: usize, filter: Option
     flat.add(view(rows)).unwrap();
     let mut options = SearchOptions::default();
     options.filter = filter;
-    flat.search_with(view(queries).into(), k, &options).unwrap().0
+    flat.search_with(view(queries), k, &options).unwrap().0
 }
 
 /// Of the true neighbours the share that was found.
 fn recall(found: &Neighbors, truth: &Neighbors) -> f64 {
     let ids = |all: &Neighbors, q: usize| all.query(q).map(|(id, _)| id).collect::<HashSet<u64>>();
-    let wanted: usize = (0..truth.queries).map(|q| ids(truth, q).len()).sum();
-    let hits: usize = (0..truth.queries).map(|q| ids(truth, q).intersection(&ids(found, q)).count()).sum();
+    let wanted: usize = (0..truth.queries()).map(|q| ids(truth, q).len()).sum();
+    let hits: usize = (0..truth.queries()).map(|q| ids(truth, q).intersection(&ids(found, q)).count()).sum();
     hits as f64 / wanted as f64
 }
 
 fn gpus() -> Vec<Device> {
     let adapters = nearfield::adapters();
     assert!(!adapters.is_empty(), "no adapter: scripts/test sets up software ones");
-    let open = |name: String| Device::open(&DeviceOptions { device: Some(name), ..DeviceOptions::default() }).unwrap();
+    let open = |name: String| Device::open(&DeviceOptions::default().device(name)).unwrap();
     adapters.into_iter().map(|a| open(a.name)).collect()
 }
 
@@ -101,12 +101,12 @@ fn every_spec_finds_what_its_codes_can_tell_apart() {
             }
             let index = built(&Device::cpu(), text, metric, &rows);
             let options = SearchOptions::default().probes(16);
-            let (found, _) = index.search_with(view(&queries).into(), 10, &options).unwrap();
+            let (found, _) = index.search_with(view(&queries), 10, &options).unwrap();
             assert_eq!(index.len(), ROWS);
             let got = recall(&found, &wanted);
             let mut off = 0.0f32;
             // Distances are those that users know: rising for l2, falling for similarities.
-            for q in 0..found.queries {
+            for q in 0..found.queries() {
                 let d: Vec<f32> = found.query(q).map(|(_, d)| d).collect();
                 let sorted = d.is_sorted_by(|a, b| if metric == Metric::L2 { a <= b } else { a >= b });
                 assert!(d.len() == 10 && sorted, "{text} {metric}: {d:?}");
@@ -131,8 +131,8 @@ fn row_c3_all_lists_without_quantisation_are_the_oracle() {
         let index = built(&Device::cpu(), "IVF32,Flat", metric, &rows);
         for k in [1, 10, 200] {
             let wanted = truth(metric, &rows, &queries, k, None);
-            let (found, _) = index.search_with(view(&queries).into(), k, &SearchOptions::default().probes(32)).unwrap();
-            for (a, b) in found.distances.iter().zip(&wanted.distances) {
+            let (found, _) = index.search_with(view(&queries), k, &SearchOptions::default().probes(32)).unwrap();
+            for (a, b) in found.distances().iter().zip(wanted.distances()) {
                 assert!((a - b).abs() <= 1e-4 * (1.0 + b.abs()), "{metric} {k}: {a} {b}");
             }
             assert!(recall(&found, &wanted) > 0.999, "{metric} {k}");
@@ -150,14 +150,14 @@ fn row_c15_every_device_finds_the_same() {
             let index = built(&Device::cpu(), text, Metric::L2, &rows);
             let path = std::env::temp_dir().join(format!("nearfield-ivf-{}-{}.nf", std::process::id(), text.len()));
             index.save(&path).unwrap();
-            let other = Ivf::load(&device, &path).unwrap();
+            let other = Ivf::open(&device, &path).unwrap();
             std::fs::remove_file(&path).unwrap();
             let options = SearchOptions::default().probes(5);
-            let (here, _) = index.search_with(view(&queries).into(), 10, &options).unwrap();
-            let (there, stats) = other.search_with(view(&queries).into(), 10, &options).unwrap();
+            let (here, _) = index.search_with(view(&queries), 10, &options).unwrap();
+            let (there, stats) = other.search_with(view(&queries), 10, &options).unwrap();
             assert_eq!(stats.fallback, None, "{text}");
             assert!(recall(&there, &here) > 0.99, "{text} on {}: {}", device.name(), recall(&there, &here));
-            for (a, b) in here.distances.iter().zip(&there.distances) {
+            for (a, b) in here.distances().iter().zip(there.distances()) {
                 assert!((a - b).abs() <= 1e-4 * (1.0 + a.abs()), "{text} on {}: {a} {b}", device.name());
             }
         }
@@ -170,7 +170,7 @@ fn row_c9_filters_find_all_there_is_at_every_selectivity() {
     for text in ["IVF32,SQ8,RFlat", "IVF32,SQ8", "IVF32,RaBitQ,RFlat"] {
         let index = built(&Device::cpu(), text, Metric::L2, &rows);
         let options = SearchOptions::default().probes(8);
-        let (plain, _) = index.search_with(view(&queries).into(), 10, &options).unwrap();
+        let (plain, _) = index.search_with(view(&queries), 10, &options).unwrap();
         let plain = recall(&plain, &truth(Metric::L2, &rows, &queries, 10, None));
         for every in [1, 2, 10, 100, 800, 2400] {
             let bits = Bitmap::from_fn(ROWS, |r| (r * 31 + 5) % every == 0);
@@ -178,8 +178,8 @@ fn row_c9_filters_find_all_there_is_at_every_selectivity() {
             let filter = Filter::Rows(bits.clone());
             let mut options = options.clone();
             options.filter = Some(filter.clone());
-            let (found, _) = index.search_with(view(&queries).into(), 10, &options).unwrap();
-            for q in 0..found.queries {
+            let (found, _) = index.search_with(view(&queries), 10, &options).unwrap();
+            for q in 0..found.queries() {
                 let ids: Vec<u64> = found.query(q).map(|(id, _)| id).collect();
                 assert_eq!(ids.len(), matches.min(10), "{text} 1 in {every}");
                 assert!(ids.iter().all(|&id| bits.get(id as usize)), "{text} 1 in {every}: {ids:?}");
@@ -190,8 +190,8 @@ fn row_c9_filters_find_all_there_is_at_every_selectivity() {
         }
         // A filter of its own for each query.
         let each: Vec<Bitmap> = (0..30).map(|q| Bitmap::from_fn(ROWS, |r| r % 30 == q)).collect();
-        let options = SearchOptions::filter(Filter::RowsPerQuery(each));
-        let (found, _) = index.search_with(view(&queries).into(), 5, &options).unwrap();
+        let options = SearchOptions::default().filter(Filter::RowsPerQuery(each));
+        let (found, _) = index.search_with(view(&queries), 5, &options).unwrap();
         assert!((0..30).all(|q| found.query(q).all(|(id, _)| id as usize % 30 == q)), "{text}");
     }
 }
@@ -203,8 +203,10 @@ fn row_c8_turnover_costs_neither_recall_nor_memory() {
         let mut index = built(&Device::cpu(), text, Metric::L2, &all[..ROWS * DIM]);
         let options = SearchOptions::default().probes(16);
         let ask = |index: &Ivf, rows: &[f32], first: u64| {
-            let (mut found, _) = index.search_with(view(&queries).into(), 10, &options).unwrap();
-            found.ids.iter_mut().for_each(|id| *id = id.wrapping_sub(first));
+            let (found, _) = index.search_with(view(&queries), 10, &options).unwrap();
+            let (ids, distances) = found.into_parts();
+            let ids = ids.into_iter().map(|id| id.wrapping_sub(first)).collect();
+            let found = Neighbors::from_parts(10, ids, distances).unwrap();
             recall(&found, &truth(Metric::L2, rows, &queries, 10, None))
         };
         let (before, bytes) = (ask(&index, &all[..ROWS * DIM], 0), index.memory_bytes());
@@ -213,8 +215,11 @@ fn row_c8_turnover_costs_neither_recall_nor_memory() {
             let gone: Vec<u64> = (i * step..(i + 1) * step).map(|r| r as u64).collect();
             assert_eq!(index.remove(&gone), step);
             index.add(view(&all[(ROWS + i * step) * DIM..(ROWS + (i + 1) * step) * DIM])).unwrap();
-            let (found, _) = index.search_with(view(&queries).into(), 10, &options).unwrap();
-            assert!(found.ids.iter().all(|&id| id >= ((i + 1) * step) as u64 && id != NO_ID), "{text}: a removed row");
+            let (found, _) = index.search_with(view(&queries), 10, &options).unwrap();
+            assert!(
+                found.ids().iter().all(|&id| id >= ((i + 1) * step) as u64 && id != NO_ID),
+                "{text}: a removed row"
+            );
         }
         let after = ask(&index, &all[ROWS * DIM..], ROWS as u64);
         assert!(after >= before - 0.005 - 0.02, "{text}: recall {after} after {before}");
@@ -233,14 +238,13 @@ fn range_searches_find_what_lies_within() {
     let wanted = flat.range_search(view(&queries), 3.0).unwrap();
     for text in ["IVF16,Flat", "IVF16,SQ8,RFlat"] {
         let index = built(&Device::cpu(), text, Metric::L2, &rows);
-        let (found, _) =
-            index.range_search_with(view(&queries).into(), 3.0, &SearchOptions::default().probes(16)).unwrap();
-        assert_eq!(found.offsets.len(), 21);
+        let (found, _) = index.range_search_with(view(&queries), 3.0, &SearchOptions::default().probes(16)).unwrap();
+        assert_eq!(found.offsets().len(), 21);
         let (a, b): (HashSet<u64>, HashSet<u64>) =
-            (found.ids.iter().copied().collect(), wanted.ids.iter().copied().collect());
-        assert!(wanted.ids.len() > 300, "{} hits", wanted.ids.len());
+            (found.ids().iter().copied().collect(), wanted.ids().iter().copied().collect());
+        assert!(wanted.ids().len() > 300, "{} hits", wanted.ids().len());
         assert!(a.intersection(&b).count() as f64 >= 0.99 * b.len() as f64 && a.len() <= b.len(), "{text}");
-        assert!(found.distances.iter().all(|&d| d <= 3.0), "{text}");
+        assert!(found.distances().iter().all(|&d| d <= 3.0), "{text}");
     }
 }
 
@@ -255,16 +259,16 @@ fn what_a_file_holds_answers_as_before() {
         // A few holes, which the file leaves out.
         index.remove(&ids[..40]);
         index.set_probes(7);
-        index.set_refine(Some(33));
+        index.set_rerank(Some(33));
         let path = std::env::temp_dir().join(format!("nearfield-ivf-file-{}-{i}.nf", std::process::id()));
         index.save(&path).unwrap();
-        let again = AnyIndex::load(&Device::cpu(), &path).unwrap();
+        let again = AnyIndex::open(&Device::cpu(), &path).unwrap();
         let before = index.search(view(&queries), 8).unwrap();
-        let (after, _) = again.search_with(view(&queries).into(), 8, &SearchOptions::default()).unwrap();
-        assert_eq!(after.ids, before.ids, "{text}");
+        let (after, _) = again.search_with(view(&queries), 8, &SearchOptions::default()).unwrap();
+        assert_eq!(after.ids(), before.ids(), "{text}");
         assert_eq!((again.len(), again.spec()), (560, spec(text)));
         let AnyIndex::Ivf(mut again) = again else { panic!("{text}") };
-        assert_eq!((again.probes(), again.refine()), (index.probes(), Some(33)));
+        assert_eq!((again.probes(), again.rerank()), (index.probes(), Some(33)));
         assert_eq!(again.add(view(&rows[..DIM])).unwrap(), [1000 + 3 * 599 + 1], "{text}: a number never used");
         std::fs::remove_file(&path).unwrap();
     }
@@ -296,8 +300,8 @@ fn refusals_leave_the_index_as_it_was() {
     // An update moves a row to where it now belongs.
     let far: Vec<f32> = (0..DIM).map(|i| 9.0 + i as f32).collect();
     index.update(17, view(&far)).unwrap();
-    let hits = index.search_with(view(&far).into(), 1, &SearchOptions::default().probes(8)).unwrap().0;
-    assert_eq!((hits.ids[0], hits.distances[0]), (17, 0.0));
+    let hits = index.search_with(view(&far), 1, &SearchOptions::default().probes(8)).unwrap().0;
+    assert_eq!((hits.ids()[0], hits.distances()[0]), (17, 0.0));
 }
 
 #[test]
@@ -306,7 +310,7 @@ fn packed_bits_in_lists() {
     let byte = |i: usize| ((i / 16 % 30 * 37 * (i % 16 + 1)) ^ ((i * i / 7) & 5)) as u8;
     let bytes: Vec<u8> = (0..3000 * 16).map(byte).collect();
     let rows = MatrixView::new(&bytes, 16).unwrap();
-    let rows = nearfield::RowsView::Bits(rows);
+    let rows = nearfield::RowsView::Bits(nearfield::BitsView::from_bytes(rows));
     let queries = rows.slice(0, 25);
     let mut flat = Flat::with_dtype(&Device::cpu(), 128, Metric::Hamming, nearfield::DType::Bits).unwrap();
     flat.add(rows).unwrap();
@@ -315,9 +319,9 @@ fn packed_bits_in_lists() {
         Ivf::train(&Device::cpu(), &spec("BIVF16"), Metric::Hamming, rows, &TrainOptions::default()).unwrap();
     index.add(rows).unwrap();
     let (all, _) = index.search_with(queries, 10, &SearchOptions::default().probes(16)).unwrap();
-    assert_eq!(all.distances, wanted.distances);
+    assert_eq!(all.distances(), wanted.distances());
     let (some, _) = index.search_with(queries, 1, &SearchOptions::default().probes(2)).unwrap();
-    assert!(some.distances.iter().all(|&d| d == 0.0), "a row finds itself");
+    assert!(some.distances().iter().all(|&d| d == 0.0), "a row finds itself");
 }
 
 #[test]
@@ -347,14 +351,14 @@ fn rows_without_lists_close_ranks() {
     // The one that closes the holes, and puts all rows into fewer lists.
     index.update(5_000, view(&rows[..DIM])).unwrap();
     assert_eq!(index.len(), 17_000 - 3_399);
-    assert_eq!(index.search(view(&rows[..DIM]), 1).unwrap().ids, [5_000]);
+    assert_eq!(index.search(view(&rows[..DIM]), 1).unwrap().ids(), [5_000]);
     let path = std::env::temp_dir().join(format!("nearfield-ivf-ranks-{}.nf", std::process::id()));
     index.remove(&(6_000..6_500).collect::<Vec<u64>>());
     index.save(&path).unwrap();
-    let again = Ivf::load(&Device::cpu(), &path).unwrap();
+    let again = Ivf::open(&Device::cpu(), &path).unwrap();
     std::fs::remove_file(&path).unwrap();
     let queries = &rows[9_000 * DIM..9_020 * DIM];
-    assert_eq!(again.search(view(queries), 5).unwrap().ids, index.search(view(queries), 5).unwrap().ids);
+    assert_eq!(again.search(view(queries), 5).unwrap().ids(), index.search(view(queries), 5).unwrap().ids());
 }
 
 #[test]
@@ -364,14 +368,14 @@ fn an_answer_does_not_depend_on_the_batch_or_on_where_zero_is() {
     for text in ["IVF16,SQ8", "SQ8", "RaBitQ8", "SQ4,Refine(SQ8)"] {
         let index = built(&Device::cpu(), text, Metric::L2, &rows);
         let options = SearchOptions::default().probes(16);
-        let (many, _) = index.search_with(view(&rows[..40 * DIM]).into(), 10, &options).unwrap();
+        let (many, _) = index.search_with(view(&rows[..40 * DIM]), 10, &options).unwrap();
         assert!(recall(&many, &wanted) > 0.85, "{text}: {}", recall(&many, &wanted));
         for q in 0..5 {
-            let one = index.search_with(view(&rows[q * DIM..(q + 1) * DIM]).into(), 10, &options).unwrap().0;
-            for (a, b) in one.distances.iter().zip(&many.distances[q * 10..]) {
+            let one = index.search_with(view(&rows[q * DIM..(q + 1) * DIM]), 10, &options).unwrap().0;
+            for (a, b) in one.distances().iter().zip(&many.distances()[q * 10..]) {
                 assert!((a - b).abs() < 0.02 * (1.0 + b.abs()), "{text}: {a} alone, {b} among others");
             }
-            assert!(one.distances[0] > -0.05, "{text}: {}", one.distances[0]);
+            assert!(one.distances()[0] > -0.05, "{text}: {}", one.distances()[0]);
         }
     }
 }
@@ -382,12 +386,12 @@ fn rows_without_direction_have_cosine_zero() {
     rows[7 * DIM..8 * DIM].fill(0.0);
     for text in ["IVF4,Flat", "SQfp16", "IVF4,SQ8", "IVF4,SQ8,Refine(SQ8)", "IVF4,RaBitQ4", "IVF4,SQ8,RFlat"] {
         let index = built(&Device::cpu(), text, Metric::Cosine, &rows);
-        let options = SearchOptions::filter(Filter::Ids(vec![7])).probes(4);
-        let (found, _) = index.search_with(view(&rows[DIM..3 * DIM]).into(), 1, &options).unwrap();
-        assert!(found.distances.iter().all(|d| d.abs() < 0.12), "{text}: {:?}", found.distances);
+        let options = SearchOptions::default().filter(Filter::Ids(vec![7])).probes(4);
+        let (found, _) = index.search_with(view(&rows[DIM..3 * DIM]), 1, &options).unwrap();
+        assert!(found.distances().iter().all(|d| d.abs() < 0.12), "{text}: {:?}", found.distances());
         let zero = vec![0.0; DIM];
-        let (found, _) = index.search_with(view(&zero).into(), 3, &SearchOptions::default().probes(4)).unwrap();
-        assert!(found.distances.iter().all(|&d| d == 0.0), "{text}: {:?}", found.distances);
+        let (found, _) = index.search_with(view(&zero), 3, &SearchOptions::default().probes(4)).unwrap();
+        assert!(found.distances().iter().all(|&d| d == 0.0), "{text}: {:?}", found.distances());
     }
 }
 

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use half::f16;
-use nearfield::{ClusterError, Clustering, Device, DeviceOptions, KMeans, MatrixView, Metric, RowsView};
+use nearfield::{BitsView, ClusterError, Clustering, Device, DeviceOptions, KMeans, MatrixView, Metric, RowsView};
 
 /// Numbers in [0, 1) that a seed gives.
 fn random(seed: u64) -> impl FnMut() -> f32 {
@@ -29,7 +29,8 @@ fn view(rows: &[f32], dim: usize) -> RowsView<'_> {
 
 fn cpu(threads: usize) -> Device {
     let threads = Some(threads);
-    Device::open(&DeviceOptions { device: Some("cpu".to_owned()), threads, ..DeviceOptions::default() }).unwrap()
+    let options = DeviceOptions::default().device("cpu");
+    Device::open(&threads.map_or(options.clone(), |n| options.threads(n))).unwrap()
 }
 
 fn kmeans(clusters: usize) -> KMeans {
@@ -110,10 +111,11 @@ fn row_b7_assignments_are_exact() {
             let brute = device.nearest(view(&rows, dim), c, metric, 1).unwrap();
             for (i, (&label, &value)) in labels.iter().zip(&values).enumerate() {
                 // Both are direct keys of one engine, so equal to the last bit but for the order of the sums.
-                let near = (value - brute.distances[i]).abs() <= 4e-6 * value.abs().max(scale * scale);
-                assert!(near, "{metric}, row {i}: {label} at {value}, {} at {}", brute.ids[i], brute.distances[i]);
-                let tie = u64::from(label) == brute.ids[i] || (value - brute.distances[i]).abs() <= 4e-6 * value.abs();
-                assert!(tie || metric != Metric::L2, "row {i}: {label} and not {}", brute.ids[i]);
+                let near = (value - brute.distances()[i]).abs() <= 4e-6 * value.abs().max(scale * scale);
+                assert!(near, "{metric}, row {i}: {label} at {value}, {} at {}", brute.ids()[i], brute.distances()[i]);
+                let tie =
+                    u64::from(label) == brute.ids()[i] || (value - brute.distances()[i]).abs() <= 4e-6 * value.abs();
+                assert!(tie || metric != Metric::L2, "row {i}: {label} and not {}", brute.ids()[i]);
             }
             assert_eq!(labels[5], if metric == Metric::L2 { 0 } else { labels[0] }, "the smaller of two equal ones");
         }
@@ -177,7 +179,7 @@ fn row_b7_degenerate_inputs() {
     let said = error(&start, view(&rows, 3));
     assert!(said.contains('5') && said.contains("2 x 3"), "{said}");
     let bits = [0u8; 16];
-    let bits = RowsView::Bits(MatrixView::new(&bits, 4).unwrap());
+    let bits = RowsView::Bits(BitsView::new(&bits, 32).unwrap());
     assert!(error(&kmeans(2), bits).contains("bits"));
     // As many centroids as rows: each its own.
     let all = kmeans(10).train(&device, view(&rows, 3)).unwrap();
@@ -273,8 +275,7 @@ fn row_a1_gpus_find_the_same() {
     (k.iterations, k.sample) = (3, None);
     let wanted = inertia(&rows, &k.train(&cpu(2), view(&rows, 20)).unwrap().centroids, 20);
     for name in names.split(',').filter(|name| !name.is_empty()) {
-        let device = Some(name.to_owned());
-        let gpu = Device::open(&DeviceOptions { device, ..DeviceOptions::default() }).unwrap();
+        let gpu = Device::open(&DeviceOptions::default().device(name)).unwrap();
         let got = inertia(&rows, &k.train(&gpu, view(&rows, 20)).unwrap().centroids, 20);
         assert!((got - wanted).abs() < 5e-3 * wanted, "{name}: {got}, on the CPU {wanted}");
     }

@@ -9,7 +9,7 @@ use nearfield::ops::Op;
 
 /// The layers from the facade down. A module may import only from the layers after its own; the facade, from all.
 const LAYERS: [&[&str]; 11] = [
-    &["lib", "device", "router", "verbs", "principal", "roofline"],
+    &["lib", "device", "router", "verbs", "principal", "serial", "roofline"],
     &["index"],
     &["cluster"],
     &["codec", "tune", "format"],
@@ -39,13 +39,13 @@ const ONLY: [(&str, &[&str]); 18] = [
     ("tune", &["engine", "gpu", "cpu", "linalg", "ops", "compute", "stats", "cache", "random", "types"]),
     ("format", &["threads", "types"]),
     ("error", &["ops", "compute", "types"]),
-    ("cpu", &["engine", "simd", "ops", "compute", "stats", "threads", "types"]),
+    ("cpu", &["engine", "simd", "ops", "compute", "stats", "cache", "threads", "types"]),
     ("gpu", &["engine", "ops", "compute", "stats", "cache", "random", "threads", "types"]),
     ("engine", &["ops", "compute", "stats", "threads", "types"]),
     // The contracts that it computes (lists, codes), and the types of their elements.
     ("simd", &["ops", "types"]),
     ("ops", &["compute", "stats", "threads", "types"]),
-    ("compute", &["stats", "types"]),
+    ("compute", &["stats", "cache", "types"]),
     ("stats", &[]),
     ("cache", &[]),
     ("linalg", &["random", "threads", "types"]),

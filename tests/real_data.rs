@@ -7,9 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use nearfield::format::{Matrix, read_ids, read_matrix};
-use nearfield::{
-    AnyIndex, Device, DeviceOptions, Flat, Index, IndexSpec, Metric, RowsView, SearchOptions, TrainOptions,
-};
+use nearfield::{AnyIndex, Device, DeviceOptions, Flat, IndexSpec, Metric, RowsView, SearchOptions, TrainOptions};
 use rayon::prelude::*;
 
 mod noted;
@@ -104,7 +102,7 @@ impl Set {
 fn gpus() -> Vec<Device> {
     let names = std::env::var("NEARFIELD_TEST_ADAPTERS").unwrap_or_else(|_| "llvmpipe,SwiftShader".to_owned());
     let open = |name: &str| {
-        let options = DeviceOptions { device: Some(name.to_owned()), ..DeviceOptions::default() };
+        let options = DeviceOptions::default().device(name);
         Device::open(&options).unwrap_or_else(|e| panic!("{e}\nscripts/setup-drivers sets up software GPUs for tests"))
     };
     names.split(',').map(open).collect()
@@ -163,7 +161,7 @@ fn row_c1_real_sets_with_ground_truth() {
 fn recall(set: &Set, found: &nearfield::Neighbors) -> f64 {
     let (base, queries) = (set.base.view(), set.queries.view());
     let truth = set.truth.as_ref().expect("these sets have their truth");
-    let hits: usize = (0..found.queries)
+    let hits: usize = (0..found.queries())
         .into_par_iter()
         .map(|q| {
             let query = row(&queries, q);
@@ -172,7 +170,7 @@ fn recall(set: &Set, found: &nearfield::Neighbors) -> f64 {
             found.query(q).filter(|&(id, _)| far(id) <= kth + 1e-6 * kth.abs()).count()
         })
         .sum();
-    hits as f64 / (10 * found.queries) as f64
+    hits as f64 / (10 * found.queries()) as f64
 }
 
 #[test]
@@ -191,7 +189,7 @@ fn row_c3_c5_compressed_indexes_of_real_sets() {
         let index =
             AnyIndex::build(&Device::cpu(), &spec, metric, set.base.clone(), None, &TrainOptions::default()).unwrap();
         let mut options = SearchOptions::default().probes(probes);
-        options.refine = refine;
+        options.rerank = refine;
         let (found, _) = index.search_with(set.queries.view(), 10, &options).unwrap();
         let got = recall(&set, &found);
         assert!(got >= least, "{name} {spec}: recall {got}, wanted {least}");

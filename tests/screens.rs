@@ -1,6 +1,6 @@
 //! Certified screening: behind 8-bit codes the answer is the plain one, whatever the data.
 
-use nearfield::{Bitmap, Device, Filter, Flat, Index, Metric, Neighbors, Screen, SearchOptions, SearchStats};
+use nearfield::{Bitmap, Device, Filter, Flat, Metric, Neighbors, Screen, SearchOptions, SearchStats};
 use nearfield::{MatrixView, RowsView};
 
 const METRICS: [Metric; 3] = [Metric::L2, Metric::InnerProduct, Metric::Cosine];
@@ -73,19 +73,19 @@ fn search(
 
 /// The same rows by distance: where two distances lie within one rounding bound of each other, either may come first.
 fn assert_same(index: &Flat, queries: &RowsView<'_>, plain: &Neighbors, coded: &Neighbors, what: &str) {
-    let (dim, k) = (index.dim(), plain.k);
+    let (dim, k) = (index.dim(), plain.k());
     let g = (dim as f64 / 4.0 + 16.0) * f64::powi(2.0, -24);
-    for q in 0..plain.queries {
+    for q in 0..plain.queries() {
         let mut query = vec![0.0; dim];
         queries.row_f32(q, &mut query);
         let norm = |x: &[f32]| x.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
         for i in q * k..(q + 1) * k {
-            let (a, b) = (plain.distances[i], coded.distances[i]);
+            let (a, b) = (plain.distances()[i], coded.distances()[i]);
             assert_eq!(a.is_nan(), b.is_nan(), "{what}, query {q}, place {}: {a} and {b}", i - q * k);
-            if a.is_nan() || plain.ids[i] == coded.ids[i] && a == b {
+            if a.is_nan() || plain.ids()[i] == coded.ids()[i] && a == b {
                 continue;
             }
-            let row = index.row(coded.ids[i]).unwrap();
+            let row = index.row(coded.ids()[i]).unwrap();
             let slack = match index.metric() {
                 Metric::L2 => 2.0 * (2.0 * g + 1e-6) * f64::from(a.abs().max(b.abs())),
                 Metric::InnerProduct => 2.0 * g * norm(&query) * norm(&row),
@@ -94,7 +94,7 @@ fn assert_same(index: &Flat, queries: &RowsView<'_>, plain: &Neighbors, coded: &
             let gap = (f64::from(a) - f64::from(b)).abs();
             assert!(gap <= slack + 1e-35, "{what}, query {q}, place {}: {a} and {b}", i - q * k);
         }
-        let mut ids: Vec<u64> = coded.ids[q * k..(q + 1) * k].iter().copied().filter(|&id| id != u64::MAX).collect();
+        let mut ids: Vec<u64> = coded.ids()[q * k..(q + 1) * k].iter().copied().filter(|&id| id != u64::MAX).collect();
         let found = ids.len();
         ids.sort_unstable();
         ids.dedup();
@@ -180,7 +180,7 @@ fn row_b8_codes_follow_the_rows() {
     index.update(5_001, view(&asked[dim..2 * dim], dim)).unwrap();
     same(&index, "after updates");
     let (nearest, _) = search(&index, &view(&asked, dim), 1, Screen::Int8, None);
-    assert_eq!(nearest.ids[..2], [17, 5_001]);
+    assert_eq!(nearest.ids()[..2], [17, 5_001]);
     index.remove(&(0..400).map(|i| i * 7 + 1).collect::<Vec<u64>>());
     same(&index, "with holes");
     index.remove(&(0..900).map(|i| i * 5 + 2).collect::<Vec<u64>>());
@@ -202,7 +202,7 @@ fn row_b8_codes_are_counted_and_saved() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("coded.nf");
     index.save(&path).unwrap();
-    let loaded = Flat::load(&Device::cpu(), &path).unwrap();
+    let loaded = Flat::open(&Device::cpu(), &path).unwrap();
     assert_eq!((loaded.screen(), loaded.memory_bytes()), (Some(Screen::Int8), after));
     let asked = embeddings(9, dim, 13);
     let (want, _) = search(&index, &view(&asked, dim), 7, Screen::Int8, None);
@@ -241,9 +241,9 @@ fn row_b8_codes_of_changed_rows_are_not_saved() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("changed.nf");
     index.save(&path).unwrap();
-    let loaded = Flat::load(&Device::cpu(), &path).unwrap();
+    let loaded = Flat::open(&Device::cpu(), &path).unwrap();
     let (found, _) = search(&loaded, &view(&other, dim), 1, Screen::Int8, None);
-    assert_eq!((found.ids[0], found.distances[0]), (17, 0.0));
+    assert_eq!((found.ids()[0], found.distances()[0]), (17, 0.0));
 }
 
 #[test]
@@ -254,9 +254,9 @@ fn row_b8_rows_without_provable_codes_are_searched_without() {
     index.add(&[[1e20f32; 4], [-1e20; 4], [0.0; 4]]).unwrap();
     index.set_screen(Some(Screen::Int8)).unwrap();
     index.save(&path).unwrap();
-    let loaded = Flat::load(&Device::cpu(), &path).unwrap();
-    let (found, stats) = loaded.search_with((&[[1.0f32; 4]]).into(), 1, &SearchOptions::default()).unwrap();
-    assert_eq!((found.ids[0], stats.proven), (2, 0));
+    let loaded = Flat::open(&Device::cpu(), &path).unwrap();
+    let (found, stats) = loaded.search_with(&[1.0f32; 4], 1, &SearchOptions::default()).unwrap();
+    assert_eq!((found.ids()[0], stats.proven), (2, 0));
     // More components than a product in 32 bits holds.
     let (n, dim) = (150, 70_000);
     let mut next = normal(22);
@@ -265,7 +265,7 @@ fn row_b8_rows_without_provable_codes_are_searched_without() {
     index.add(view(&data, dim)).unwrap();
     index.set_screen(Some(Screen::Int8)).unwrap();
     let (found, _) = search(&index, &view(&data[..dim], dim), 1, Screen::Int8, None);
-    assert_eq!((found.ids[0], found.distances[0]), (0, 0.0));
+    assert_eq!((found.ids()[0], found.distances()[0]), (0, 0.0));
 }
 
 #[test]
@@ -278,7 +278,7 @@ fn row_b8_searches_from_a_thread_pool_do_not_wait_for_codes() {
     // Somewhere among these the codes are made, while others search.
     let wrong = (0..600).into_par_iter().filter(|q| {
         let row = &data[q * 8 * dim..(q * 8 + 1) * dim];
-        index.search(view(row, dim), 3).unwrap().distances[0] != 0.0
+        index.search(view(row, dim), 3).unwrap().distances()[0] != 0.0
     });
     assert_eq!(wrong.count(), 0);
     let codes = index.memory_bytes() - n * (dim * 4 + 4);

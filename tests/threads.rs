@@ -2,9 +2,7 @@
 //! rayon, which a program may want for itself.
 
 use nearfield::format::Matrix;
-use nearfield::{
-    AnyIndex, Device, DeviceOptions, Flat, Index, IndexSpec, Ivf, KMeans, Metric, Norm, Screen, TrainOptions,
-};
+use nearfield::{AnyIndex, Device, DeviceOptions, Flat, IndexSpec, Ivf, KMeans, Metric, Norm, Screen, TrainOptions};
 
 /// Rows in a few clusters, no two alike.
 fn rows(n: usize, dim: usize) -> Matrix {
@@ -34,7 +32,7 @@ fn everything(device: &Device) {
         ivf.search(queries.view(), 10).unwrap();
         let path = folder.path().join("index.nf");
         ivf.save(&path).unwrap();
-        let loaded = AnyIndex::load(device, &path).unwrap();
+        let loaded = AnyIndex::open(device, &path).unwrap();
         assert_eq!(loaded.len(), n);
     }
 }
@@ -50,7 +48,7 @@ fn names() -> Vec<String> {
 #[test]
 fn no_more_threads_than_asked_for_and_none_of_the_global_pool() {
     for threads in [1, 2, 3] {
-        let options = DeviceOptions { device: Some("cpu".to_owned()), threads: Some(threads), ..Default::default() };
+        let options = DeviceOptions::default().device("cpu").threads(threads);
         #[cfg(target_os = "linux")]
         let before = names().len();
         let device = Device::open(&options).unwrap();

@@ -48,7 +48,7 @@ pub fn family(c: &mut Criterion, family: &str) {
 /// The CPU, and the GPU that `NEARFIELD_DEVICE` names.
 fn subjects() -> Vec<Subject> {
     let open = |device: Option<&str>| {
-        let options = DeviceOptions { device: device.map(str::to_owned), ..DeviceOptions::default() };
+        let options = device.map_or_else(DeviceOptions::default, |name| DeviceOptions::default().device(name));
         Subject::open(&options).unwrap_or_else(|e| panic!("{e}"))
     };
     let named = std::env::var("NEARFIELD_DEVICE").is_ok_and(|name| !name.is_empty() && name != "cpu");

@@ -5,7 +5,7 @@
 // One team of `lanes` threads: TURNS rows at a time, each thread every lanes-th vector of a row, straight into registers.
 // One workgroup of 256: its share of the rows, taken from everywhere, so that near rows that lie together come to different
 // workgroups: then the k-th of the workgroups' smallest pairs is hardly above the k-th smallest pair of all.
-// Barriers: as many as `lanes` has bits and two, for each row (of four queries) or four rows (of one); some at the end.
+// Barriers: two more than `lanes` has bits for each round, twice as many for metrics of two sums; some at the end.
 
 const THREADS = 256u;
 
@@ -46,9 +46,14 @@ fn row_of(i: u32, group: u32, groups: u32) -> u32 {
     return (i / p.neighbours * groups + group) * p.neighbours + i % p.neighbours;
 }
 
-fn norms_of_queries() -> vec4<f32> {
-    let q = min(vec4<u32>(p.q_begin) + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(p.q_end - 1u));
-    return vec4<f32>(query_norms[q.x], query_norms[q.y], query_norms[q.z], query_norms[q.w]);
+// Where the vectors of that row begin; of the last row, where there is none.
+fn vectors_of(i: u32, group: u32, groups: u32, rows_here: u32) -> u32 {
+    return (p.row_begin + min(row_of(i, group, groups), rows_here - 1u)) * p.row_stride;
+}
+
+// Where the components of a query begin.
+fn component_of(q: u32) -> u32 {
+    return min(p.q_begin + q, p.q_end - 1u) * p.query_stride;
 }
 
 // Writes the key of query q and the row at a place; gives the smaller of it and the pair so far.
@@ -81,94 +86,84 @@ fn search_few(
     let share = (rows_here + round - 1u) / round * p.neighbours;
     var best = vec2<u32>(0xffffffffu, NO_POSITION);
     for (var begin = 0u; begin < share; begin += teams * TURNS) {
-        // Of one query TURNS rows, or of QUERIES queries TURNS rows, one after another.
-        var first: array<vec4<f32>, 8>;
-        var second: array<vec4<f32>, 8>;
-        var at: array<u32, 4>;
-        for (var i = 0u; i < TURNS; i++) {
-            let place = row_of(begin + i * teams + team, group.x, groups.x);
-            at[i] = (p.row_begin + min(place, rows_here - 1u)) * p.row_stride;
-        }
-        for (var i = 0u; i < TURNS * QUERIES; i++) {
-            first[i] = vec4<f32>(0.0);
-            second[i] = vec4<f32>(0.0);
-        }
+        // Four sums: of four rows with one query, or of one row with four queries.
+        var a = vec4<f32>(0.0);
+        var b = vec4<f32>(0.0);
+        var c = vec4<f32>(0.0);
+        var d = vec4<f32>(0.0);
+        var a2 = vec4<f32>(0.0);
+        var b2 = vec4<f32>(0.0);
+        var c2 = vec4<f32>(0.0);
+        var d2 = vec4<f32>(0.0);
+        let at = vec4<u32>(
+            vectors_of(begin + team, group.x, groups.x, rows_here),
+            vectors_of(begin + teams + team, group.x, groups.x, rows_here),
+            vectors_of(begin + 2u * teams + team, group.x, groups.x, rows_here),
+            vectors_of(begin + 3u * teams + team, group.x, groups.x, rows_here),
+        );
         for (var j = lane; j < p.row_stride; j += p.lanes) {
-            var units: array<vec4<u32>, 4>;
-            for (var i = 0u; i < TURNS; i++) {
-                units[i] = rows[at[i] + j];
+            let unit_a = rows[at.x + j];
+            var unit_b = unit_a;
+            var unit_c = unit_a;
+            var unit_d = unit_a;
+            if (QUERIES == 1u) {
+                unit_b = rows[at.y + j];
+                unit_c = rows[at.z + j];
+                unit_d = rows[at.w + j];
             }
             for (var n = 0u; n < quads(); n++) {
                 let component = j * quads() + n;
                 if (component < p.query_stride) {
-                    for (var i = 0u; i < TURNS; i++) {
-                        let row = quad(units[i], n);
-                        for (var q = 0u; q < QUERIES; q++) {
-                            let query = queries[min(p.q_begin + q, p.q_end - 1u) * p.query_stride + component];
-                            first[i * QUERIES + q] = add_first(first[i * QUERIES + q], query, row);
-                            if (two_sums()) {
-                                second[i * QUERIES + q] = add_second(second[i * QUERIES + q], query, row);
-                            }
-                        }
+                    let query_a = queries[component_of(0u) + component];
+                    var query_b = query_a;
+                    var query_c = query_a;
+                    var query_d = query_a;
+                    if (QUERIES == 4u) {
+                        query_b = queries[component_of(1u) + component];
+                        query_c = queries[component_of(2u) + component];
+                        query_d = queries[component_of(3u) + component];
+                    }
+                    let row_a = quad(unit_a, n);
+                    var row_b = row_a;
+                    var row_c = row_a;
+                    var row_d = row_a;
+                    if (QUERIES == 1u) {
+                        row_b = quad(unit_b, n);
+                        row_c = quad(unit_c, n);
+                        row_d = quad(unit_d, n);
+                    }
+                    a = add_first(a, query_a, row_a);
+                    b = add_first(b, query_b, row_b);
+                    c = add_first(c, query_c, row_c);
+                    d = add_first(d, query_d, row_d);
+                    if (two_sums()) {
+                        a2 = add_second(a2, query_a, row_a);
+                        b2 = add_second(b2, query_b, row_b);
+                        c2 = add_second(c2, query_c, row_c);
+                        d2 = add_second(d2, query_d, row_d);
                     }
                 }
             }
         }
-        if (QUERIES == 1u) {
-            let one = vec4<f32>(across_first(first[0]).x, across_first(first[1]).x, across_first(first[2]).x, across_first(first[3]).x);
-            let sums = gather_first(one, thread, lane);
-            var others = vec4<f32>(0.0);
-            if (two_sums()) {
-                let two = vec4<f32>(
-                    across_second(second[0]).x,
-                    across_second(second[1]).x,
-                    across_second(second[2]).x,
-                    across_second(second[3]).x,
-                );
-                others = gather_second(two, thread, lane);
+        let ones = vec4<f32>(across_first(a).x, across_first(b).x, across_first(c).x, across_first(d).x);
+        let firsts = gather_first(ones, thread, lane);
+        var seconds = vec4<f32>(0.0);
+        if (two_sums()) {
+            let twos = vec4<f32>(across_second(a2).x, across_second(b2).x, across_second(c2).x, across_second(d2).x);
+            seconds = gather_second(twos, thread, lane);
+        }
+        if (lane < 4u) {
+            let turn = select(0u, lane, QUERIES == 1u);
+            let q = p.q_begin + lane - turn;
+            let place = row_of(begin + turn * teams + team, group.x, groups.x);
+            var row_norm = 0.0;
+            var query_norm = 0.0;
+            if (METRIC == COSINE) {
+                row_norm = row_norms[min(p.row_begin + place, p.row_end - 1u)];
+                query_norm = query_norms[min(q, p.q_end - 1u)];
             }
-            if (lane < 4u) {
-                let place = row_of(begin + lane * teams + team, group.x, groups.x);
-                var row_norm = 0.0;
-                var query_norm = 0.0;
-                if (METRIC == COSINE) {
-                    row_norm = row_norms[min(p.row_begin + place, p.row_end - 1u)];
-                    query_norm = query_norms[p.q_begin];
-                }
-                let keys = keys_of(vec4<f32>(sums[lane]), vec4<f32>(others[lane]), query_norm, vec4<f32>(row_norm));
-                best = put(p.q_begin, place, keys.x, best);
-            }
-        } else {
-            for (var i = 0u; i < TURNS; i++) {
-                let one = vec4<f32>(
-                    across_first(first[i * QUERIES]).x,
-                    across_first(first[i * QUERIES + 1u]).x,
-                    across_first(first[i * QUERIES + 2u]).x,
-                    across_first(first[i * QUERIES + 3u]).x,
-                );
-                let sums = gather_first(one, thread, lane);
-                var others = vec4<f32>(0.0);
-                if (two_sums()) {
-                    let two = vec4<f32>(
-                        across_second(second[i * QUERIES]).x,
-                        across_second(second[i * QUERIES + 1u]).x,
-                        across_second(second[i * QUERIES + 2u]).x,
-                        across_second(second[i * QUERIES + 3u]).x,
-                    );
-                    others = gather_second(two, thread, lane);
-                }
-                if (lane < 4u) {
-                    let place = row_of(begin + i * teams + team, group.x, groups.x);
-                    var row_norm = 0.0;
-                    var norms = vec4<f32>(0.0);
-                    if (METRIC == COSINE) {
-                        row_norm = row_norms[min(p.row_begin + place, p.row_end - 1u)];
-                        norms = norms_of_queries();
-                    }
-                    let keys = keys_of(vec4<f32>(sums[lane]), vec4<f32>(others[lane]), row_norm, vec4<f32>(norms[lane]));
-                    best = put(p.q_begin + lane, place, keys.x, best);
-                }
-            }
+            let keys = keys_of(vec4<f32>(firsts[lane]), vec4<f32>(seconds[lane]), query_norm, vec4<f32>(row_norm));
+            best = put(q, place, keys.x, best);
         }
     }
     least[thread] = best;

@@ -11,15 +11,18 @@ use super::{ClusterError, Clustering, KMeans, Progress};
 use crate::codec::int8::Coder;
 use crate::engine::Device;
 use crate::random::Random;
-use crate::types::RowsView;
+use crate::types::{IntoRows, RowsView};
 
 impl KMeans {
     /// Clusters the rows `[n, dim]` of any element type but packed bits.
     ///
+    /// Takes O(s k d) operations per round for s rows to train with and k clusters at most, and far fewer where bounds of
+    /// earlier rounds tell the nearest centroid. Runs on the device and all of its threads; blocks until it is done.
+    ///
     /// # Errors
     /// [`ClusterError`]; see its variants.
-    pub fn train<'a>(&self, device: &Device, rows: impl Into<RowsView<'a>>) -> Result<Clustering, ClusterError> {
-        self.train_with(device, rows.into(), &mut |_| ControlFlow::Continue(()))
+    pub fn train<'a>(&self, device: &Device, rows: impl IntoRows<'a>) -> Result<Clustering, ClusterError> {
+        self.train_with(device, rows.into_rows()?.view(), &mut |_| ControlFlow::Continue(()))
     }
 
     /// As [`KMeans::train`], telling `progress` after each round how far it is.

@@ -14,7 +14,7 @@ mod update;
 pub(crate) use nearest::{WithLengths, assign};
 
 use crate::compute::EngineError;
-use crate::types::DType;
+use crate::types::{DType, ShapeError};
 
 /// k-means: Lloyd's iteration (Lloyd 1982) with exact assignments.
 ///
@@ -29,13 +29,14 @@ use crate::types::DType;
 /// # Ok(()) }
 /// ```
 #[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct KMeans {
     /// Centroids to find.
     pub clusters: usize,
     /// Rounds of assigning and moving, at most; fewer when no row changes its centroid any more. 25 unless changed.
     pub iterations: usize,
-    /// What chance begins with. The same seed gives the same centroids on the same engine.
+    /// Seed of all that is random. The same seed gives the same centroids on the same engine.
     pub seed: u64,
     /// Rows and centroids count by their direction: both are scaled to length 1 (Dhillon and Modha 2001).
     pub spherical: bool,
@@ -52,6 +53,48 @@ impl KMeans {
     /// With the defaults that the fields state.
     pub fn new(clusters: usize) -> KMeans {
         KMeans { clusters, iterations: 25, seed: 0, spherical: false, sample: Some(256), balanced: false, start: None }
+    }
+
+    /// Makes so many rounds at most.
+    #[must_use]
+    pub fn iterations(mut self, rounds: usize) -> KMeans {
+        self.iterations = rounds;
+        self
+    }
+
+    /// With this seed.
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> KMeans {
+        self.seed = seed;
+        self
+    }
+
+    /// By directions alone.
+    #[must_use]
+    pub fn spherical(mut self) -> KMeans {
+        self.spherical = true;
+        self
+    }
+
+    /// Trains with so many rows per centroid at most; with all when absent.
+    #[must_use]
+    pub fn sample(mut self, rows: Option<usize>) -> KMeans {
+        self.sample = rows;
+        self
+    }
+
+    /// Makes large clusters smaller.
+    #[must_use]
+    pub fn balanced(mut self) -> KMeans {
+        self.balanced = true;
+        self
+    }
+
+    /// Begins with these centroids, `[clusters, dim]`.
+    #[must_use]
+    pub fn start(mut self, centroids: Vec<f32>) -> KMeans {
+        self.start = Some(centroids);
+        self
     }
 }
 
@@ -140,6 +183,9 @@ pub enum ClusterError {
     /// The caller of `train_with` broke off.
     #[error("cancelled")]
     Cancelled,
+    /// The rows are no matrix.
+    #[error(transparent)]
+    Shape(#[from] ShapeError),
     /// The engine failed.
     #[error(transparent)]
     Engine(#[from] EngineError),

@@ -234,7 +234,7 @@ impl fmt::Display for CodecSpec {
 /// From what the best candidates are ranked again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum RefineSpec {
+pub enum RerankSpec {
     /// `Refine(Flat)` or `RFlat`: the rows as they were given.
     Flat,
     /// `Refine(SQfp16)`: rows in half precision.
@@ -243,27 +243,27 @@ pub enum RefineSpec {
     Scalar8,
 }
 
-impl RefineSpec {
-    pub(crate) fn parse(token: &str) -> Result<Option<RefineSpec>, String> {
+impl RerankSpec {
+    pub(crate) fn parse(token: &str) -> Result<Option<RerankSpec>, String> {
         if token == "RFlat" {
-            return Ok(Some(RefineSpec::Flat));
+            return Ok(Some(RerankSpec::Flat));
         }
         let Some(rest) = token.strip_prefix("Refine") else { return Ok(None) };
         match rest {
-            "(Flat)" => Ok(Some(RefineSpec::Flat)),
-            "(SQfp16)" => Ok(Some(RefineSpec::F16)),
-            "(SQ8)" => Ok(Some(RefineSpec::Scalar8)),
+            "(Flat)" => Ok(Some(RerankSpec::Flat)),
+            "(SQfp16)" => Ok(Some(RerankSpec::F16)),
+            "(SQ8)" => Ok(Some(RerankSpec::Scalar8)),
             _ => Err("there are `Refine(Flat)` (or `RFlat`), `Refine(SQfp16)` and `Refine(SQ8)`".to_owned()),
         }
     }
 }
 
-impl fmt::Display for RefineSpec {
+impl fmt::Display for RerankSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            RefineSpec::Flat => "Refine(Flat)",
-            RefineSpec::F16 => "Refine(SQfp16)",
-            RefineSpec::Scalar8 => "Refine(SQ8)",
+            RerankSpec::Flat => "Refine(Flat)",
+            RerankSpec::F16 => "Refine(SQfp16)",
+            RerankSpec::Scalar8 => "Refine(SQ8)",
         })
     }
 }

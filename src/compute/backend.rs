@@ -9,6 +9,7 @@ use std::thread::Thread;
 use super::error::EngineError;
 use super::program::Program;
 use super::value::{Input, Output};
+use crate::cache::CacheDir;
 use crate::stats::{Ceilings, SearchStats};
 
 /// What sort of backend this is.
@@ -54,6 +55,9 @@ pub struct Capabilities {
     pub f16: bool,
     /// Fewer rows than this are not worth codes.
     pub coded_rows: usize,
+    /// With fewer queries than this, rows that fit on the device are read themselves sooner than their codes are gone
+    /// through.
+    pub coded_queries: usize,
     /// Whether an assignment profits from codes.
     pub coded_assign: bool,
     /// Device memory; absent where rows are used where they lie.
@@ -149,6 +153,16 @@ pub trait Backend<O>: Send + Sync {
 
     /// What it can do and what pays on it.
     fn capabilities(&self) -> Capabilities;
+
+    /// Where what is measured on this backend is kept.
+    fn cache(&self) -> CacheDir {
+        CacheDir::default()
+    }
+
+    /// Whether the backend may be measured without having been asked to.
+    fn calibrates(&self) -> bool {
+        true
+    }
 
     /// The backends that this one chooses between; none when it is one itself.
     fn parts(&self) -> Vec<Arc<dyn Backend<O>>> {

@@ -22,7 +22,6 @@ use std::fmt;
 
 use half::{bf16, f16};
 
-use crate::threads;
 use crate::types::DType;
 
 /// Rows whose words lie side by side.
@@ -224,11 +223,12 @@ impl Lists {
     }
 
     /// Keeps the rows for which `keep` gives their new position.
-    pub fn retain(&mut self, keep: impl Fn(u32) -> Option<u32> + Sync) {
+    pub fn retain(&mut self, keep: impl Fn(u32) -> Option<u32>) {
+        // On the caller's thread alone, who may hold a lock that other threads wait for.
         let (form, dim) = (self.form, self.dim);
-        threads::each(1, self.lists.iter_mut(), |list| {
+        let mut code = vec![0; code_bytes(form, dim)];
+        self.lists.iter_mut().for_each(|list| {
             let mut kept = List::default();
-            let mut code = vec![0; code_bytes(form, dim)];
             for place in 0..list.len() {
                 let Some(position) = keep(list.positions[place]) else { continue };
                 read(form, dim, list, place, &mut code);

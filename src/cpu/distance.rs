@@ -131,7 +131,7 @@ impl<'a> Direct<'a> {
     fn single(&self, q: usize, rows: RowsView<'_>, picks: Picks<'_>, keys: &mut [f32]) {
         match (self.queries, rows) {
             (RowsView::Bits(queries), RowsView::Bits(rows)) => {
-                bits::keys(self.token, self.metric, queries.row(q), rows, picks, keys);
+                bits::keys(self.token, self.metric, queries.row(q), rows.bytes(), picks, keys);
             }
             (RowsView::F32(queries), rows) => {
                 with_rows!(rows, m => direct::keys(self.token, self.metric, [queries.row(q)], m, picks, [keys]));

@@ -22,6 +22,7 @@ mod tests;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
+use crate::cache::CacheDir;
 use crate::compute::{
     Answer, Array, Backend, Candidates, Capabilities, EngineError, Frame, Input, Kind, Operation, Output, Pending, Place,
     Type, Value,
@@ -34,7 +35,6 @@ use crate::threads::Threads;
 use crate::types::RowsView;
 use distance::Keys;
 use select_k::TopK;
-
 
 /// How a [`CpuEngine`] is made.
 #[derive(Clone, Copy, Debug, Default)]
@@ -53,6 +53,7 @@ pub struct CpuEngine {
     scratch: Mutex<Vec<Scratch>>,
     /// The least bounds of the last search behind codes; its memory serves the next.
     bounds: Mutex<Vec<[f32; 4]>>,
+    cache: CacheDir,
     ceilings: OnceLock<Ceilings>,
 }
 
@@ -103,8 +104,14 @@ impl CpuEngine {
             pool: threads,
             scratch: Mutex::default(),
             bounds: Mutex::default(),
+            cache: CacheDir::default(),
             ceilings: OnceLock::new(),
         }
+    }
+
+    /// Keeps what is measured on it in this folder.
+    pub fn cached_in(self, cache: CacheDir) -> CpuEngine {
+        CpuEngine { cache, ..self }
     }
 
     /// The vector instructions in use.
@@ -332,6 +339,10 @@ impl Backend<Op> for CpuEngine {
         format!("cpu ({}, {} thread{s})", self.level().name(), self.threads)
     }
 
+    fn cache(&self) -> CacheDir {
+        self.cache.clone()
+    }
+
     fn run<'a>(&'a self, program: &'a Program, inputs: &'a [Input<'a>]) -> Pending<'a> {
         Pending::done(self.execute(program, inputs))
     }
@@ -346,6 +357,7 @@ impl Backend<Op> for CpuEngine {
             f16: false,
             // Fewer rows are searched at once.
             coded_rows: 4096,
+            coded_queries: 0,
             coded_assign: true,
             room: None,
         }

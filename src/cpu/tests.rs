@@ -6,7 +6,7 @@ use super::*;
 use crate::compute::Mask;
 use crate::ops::{self, Norm, metric::tolerance};
 use nearfield::tasks::{Base, Input, Plan, Problem, Step, Task};
-use crate::types::{Bitmap, DType, MatrixView, Metric};
+use crate::types::{Bitmap, BitsView, DType, MatrixView, Metric};
 
 const DIMS: [usize; 12] = [1, 2, 3, 7, 17, 31, 33, 64, 100, 127, 384, 769];
 
@@ -78,7 +78,7 @@ impl Stored {
             Stored::Bf16(x) => RowsView::Bf16(MatrixView::new(x, dim).unwrap()),
             Stored::I8(x) => RowsView::I8(MatrixView::new(x, dim).unwrap()),
             Stored::U8(x) => RowsView::U8(MatrixView::new(x, dim).unwrap()),
-            Stored::Bits(x) => RowsView::Bits(MatrixView::new(x, dim).unwrap()),
+            Stored::Bits(x) => RowsView::Bits(BitsView::from_bytes(MatrixView::new(x, dim).unwrap())),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytemuck::Pod;
 
 use super::{LoadError, Map, npy};
-use crate::types::{DType, Element, MatrixView, RowsView, ShapeError};
+use crate::types::{AnyRows, BitsView, DType, Element, IntoRows, MatrixView, RowsView, ShapeError};
 
 /// Bytes that stay where they are as long as somebody holds them.
 pub(super) trait Backing: Send + Sync {
@@ -139,7 +139,7 @@ impl Matrix {
             DType::Bf16 => RowsView::Bf16(self.typed()),
             DType::I8 => RowsView::I8(self.typed()),
             DType::U8 => RowsView::U8(self.typed()),
-            DType::Bits => RowsView::Bits(self.typed()),
+            DType::Bits => RowsView::Bits(BitsView::from_bytes(self.typed())),
         }
     }
 
@@ -163,6 +163,12 @@ impl Matrix {
             }
             found => Err(NotBytes { found }),
         }
+    }
+}
+
+impl<'a> IntoRows<'a> for &'a Matrix {
+    fn into_rows(self) -> Result<AnyRows<'a>, ShapeError> {
+        Ok(self.view().into())
     }
 }
 

@@ -226,8 +226,10 @@ pub(super) const OPTIONAL: [(&str, wgpu::Features); 5] = [
 ];
 
 /// What the kernels for matrix units need.
-pub(super) const MATRIX_FEATURES: wgpu::Features =
-    wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX.union(wgpu::Features::SHADER_F16).union(wgpu::Features::SUBGROUP);
+pub(super) const MATRIX_FEATURES: wgpu::Features = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX
+    .union(wgpu::Features::SHADER_F16)
+    .union(wgpu::Features::SUBGROUP)
+    .union(wgpu::Features::SUBGROUP_BARRIER);
 
 /// The side of the square f16 matrices with sums in f32 that an adapter lists, the larger where it has both, if it has
 /// what else the kernels for them need.
@@ -237,16 +239,20 @@ pub(super) fn matrix(adapter: &wgpu::Adapter) -> Option<u32> {
     if threads < 256 || !adapter.features().contains(MATRIX_FEATURES) {
         return None;
     }
-    side(&adapter.cooperative_matrix_properties(), limits.max_compute_workgroup_storage_size)
+    let info = adapter.get_info();
+    let teams_of_32 = (info.subgroup_min_size, info.subgroup_max_size) == (32, 32);
+    side(&adapter.cooperative_matrix_properties(), limits.max_compute_workgroup_storage_size, teams_of_32)
 }
 
-fn side(listed: &[wgpu::CooperativeMatrixProperties], memory: u32) -> Option<u32> {
+fn side(listed: &[wgpu::CooperativeMatrixProperties], memory: u32, teams_of_32: bool) -> Option<u32> {
     use wgpu::CooperativeScalarType::{F16, F32};
     let has = |side: u32| {
         let square = |p: &&wgpu::CooperativeMatrixProperties| [p.m_size, p.n_size, p.k_size] == [side; 3];
         listed.iter().filter(square).any(|p| p.ab_type == F16 && p.cr_type == F32)
     };
-    [16, 8].into_iter().find(|&side| memory >= matrix_memory(side) && has(side))
+    // The kernel for the larger side shares its work out to eight subgroups of 32 threads.
+    let fits = |side: u32| memory >= matrix_memory(side) && (side == 8 || teams_of_32);
+    [16, 8].into_iter().find(|&side| fits(side) && has(side))
 }
 
 pub(super) fn report(index: usize, adapter: &wgpu::Adapter) -> AdapterReport {
@@ -395,12 +401,14 @@ mod tests {
             saturating_accumulation: false,
         };
         let (eight, sixteen) = (shape(8, 8, 8, F32), shape(16, 16, 16, F32));
-        assert_eq!(side(&[eight, sixteen], 48 << 10), Some(16));
-        assert_eq!(side(&[sixteen, eight], 32 << 10), Some(8), "too little memory for the larger");
-        assert_eq!(side(&[sixteen], 32 << 10), None);
-        assert_eq!(side(&[shape(16, 8, 16, F32), shape(16, 16, 8, F32), shape(16, 16, 16, F16)], 48 << 10), None);
-        assert_eq!(side(&[eight], 16 << 10), None);
-        assert_eq!(side(&[], 48 << 10), None);
+        assert_eq!(side(&[eight, sixteen], 48 << 10, true), Some(16));
+        assert_eq!(side(&[eight, sixteen], 48 << 10, false), Some(8), "subgroups of another size");
+        assert_eq!(side(&[sixteen, eight], 32 << 10, true), Some(8), "too little memory for the larger");
+        assert_eq!(side(&[sixteen], 32 << 10, true), None);
+        let others = [shape(16, 8, 16, F32), shape(16, 16, 8, F32), shape(16, 16, 16, F16)];
+        assert_eq!(side(&others, 48 << 10, true), None);
+        assert_eq!(side(&[eight], 8 << 10, true), None);
+        assert_eq!(side(&[], 48 << 10, true), None);
     }
 
     #[test]

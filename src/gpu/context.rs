@@ -10,6 +10,7 @@ use super::adapters::{self, AdapterError, AdapterReport, Kind, MATRIX_FEATURES, 
 use super::faults::{Fault, Faults};
 use super::sync::lock;
 use super::trusted;
+use crate::cache::CacheDir;
 use crate::compute::EngineError;
 use crate::ops::DeviceCaps;
 use crate::ops::tuning::KernelTuning;
@@ -31,6 +32,8 @@ pub(super) struct Context {
     /// Nanoseconds a tick, where kernels can be timed by the device.
     pub(super) tick: Option<f64>,
     pub(super) faults: Faults,
+    /// Where what is compiled and tested is kept.
+    pub(super) cache: CacheDir,
     lost: LostCell,
 }
 
@@ -100,7 +103,19 @@ impl Context {
             .contains(wgpu::Features::TIMESTAMP_QUERY)
             .then(|| f64::from(queue.get_timestamp_period()))
             .filter(|&tick| tick > 0.0);
-        Context { device, queue, info, features, limits, caps, matrix: None, tick, faults: Faults::default(), lost }
+        Context {
+            device,
+            queue,
+            info,
+            features,
+            limits,
+            caps,
+            matrix: None,
+            tick,
+            faults: Faults::default(),
+            cache: CacheDir::default(),
+            lost,
+        }
     }
 
     /// What sort of device this is.

@@ -153,7 +153,7 @@ mod tests {
             let (x, q) = (rows(metric, &view, &[0.0; 2], 0, 2), queries(metric, &view, &[0.0; 2], 0, 2));
             assert_eq!(x.terms[1][..3], [0.0; 3]);
             assert_eq!(q.terms[1], [0.0; 4]);
-            assert_eq!((x.bits.len(), q.bits.len(), q.bits[0]), (32, 512, 0));
+            assert_eq!((x.bits.len(), q.bits.len(), q.bits[0]), (64, 4096, 0));
         }
     }
 }

@@ -62,7 +62,7 @@ impl Known {
             context.limits.max_immediate_size,
             texts()
         );
-        Known::read(versioned.then(|| File::of("kernels", &key)))
+        Known::read(versioned.then(|| File::of(&context.cache, "kernels", &key)))
     }
 
     fn read(file: Option<File>) -> Known {

@@ -35,8 +35,9 @@ pub use faults::Fault;
 
 use self::context::Context;
 use self::machine::Machine;
-use self::resident::Residents;
 use self::lower::Site;
+use self::resident::Residents;
+use crate::cache::CacheDir;
 use crate::compute::{self, Answer, Backend, Capabilities, EngineError, Input, Pending, Room, Tag};
 use crate::ops::search::MAX_KEEP;
 use crate::ops::tuning::KernelTuning;
@@ -87,7 +88,16 @@ impl GpuEngine {
     /// # Errors
     /// [`AdapterError`] when there is none that fits, saying what there is.
     pub fn open(options: &GpuOptions) -> Result<GpuEngine, AdapterError> {
-        let (context, info) = Context::open(&options.select)?;
+        GpuEngine::open_in(options, &CacheDir::default())
+    }
+
+    /// Opens a device that keeps what it compiled and tested in this folder.
+    ///
+    /// # Errors
+    /// As [`GpuEngine::open`].
+    pub fn open_in(options: &GpuOptions, cache: &CacheDir) -> Result<GpuEngine, AdapterError> {
+        let (mut context, info) = Context::open(&options.select)?;
+        context.cache = cache.clone();
         Ok(GpuEngine::with(context, info, options.memory))
     }
 
@@ -97,7 +107,21 @@ impl GpuEngine {
     /// # Errors
     /// [`AdapterError::Unusable`] when the device has less than the default limits of WebGPU.
     pub fn from_wgpu(device: wgpu::Device, queue: wgpu::Queue, memory: Option<u64>) -> Result<GpuEngine, AdapterError> {
-        let context = Context::from_wgpu(device, queue)?;
+        GpuEngine::from_wgpu_in(device, queue, memory, &CacheDir::default())
+    }
+
+    /// [`GpuEngine::from_wgpu`] with a folder for what is compiled and tested.
+    ///
+    /// # Errors
+    /// As [`GpuEngine::from_wgpu`].
+    pub fn from_wgpu_in(
+        device: wgpu::Device,
+        queue: wgpu::Queue,
+        memory: Option<u64>,
+        cache: &CacheDir,
+    ) -> Result<GpuEngine, AdapterError> {
+        let mut context = Context::from_wgpu(device, queue)?;
+        context.cache = cache.clone();
         let info = adapters::describe(0, context.info.clone(), &context.limits, context.features, true);
         Ok(GpuEngine::with(context, info, memory))
     }
@@ -261,6 +285,10 @@ impl Backend<Op> for GpuEngine {
         self.info.identity()
     }
 
+    fn cache(&self) -> CacheDir {
+        self.machine.context.cache.clone()
+    }
+
     fn notes(&self) -> Vec<String> {
         self.machine.pipelines.notes()
     }
@@ -276,8 +304,9 @@ impl Backend<Op> for GpuEngine {
             screen_queries: &[(usize::MAX, SCREEN_QUERIES)],
             screen_keep: MAX_KEEP as usize,
             f16: self.machine.context.matrix.is_some(),
-            // Less to read even for one query.
+            // Less to read even for one query; but a card reads the rows themselves sooner than it goes through levels.
             coded_rows: 0,
+            coded_queries: if self.machine.context.kind() == Kind::Discrete { SCREEN_QUERIES } else { 0 },
             coded_assign: false,
             room: Some(Room {
                 budget: self.budget(),

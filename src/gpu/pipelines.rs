@@ -228,7 +228,7 @@ impl DiskCache {
         if !context.features.contains(wgpu::Features::PIPELINE_CACHE) {
             return None;
         }
-        let path = cache::folder()?.join(wgpu::util::pipeline_cache_key(&context.info)?);
+        let path = context.cache.folder()?.join(wgpu::util::pipeline_cache_key(&context.info)?);
         let file = std::fs::read(&path).ok();
         let data = file.as_deref().and_then(cache::unseal);
         let note = (file.is_some() && data.is_none())

@@ -2,9 +2,11 @@
 
 use std::path::Path;
 
-use super::{Explanation, FileInfo, Flat, Index, IndexSpec, Ivf, OpenError, SearchOptions, TrainOptions, Trial};
+use super::{
+    Explanation, FileInfo, Flat, Index, IndexSpec, IndexStats, Ivf, OpenError, SearchOptions, TrainOptions, Trial,
+};
 use crate::engine::Device;
-use crate::error::SearchError;
+use crate::error::{RowError, SearchError};
 use crate::format::{Matrix, NfFile, SaveError};
 use crate::index::BuildError;
 use crate::stats::SearchStats;
@@ -23,7 +25,7 @@ use crate::types::{DType, Metric, Neighbors, RangeHits, RowsView};
 /// assert_eq!(index.len(), 1000);
 /// # Ok(()) }
 /// ```
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 // There are few of these, and each holds megabytes.
 #[allow(clippy::large_enum_variant)]
@@ -44,7 +46,8 @@ macro_rules! each {
 }
 
 impl AnyIndex {
-    /// Trains on the rows what the spec needs, and holds them under these ids, or under their numbers.
+    /// Trains on the rows (`[n, dim]`) what the spec needs, and holds them under these ids, or under their numbers. A `Flat`
+    /// keeps the matrix as it is, without a copy.
     ///
     /// # Errors
     /// [`BuildError`] as for [`Flat::from_matrix`], [`Ivf::train`] and [`Ivf::add_with_ids`].
@@ -67,106 +70,69 @@ impl AnyIndex {
         Ok(AnyIndex::Ivf(index))
     }
 
-    /// Opens an index file of any structure: verifies every byte.
+    /// Opens an index file of any structure: verifies every byte, in time for the whole file. Rows are mapped, not copied,
+    /// and stay on disk until they are looked at.
     ///
     /// # Errors
     /// [`OpenError`] naming the file and what is wrong with it.
-    pub fn load(device: &Device, path: impl AsRef<Path>) -> Result<AnyIndex, OpenError> {
+    pub fn open(device: &Device, path: impl AsRef<Path>) -> Result<AnyIndex, OpenError> {
         let _entered = device.enter();
         let path = path.as_ref();
         let spec = FileInfo::read(&NfFile::open(path)?)?.spec;
         if spec.is_flat() {
-            Flat::load(device, path).map(AnyIndex::Flat)
+            Flat::open(device, path).map(AnyIndex::Flat)
         } else {
-            Ivf::load(device, path).map(AnyIndex::Ivf)
+            Ivf::open(device, path).map(AnyIndex::Ivf)
         }
-    }
-
-    /// Writes the index to `path`, which is replaced at once or not at all.
-    ///
-    /// # Errors
-    /// [`SaveError`]; what was at the path before stays.
-    pub fn save(&self, path: impl AsRef<Path>) -> Result<(), SaveError> {
-        each!(self, index => index.save(path))
-    }
-
-    /// What it was built as.
-    pub fn spec(&self) -> IndexSpec {
-        match self {
-            AnyIndex::Flat(_) => IndexSpec::FLAT,
-            AnyIndex::Ivf(index) => index.spec().clone(),
-        }
-    }
-
-    /// The element type of the rows that are kept.
-    pub fn dtype(&self) -> DType {
-        each!(self, index => index.dtype())
-    }
-
-    /// The device that searches.
-    pub fn device(&self) -> &Device {
-        each!(self, index => index.device())
-    }
-
-    /// The same index, searched by another device from now on.
-    pub fn set_device(&mut self, device: &Device) {
-        each!(self, index => index.set_device(device))
-    }
-
-    /// The plan of a search with bytes, operations and predicted time of each step.
-    ///
-    /// # Errors
-    /// As the index's search.
-    pub fn explain(
-        &self,
-        queries: RowsView<'_>,
-        k: usize,
-        options: &SearchOptions,
-    ) -> Result<Explanation, SearchError> {
-        each!(self, index => index.explain(queries, k, options))
-    }
-
-    /// Runs a search twice on the index's device and compares the second with what was predicted.
-    ///
-    /// # Errors
-    /// As the index's search.
-    pub fn trial(&self, queries: RowsView<'_>, k: usize, options: &SearchOptions) -> Result<Trial, SearchError> {
-        each!(self, index => index.trial(queries, k, options))
     }
 }
 
-impl Index for AnyIndex {
-    fn len(&self) -> usize {
-        each!(self, index => index.len())
+impl From<Flat> for AnyIndex {
+    fn from(index: Flat) -> AnyIndex {
+        AnyIndex::Flat(index)
     }
+}
 
-    fn dim(&self) -> usize {
-        each!(self, index => index.dim())
+impl From<Ivf> for AnyIndex {
+    fn from(index: Ivf) -> AnyIndex {
+        AnyIndex::Ivf(index)
     }
+}
 
-    fn metric(&self) -> Metric {
-        each!(self, index => index.metric())
-    }
+/// Every verb of the index that it is.
+macro_rules! delegate {
+    ($(fn $name:ident(&self $(, $arg:ident: $t:ty)*) $(-> $out:ty)?;)* ; $(fn $change:ident(&mut self $(, $what:ident: $u:ty)*) $(-> $gives:ty)?;)*) => {
+        impl Index for AnyIndex {
+            $(fn $name(&self $(, $arg: $t)*) $(-> $out)? { each!(self, index => Index::$name(index $(, $arg)*)) })*
+            $(fn $change(&mut self $(, $what: $u)*) $(-> $gives)? { each!(self, index => Index::$change(index $(, $what)*)) })*
+        }
+    };
+}
 
-    fn memory_bytes(&self) -> usize {
-        each!(self, index => index.memory_bytes())
-    }
-
-    fn search_with(
-        &self,
-        queries: RowsView<'_>,
-        k: usize,
-        options: &SearchOptions,
-    ) -> Result<(Neighbors, SearchStats), SearchError> {
-        each!(self, index => index.search_with(queries, k, options))
-    }
-
-    fn range_search_with(
-        &self,
-        queries: RowsView<'_>,
-        radius: f32,
-        options: &SearchOptions,
-    ) -> Result<(RangeHits, SearchStats), SearchError> {
-        each!(self, index => index.range_search_with(queries, radius, options))
-    }
+delegate! {
+    fn len(&self) -> usize;
+    fn dim(&self) -> usize;
+    fn metric(&self) -> Metric;
+    fn dtype(&self) -> DType;
+    fn spec(&self) -> IndexSpec;
+    fn device(&self) -> &Device;
+    fn memory_bytes(&self) -> usize;
+    fn stats(&self) -> IndexStats;
+    fn ids(&self) -> Box<dyn Iterator<Item = u64> + '_>;
+    fn contains(&self, id: u64) -> bool;
+    fn row(&self, id: u64) -> Result<Vec<f32>, RowError>;
+    fn search_with(&self, queries: RowsView<'_>, k: usize, options: &SearchOptions) -> Result<(Neighbors, SearchStats), SearchError>;
+    fn range_search_with(&self, queries: RowsView<'_>, radius: f32, options: &SearchOptions) -> Result<(RangeHits, SearchStats), SearchError>;
+    fn explain(&self, queries: RowsView<'_>, k: usize, options: &SearchOptions) -> Result<Explanation, SearchError>;
+    fn trial(&self, queries: RowsView<'_>, k: usize, options: &SearchOptions) -> Result<Trial, SearchError>;
+    fn warm_up(&self, batches: &[usize], k: usize) -> Result<SearchStats, SearchError>;
+    fn save(&self, path: &Path) -> Result<(), SaveError>;
+    ;
+    fn set_device(&mut self, device: &Device);
+    fn add(&mut self, rows: RowsView<'_>) -> Result<Vec<u64>, BuildError>;
+    fn add_with_ids(&mut self, rows: RowsView<'_>, ids: &[u64]) -> Result<(), BuildError>;
+    fn update(&mut self, id: u64, row: RowsView<'_>) -> Result<(), BuildError>;
+    fn remove(&mut self, ids: &[u64]) -> usize;
+    fn set_probes(&mut self, probes: usize);
+    fn set_rerank(&mut self, rows: Option<usize>);
 }

@@ -72,6 +72,15 @@ impl State {
     }
 }
 
+impl Clone for Keeper {
+    /// The same codes under another name, since each keeper's codes follow its own rows.
+    fn clone(&self) -> Keeper {
+        let mut state = self.state().clone();
+        state.coding = state.coding.map(|coding| Arc::new(Coding { tag: Tag::new(), ..(*coding).clone() }));
+        Keeper { state: RwLock::new(state), making: Mutex::default() }
+    }
+}
+
 impl Keeper {
     pub fn of(coding: Coding) -> Keeper {
         let state = State { coding: Some(Arc::new(coding)), stale: Vec::new() };

@@ -82,6 +82,12 @@ pub enum BuildError {
         /// Ids given.
         ids: usize,
     },
+    /// An update with none or several rows.
+    #[error("an update replaces one row, found {found} rows; call it for each row with the id of that row")]
+    OneRow {
+        /// Rows given.
+        found: usize,
+    },
     /// An id that is there already, or twice among the new ones.
     #[error("id {id} (row {row}) is taken; ids are unique")]
     DuplicateId {

@@ -3,15 +3,16 @@
 use std::fmt;
 use std::time::Instant;
 
-use super::{Flat, Index, SearchOptions};
-use crate::error::SearchError;
+use super::{Flat, SearchOptions};
 use crate::compute::Operation;
+use crate::error::SearchError;
 use crate::ops::{Cost, Engine, Op, Program};
 use crate::stats::{Ceilings, SearchStats};
 use crate::types::RowsView;
 
 /// A program with the cost and predicted time of every operation on one device.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Explanation {
     /// The device in words.
     pub device: String,
@@ -66,6 +67,7 @@ impl fmt::Display for Explanation {
 
 /// What a search was predicted to take on a device, and what it took.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Trial {
     /// The device that answered, in words.
     pub device: String,
@@ -82,17 +84,8 @@ pub struct Trial {
 }
 
 impl Flat {
-    /// Runs a search twice on the index's device and compares the second with what was predicted.
-    ///
-    /// # Errors
-    /// As [`Flat::search`].
-    pub fn trial<'a>(
-        &self,
-        queries: impl Into<RowsView<'a>>,
-        k: usize,
-        options: &SearchOptions,
-    ) -> Result<Trial, SearchError> {
-        let queries = queries.into();
+    /// [`Index::trial`](super::Index::trial).
+    pub(super) fn tried(&self, queries: RowsView<'_>, k: usize, options: &SearchOptions) -> Result<Trial, SearchError> {
         let program = self.explain(queries, k, options)?.program;
         let predicted = self.device().predict(&program)?;
         let run = || -> Result<(f64, SearchStats), SearchError> {

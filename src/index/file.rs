@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::coding::Coding;
 use super::rowbuf::Rows;
 use super::store::Store;
-use super::{Flat, Index, IndexSpec};
+use super::{Flat, IndexSpec};
 use crate::codec::int8::{Basis, Coder};
 use crate::engine::Device;
 use crate::format::{LoadError, Matrix, NfFile, NfWriter, SaveError};
@@ -46,6 +46,8 @@ pub enum OpenError {
 
 /// What an `.nf` file says of the index in it.
 #[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
 pub struct FileInfo {
     /// What it was built as, e.g. `Flat`.
     pub spec: IndexSpec,
@@ -68,7 +70,7 @@ pub struct FileInfo {
     /// Inverted lists looked at by a search that does not say how many, where there are lists.
     pub probes: Option<usize>,
     /// Rows ranked again by a search that does not say how many, if that was chosen.
-    pub refine: Option<usize>,
+    pub rerank: Option<usize>,
 }
 
 impl FileInfo {
@@ -80,14 +82,10 @@ impl FileInfo {
         let problem = |problem: String| OpenError::Meta { path: file.path().to_owned(), problem };
         let get = |key: &str| FileInfo::value(file, key);
         let number = |key: &str| FileInfo::number(file, key);
-        let dtype = get("dtype")?;
         Ok(FileInfo {
             spec: get("index")?.parse().map_err(|e| problem(format!("{e}")))?,
             metric: get("metric")?.parse().map_err(|e| problem(format!("{e}")))?,
-            dtype: DType::ALL
-                .into_iter()
-                .find(|d| d.to_string() == dtype)
-                .ok_or_else(|| problem(format!("`dtype` is `{dtype}`, wanted one of f32 f16 bf16 i8 u8 bits")))?,
+            dtype: get("dtype")?.parse().map_err(|e| problem(format!("{e}")))?,
             dim: number("dim")?,
             rows: number("rows")?,
             has_ids: file.has("ids"),
@@ -95,7 +93,7 @@ impl FileInfo {
             screen: get("screen").ok().map(str::parse).transpose().map_err(|e| problem(format!("{e}")))?,
             code_dim: file.has("codes").then(|| number("code_dim")).transpose()?,
             probes: number("probes").ok(),
-            refine: number("refine").ok(),
+            rerank: number("refine").ok(),
         })
     }
 
@@ -115,11 +113,8 @@ impl FileInfo {
 }
 
 impl Flat {
-    /// Writes the index to `path`, which is replaced at once or not at all.
-    ///
-    /// # Errors
-    /// [`SaveError`]; what was at the path before stays.
-    pub fn save(&self, path: impl AsRef<Path>) -> Result<(), SaveError> {
+    /// [`Index::save`](super::Index::save).
+    pub(super) fn write(&self, path: &Path) -> Result<(), SaveError> {
         let view = self.store.view();
         let mut file = NfWriter::create(path)?;
         let runs = self.store.roster().live_runs();
@@ -154,11 +149,12 @@ impl Flat {
         file.finish()
     }
 
-    /// Opens an index file: verifies every byte, maps the rows without copying them.
+    /// Opens an index file: verifies every byte, in time for the whole file. Rows are mapped, not copied, and stay on disk
+    /// until they are looked at.
     ///
     /// # Errors
     /// [`OpenError`] naming the file and what is wrong with it.
-    pub fn load(device: &Device, path: impl AsRef<Path>) -> Result<Flat, OpenError> {
+    pub fn open(device: &Device, path: impl AsRef<Path>) -> Result<Flat, OpenError> {
         let _entered = device.enter();
         let file = NfFile::open(path)?;
         let info = FileInfo::read(&file)?;

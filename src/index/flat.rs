@@ -1,21 +1,25 @@
 //! `Flat`: every row is looked at, every answer is exact.
 
-use super::rowbuf::Rows;
+use std::path::Path;
+
 use super::planner::Planner;
+use super::rowbuf::Rows;
 use super::search::{MaskBits, Queries, Search};
 use super::store::Store;
-use super::{Explanation, Index, SearchOptions};
+use super::{Explanation, Index, IndexSpec, IndexStats, SearchOptions, Trial, one_row};
 use crate::engine::Device;
-use crate::error::SearchError;
-use crate::format::Matrix;
+use crate::error::{RowError, SearchError};
+use crate::format::{Matrix, SaveError};
 use crate::index::BuildError;
 use crate::ops::codes::MOST_DIM;
 use crate::ops::search::screens;
 use crate::ops::{Extent, Screen};
 use crate::stats::SearchStats;
-use crate::types::{DType, Metric, Neighbors, RangeHits, RowsView};
+use crate::types::{DType, Metric, Neighbors, RangeHits, RowsView, ShapeError};
 
 /// Exact search over all rows, by any metric, on any device.
+///
+/// A clone shares the rows until one of the two is changed, and is a copy on devices.
 ///
 /// Rows live in host memory (or in a mapped file until the first change); devices keep copies of what they search,
 /// within their memory budget, and stream the rest. Searching takes `&self` and may be done from many threads.
@@ -28,7 +32,7 @@ use crate::types::{DType, Metric, Neighbors, RangeHits, RowsView};
 /// assert_eq!(hits.query(0).map(|(id, _)| id).collect::<Vec<_>>(), [2, 0]);
 /// # Ok(()) }
 /// ```
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Flat {
     device: Device,
     pub(super) store: Store,
@@ -47,10 +51,11 @@ impl Flat {
     /// An empty index that stores rows as `dtype` (`dim` in bits for packed bits, a multiple of 8).
     ///
     /// # Errors
-    /// [`BuildError::ZeroDim`]; [`BuildError::Unsupported`] where the metric is not defined on the type.
+    /// [`BuildError::ZeroDim`]; [`ShapeError::NotWholeBytes`]; [`BuildError::Unsupported`] where the metric is not defined on
+    /// the type.
     pub fn with_dtype(device: &Device, dim: usize, metric: Metric, dtype: DType) -> Result<Flat, BuildError> {
         if dtype == DType::Bits && !dim.is_multiple_of(8) {
-            return Err(BuildError::Dim { wanted: dim.next_multiple_of(8), found: dim });
+            return Err(ShapeError::NotWholeBytes { found: dim }.into());
         }
         Ok(Flat { device: device.clone(), store: Store::new(metric, dtype, dim)?, screen: None })
     }
@@ -74,53 +79,9 @@ impl Flat {
         Flat { device: device.clone(), store, screen: None }
     }
 
-    /// Appends rows (`[n, dim]`; a type that the index can store without loss of range). Their ids are numbers never
-    /// used before, starting at 0. Gives the ids.
-    ///
-    /// # Errors
-    /// [`BuildError`]: another dimension or type, NaN or infinity (row named), negative values where the metric is
-    /// undefined. The index is then as it was.
-    pub fn add<'a>(&mut self, rows: impl Into<RowsView<'a>>) -> Result<Vec<u64>, BuildError> {
-        let _entered = self.device.enter();
-        self.store.add(&rows.into(), None)
-    }
-
-    /// Appends rows under the caller's ids.
-    ///
-    /// # Errors
-    /// As [`Flat::add`], and when an id is taken, repeated or `u64::MAX`, or their number is not that of the rows.
-    pub fn add_with_ids<'a>(&mut self, rows: impl Into<RowsView<'a>>, ids: &[u64]) -> Result<(), BuildError> {
-        let _entered = self.device.enter();
-        self.store.add(&rows.into(), Some(ids)).map(drop)
-    }
-
-    /// Replaces the row with this id.
-    ///
-    /// # Errors
-    /// [`BuildError::UnknownId`], and as [`Flat::add`].
-    pub fn update<'a>(&mut self, id: u64, row: impl Into<RowsView<'a>>) -> Result<(), BuildError> {
-        let _entered = self.device.enter();
-        self.store.update(id, &row.into())
-    }
-
-    /// Removes the rows with these ids; gives how many of them were there.
-    pub fn remove(&mut self, ids: &[u64]) -> usize {
-        self.store.remove(ids).0
-    }
-
     /// The element type of the stored rows.
     pub fn dtype(&self) -> DType {
         self.store.dtype()
-    }
-
-    /// The device that searches.
-    pub fn device(&self) -> &Device {
-        &self.device
-    }
-
-    /// The same index, searched by another device from now on.
-    pub fn set_device(&mut self, device: &Device) {
-        self.device = device.clone();
     }
 
     /// The screen of every search that names none; absent while the device chooses.
@@ -171,46 +132,6 @@ impl Flat {
         Ok(())
     }
 
-    /// The row with this id as f32 (bits as 0 and 1), if it is there.
-    pub fn row(&self, id: u64) -> Option<Vec<f32>> {
-        let position = self.store.roster().position(id)?;
-        let mut row = vec![0.0; self.dim()];
-        self.store.view().row_f32(position as usize, &mut row);
-        Some(row)
-    }
-
-    /// The `k` nearest rows of each query (`[q, dim]`): `[q, k]`.
-    ///
-    /// # Errors
-    /// [`SearchError`]: `k` is 0, another dimension, NaN or infinity (query named), or the device failed.
-    pub fn search<'a>(&self, queries: impl Into<RowsView<'a>>, k: usize) -> Result<Neighbors, SearchError> {
-        self.search_with(queries.into(), k, &SearchOptions::default()).map(|(found, _)| found)
-    }
-
-    /// All rows within `radius` of each query: distances at most, similarities at least the radius.
-    ///
-    /// # Errors
-    /// As [`Flat::search`], and when the radius is not a number.
-    pub fn range_search<'a>(&self, queries: impl Into<RowsView<'a>>, radius: f32) -> Result<RangeHits, SearchError> {
-        self.range_search_with(queries.into(), radius, &SearchOptions::default()).map(|(found, _)| found)
-    }
-
-    /// The program of a search with bytes, operations and predicted time of each operation.
-    ///
-    /// # Errors
-    /// As [`Flat::search`].
-    pub fn explain<'a>(
-        &self,
-        queries: impl Into<RowsView<'a>>,
-        k: usize,
-        options: &SearchOptions,
-    ) -> Result<Explanation, SearchError> {
-        let _entered = self.device.enter();
-        let search = self.checked(queries.into(), options)?;
-        let program = search.explain(k, options.screen.or(self.screen))?;
-        Ok(Explanation::of(&*self.device.engine, program))
-    }
-
     /// Whether the rows can have codes with a proven bound.
     fn codable(&self) -> bool {
         let fits = self.dtype() != DType::Bits && self.dim() <= MOST_DIM;
@@ -234,12 +155,45 @@ impl Index for Flat {
         self.store.dim()
     }
 
+    fn dtype(&self) -> DType {
+        self.store.dtype()
+    }
+
+    fn spec(&self) -> IndexSpec {
+        IndexSpec::FLAT
+    }
+
+    fn device(&self) -> &Device {
+        &self.device
+    }
+
+    fn set_device(&mut self, device: &Device) {
+        self.device = device.clone();
+    }
+
     fn metric(&self) -> Metric {
         self.store.metric()
     }
 
     fn memory_bytes(&self) -> usize {
         self.store.memory_bytes()
+    }
+
+    fn stats(&self) -> IndexStats {
+        IndexStats { removed: self.store.slots() - Index::len(self), screen: self.screen, ..IndexStats::of(self) }
+    }
+
+    fn ids(&self) -> Box<dyn Iterator<Item = u64> + '_> {
+        Box::new(self.store.roster().ids())
+    }
+
+    fn contains(&self, id: u64) -> bool {
+        self.store.roster().position(id).is_some()
+    }
+
+    fn row(&self, id: u64) -> Result<Vec<f32>, RowError> {
+        let position = self.store.roster().position(id).ok_or(RowError::UnknownId { id })?;
+        Ok(self.store.row(position))
     }
 
     fn search_with(
@@ -272,5 +226,49 @@ impl Index for Flat {
         let mut stats = SearchStats::default();
         let hits = self.checked(queries, options)?.within(radius, &mut stats)?;
         Ok((hits, stats))
+    }
+
+    fn explain(&self, queries: RowsView<'_>, k: usize, options: &SearchOptions) -> Result<Explanation, SearchError> {
+        let _entered = self.device.enter();
+        let search = self.checked(queries, options)?;
+        let program = search.explain(k, options.screen.or(self.screen))?;
+        Ok(Explanation::of(&*self.device.engine, program))
+    }
+
+    fn trial(&self, queries: RowsView<'_>, k: usize, options: &SearchOptions) -> Result<Trial, SearchError> {
+        self.tried(queries, k, options)
+    }
+
+    fn warm_up(&self, batches: &[usize], k: usize) -> Result<SearchStats, SearchError> {
+        self.warmed(batches, k)
+    }
+
+    fn add(&mut self, rows: RowsView<'_>) -> Result<Vec<u64>, BuildError> {
+        let _entered = self.device.enter();
+        self.store.add(&rows, None)
+    }
+
+    fn add_with_ids(&mut self, rows: RowsView<'_>, ids: &[u64]) -> Result<(), BuildError> {
+        let _entered = self.device.enter();
+        self.store.add(&rows, Some(ids)).map(drop)
+    }
+
+    fn update(&mut self, id: u64, row: RowsView<'_>) -> Result<(), BuildError> {
+        let _entered = self.device.enter();
+        one_row(&row)?;
+        let row = self.store.checked(&row)?;
+        self.store.put(id, &row)
+    }
+
+    fn remove(&mut self, ids: &[u64]) -> usize {
+        self.store.remove(ids).0
+    }
+
+    fn set_probes(&mut self, _: usize) {}
+
+    fn set_rerank(&mut self, _: Option<usize>) {}
+
+    fn save(&self, path: &Path) -> Result<(), SaveError> {
+        self.write(path)
     }
 }

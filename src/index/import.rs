@@ -125,7 +125,7 @@ mod tests {
         let wanted = read_matrix(path(&format!("found.npz:{name}_distances"))).unwrap();
         let RowsView::F32(wanted) = wanted.view() else { panic!("distances are f32") };
         let k = ids.shape[1];
-        let options = SearchOptions::default().probes(64).refine(40);
+        let options = SearchOptions::default().probes(64).rerank(40);
         let (found, _) = index.search_with(queries.view(), k, &options).unwrap();
         for q in 0..queries.rows() {
             let hits: Vec<(u64, f32)> = found.query(q).collect();
@@ -163,7 +163,7 @@ mod tests {
             let file = folder.path().join("x.nf");
             let index = import(name);
             index.save(&file).unwrap();
-            let opened = AnyIndex::load(&Device::cpu(), &file).unwrap_or_else(|e| panic!("{name}: {e}"));
+            let opened = AnyIndex::open(&Device::cpu(), &file).unwrap_or_else(|e| panic!("{name}: {e}"));
             assert_eq!(opened.spec(), index.spec());
             answers_as_faiss(name, &opened);
         }
@@ -210,7 +210,7 @@ mod tests {
             assert_eq!(index.len(), 45);
             // Equal rows have equal codes, so of twins the older is found.
             let twins = index.add(&rows).unwrap();
-            let options = SearchOptions::default().probes(4).refine(50);
+            let options = SearchOptions::default().probes(4).rerank(50);
             let (found, _) = index.search_with(RowsView::from(&rows), 50, &options).unwrap();
             for q in 0..rows.len() {
                 let all: Vec<(u64, f32)> = found.query(q).collect();

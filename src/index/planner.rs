@@ -161,13 +161,19 @@ fn worth(caps: &Capabilities, extent: &Extent, k: usize, screen: Screen) -> bool
         return false;
     }
     match screen {
-        Screen::None | Screen::F16 => true,
+        Screen::None => true,
+        Screen::F16 => !reads_rows(caps, extent),
         Screen::F32 => {
             let least = caps.screen_queries.iter().find(|(below, _)| extent.dim < *below);
             extent.queries >= least.map_or(usize::MAX, |&(_, queries)| queries)
         }
-        Screen::Int8 => extent.rows >= caps.coded_rows,
+        Screen::Int8 => extent.rows >= caps.coded_rows && !reads_rows(caps, extent),
     }
+}
+
+/// Whether so few queries are answered soonest from the rows themselves, which fit on the device.
+fn reads_rows(caps: &Capabilities, extent: &Extent) -> bool {
+    extent.queries < caps.coded_queries && caps.room.is_none_or(|room| room.fits(row_bytes(extent)))
 }
 
 #[cfg(test)]
@@ -182,6 +188,7 @@ mod tests {
         screen_keep: 128,
         f16: false,
         coded_rows: 1000,
+        coded_queries: 0,
         coded_assign: false,
         room: Some(Room { budget: 1 << 20, scratch: 1 << 10, staging: 1 << 10 }),
     };
@@ -199,6 +206,10 @@ mod tests {
         assert!(!worth(&CAPS, &extent(1000, 32, 4), 110, Screen::F32), "too many candidates");
         assert!(worth(&CAPS, &extent(10_000, 64, 1), 10, Screen::Int8), "the codes fit");
         assert!(!worth(&CAPS, &extent(999, 64, 1), 10, Screen::Int8), "too few rows");
+        let card = Capabilities { coded_queries: 5, ..CAPS };
+        assert!(!worth(&card, &extent(1000, 64, 4), 10, Screen::Int8), "the rows are read sooner");
+        assert!(worth(&card, &extent(1000, 64, 5), 10, Screen::Int8));
+        assert!(worth(&card, &extent(10_000, 64, 1), 10, Screen::Int8), "only the codes fit");
         assert!(!possible(&CAPS, &extent(1000, 32, 4), 10, Screen::F16), "there is no f16");
         let cosine_of_bits = Extent { metric: Metric::Hamming, dtype: DType::Bits, ..extent(1000, 64, 100) };
         assert!(!worth(&CAPS, &cosine_of_bits, 10, Screen::F32));

@@ -23,10 +23,18 @@ pub(crate) struct Roster {
     holes: usize,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Ids {
     by_position: Vec<u64>,
     positions: HashMap<u64, u32>,
+}
+
+impl Clone for Roster {
+    /// The same ids, with bits of another name: what is removed from one is unknown to the other.
+    fn clone(&self) -> Roster {
+        let Roster { slots, next_id, holes, .. } = *self;
+        Roster { slots, ids: self.ids.clone(), next_id, live: self.live.clone(), live_tag: Tag::new(), holes }
+    }
 }
 
 impl Roster {
@@ -83,6 +91,12 @@ impl Roster {
             None => (id < self.slots as u64).then_some(id as u32),
             Some(ids) => ids.positions.get(&id).copied(),
         }
+    }
+
+    /// The ids of all rows that are there, in order.
+    pub fn ids(&self) -> impl Iterator<Item = u64> + '_ {
+        let live = |&p: &u32| self.live.as_ref().is_none_or(|l| l.get(p as usize));
+        (0..self.slots as u32).filter(live).map(|p| self.id(p))
     }
 
     /// The ids of all rows that are there, in order; absent while they are the row numbers.
@@ -155,6 +169,11 @@ impl Roster {
             }
         }
         self.holes - before
+    }
+
+    /// Whether the holes would be closed if so many more rows were removed.
+    pub fn closes_after(&self, removed: usize) -> bool {
+        (self.holes + removed) * 5 >= self.slots.max(1)
     }
 
     /// The rows that are there, in order, one run of neighbouring rows at a time.

@@ -1,12 +1,14 @@
 //! Rows in host memory: owned and growing, or those of a mapped file until they are changed.
 
+use std::sync::Arc;
+
 use half::{bf16, f16};
 
 use crate::format::Matrix;
-use crate::types::{DType, MatrixView, RowsView};
+use crate::types::{BitsView, DType, MatrixView, RowsView};
 
 /// Densely packed rows of one element type.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct RowBuf {
     dtype: DType,
     dim: usize,
@@ -45,7 +47,7 @@ impl RowBuf {
             DType::Bf16 => RowsView::Bf16(typed(bytes, rows, dim)),
             DType::I8 => RowsView::I8(typed(bytes, rows, dim)),
             DType::U8 => RowsView::U8(typed(bytes, rows, dim)),
-            DType::Bits => RowsView::Bits(typed(bytes, rows, self.row_bytes())),
+            DType::Bits => RowsView::Bits(BitsView::from_bytes(typed(bytes, rows, self.row_bytes()))),
         }
     }
 
@@ -89,10 +91,10 @@ impl RowBuf {
     }
 }
 
-/// Rows that are owned, or mapped until the first change.
-#[derive(Debug)]
+/// Rows that are owned, or mapped until the first change. Clones share them until one is changed.
+#[derive(Clone, Debug)]
 pub(crate) enum Rows {
-    Owned(RowBuf),
+    Owned(Arc<RowBuf>),
     Mapped(Matrix),
 }
 
@@ -110,10 +112,10 @@ impl Rows {
             let view = matrix.view();
             let mut copy = RowBuf::new(view.dtype(), view.dim());
             copy.extend(&view);
-            *self = Rows::Owned(copy);
+            *self = Rows::Owned(Arc::new(copy));
         }
         match self {
-            Rows::Owned(rows) => rows,
+            Rows::Owned(rows) => Arc::make_mut(rows),
             Rows::Mapped(_) => unreachable!("just made owned"),
         }
     }

@@ -18,7 +18,7 @@ use crate::ops::search::{kept, norm_in_range};
 use crate::ops::{self, Batch, Coded, Engine, Extent, Host, Op, Program, Refine, Screen, SelectK};
 use crate::stats::{SearchStats, Stage};
 use crate::threads;
-use crate::types::{Bitmap, DType, Filter, MatrixView, Metric, RangeHits, RowsView};
+use crate::types::{Bitmap, BitsView, DType, Filter, MatrixView, Metric, RangeHits, RowsView};
 
 /// Queries as engines take them: checked, f32 or packed bits, with their lengths.
 pub(crate) struct Queries<'a> {
@@ -28,7 +28,7 @@ pub(crate) struct Queries<'a> {
 
 enum QueryData<'a> {
     Floats(Cow<'a, [f32]>, usize, usize),
-    Bits(MatrixView<'a, u8>),
+    Bits(BitsView<'a>),
 }
 
 impl<'a> Queries<'a> {

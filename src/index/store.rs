@@ -36,6 +36,31 @@ pub(crate) struct Store {
     asked: AtomicUsize,
 }
 
+impl Clone for Store {
+    /// The same rows under another name, since what is added to one store is unknown to the other. The rows themselves are
+    /// shared until one of the two is changed.
+    fn clone(&self) -> Store {
+        Store {
+            metric: self.metric,
+            rows: self.rows.clone(),
+            norms: self.norms.clone(),
+            norms_in_range: self.norms_in_range,
+            roster: self.roster.clone(),
+            tag: Tag::new(),
+            codes: self.codes.clone(),
+            asked: AtomicUsize::new(self.asked.load(Ordering::Relaxed)),
+        }
+    }
+}
+
+/// Rows that can be stored: checked, in the type of the store, with their lengths. Making them needs the store's type and
+/// metric only, so they may be made from one state of it and taken by another.
+#[derive(Debug)]
+pub(crate) struct Checked {
+    rows: RowBuf,
+    norms: Vec<f32>,
+}
+
 impl Store {
     pub fn new(metric: Metric, dtype: DType, dim: usize) -> Result<Store, BuildError> {
         if dim == 0 {
@@ -44,7 +69,7 @@ impl Store {
         if !metric.supports(dtype) {
             return Err(BuildError::Unsupported { metric, dtype });
         }
-        Ok(Store::empty(metric, Rows::Owned(RowBuf::new(dtype, dim))))
+        Ok(Store::empty(metric, Rows::Owned(Arc::new(RowBuf::new(dtype, dim)))))
     }
 
     fn empty(metric: Metric, rows: Rows) -> Store {
@@ -98,6 +123,13 @@ impl Store {
 
     pub fn view(&self) -> RowsView<'_> {
         self.rows.view()
+    }
+
+    /// The row at a position as f32.
+    pub fn row(&self, position: u32) -> Vec<f32> {
+        let mut row = vec![0.0; self.dim()];
+        self.view().row_f32(position as usize, &mut row);
+        row
     }
 
     pub fn norms(&self) -> &[f32] {
@@ -162,22 +194,31 @@ impl Store {
         Ok(fresh)
     }
 
-    /// Whether these rows could be added.
-    pub fn check(&self, rows: &RowsView<'_>) -> Result<(), BuildError> {
-        let converted = self.convert(rows)?;
-        self.check_stored(&converted.as_ref().map_or(*rows, RowBuf::view), rows).map(drop)
+    /// A copy of these rows as they can be added; or why they can't.
+    pub fn checked(&self, rows: &RowsView<'_>) -> Result<Checked, BuildError> {
+        let stored = self.convert(rows)?.unwrap_or_else(|| {
+            let mut copy = RowBuf::new(rows.dtype(), rows.dim());
+            copy.extend(rows);
+            copy
+        });
+        let norms = self.check_stored(&stored.view(), rows)?;
+        Ok(Checked { rows: stored, norms })
     }
 
-    /// Replaces the row with this id.
-    pub fn update(&mut self, id: u64, row: &RowsView<'_>) -> Result<(), BuildError> {
-        let converted = self.convert(row)?;
-        let stored = converted.as_ref().map_or(*row, RowBuf::view);
-        let norms = self.check_stored(&stored, row)?;
+    /// Appends checked rows, as [`Store::add`] does. It is the caller's thread alone that does it.
+    pub fn take(&mut self, rows: Checked, ids: Option<&[u64]>) -> Result<Vec<u64>, BuildError> {
+        let fresh = self.roster.fresh(rows.norms.len(), ids)?;
+        self.rows.owned().extend(&rows.rows.view());
+        self.roster.append(&fresh, ids.is_some());
+        self.take_norms(rows.norms);
+        Ok(fresh)
+    }
+
+    /// Replaces the row with this id by a checked one.
+    pub fn put(&mut self, id: u64, row: &Checked) -> Result<(), BuildError> {
         let position = self.roster.position(id).ok_or(BuildError::UnknownId { id })? as usize;
-        let [norm] = norms[..] else {
-            return Err(BuildError::IdCount { rows: norms.len(), ids: 1 });
-        };
-        self.rows.owned().replace(position, &stored);
+        let [norm] = row.norms[..] else { return Err(BuildError::OneRow { found: row.norms.len() }) };
+        self.rows.owned().replace(position, &row.rows.view());
         self.norms[position] = norm;
         self.codes.replaced(position as u32);
         self.norms_in_range &= norm_in_range(norm);
@@ -199,7 +240,7 @@ impl Store {
         for &(start, end) in &runs {
             packed.extend(&self.view().slice(start, end));
         }
-        self.rows = Rows::Owned(packed);
+        self.rows = Rows::Owned(Arc::new(packed));
         let mut position = 0;
         self.norms.retain(|_| {
             position += 1;

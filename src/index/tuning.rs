@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use super::{AnyIndex, CodecSpec, Index, IndexSpec, RefineSpec, SearchOptions, TrainOptions, TransformSpec};
+use super::{AnyIndex, CodecSpec, Index, IndexSpec, RerankSpec, SearchOptions, TrainOptions, TransformSpec};
 use crate::engine::Device;
 use crate::error::SearchError;
 use crate::format::{Matrix, NotBytes};
@@ -36,15 +36,16 @@ const LEAST: Duration = Duration::from_millis(200);
 /// # Ok(()) }
 /// ```
 #[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Tuning {
     /// The share of the true neighbours that should be found.
     pub recall: f32,
     /// Bytes that the index may take at most.
     pub memory: Option<u64>,
-    /// Queries a call. Few or many make another index the fastest.
+    /// Queries per call. Few or many make another index the fastest.
     pub batch: usize,
-    /// What chance begins with.
+    /// Seed of all that is random.
     pub seed: u64,
     /// Specs to try; when empty, those that [`IndexSpec::suggest`] and its neighbourhood give.
     pub specs: Vec<IndexSpec>,
@@ -67,6 +68,7 @@ pub struct Tuned {
 
 /// One setting of one spec.
 #[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct TunedPoint {
     /// The index.
@@ -74,7 +76,7 @@ pub struct TunedPoint {
     /// Lists looked at; absent where there are none.
     pub probes: Option<usize>,
     /// Rows ranked again; absent where nothing is.
-    pub refine: Option<usize>,
+    pub rerank: Option<usize>,
     /// Recall on the half of the queries that was tuned with.
     pub recall: f64,
     /// Recall on the other half, which no setting was picked by but which the chosen one must reach the goal on too.
@@ -124,9 +126,40 @@ impl Tuning {
         Tuning { recall, memory: None, batch: 1000, seed: 0, specs: Vec::new() }
     }
 
+    /// Within so many bytes.
+    #[must_use]
+    pub fn memory(mut self, bytes: u64) -> Tuning {
+        self.memory = Some(bytes);
+        self
+    }
+
+    /// In batches of so many queries.
+    #[must_use]
+    pub fn batch(mut self, queries: usize) -> Tuning {
+        self.batch = queries;
+        self
+    }
+
+    /// With this seed.
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Tuning {
+        self.seed = seed;
+        self
+    }
+
+    /// Of these specs.
+    #[must_use]
+    pub fn specs(mut self, specs: Vec<IndexSpec>) -> Tuning {
+        self.specs = specs;
+        self
+    }
+
     /// Builds the indexes worth trying over `rows`, measures their settings with every second of `queries`, checks with
     /// the others, and gives the fastest index that finds the share of the `k` nearest that is wanted. It keeps `Flat`
     /// when that is the fastest. `told` is given a line as each index is tried.
+    ///
+    /// Builds some ten indexes and searches each for some seconds, on the device and all of its threads; blocks until it is
+    /// done.
     ///
     /// # Errors
     /// [`TuneError`].
@@ -218,7 +251,7 @@ impl Tuning {
         Ok(TunedPoint {
             spec: index.spec(),
             probes: options.probes,
-            refine: options.refine,
+            rerank: options.rerank,
             recall,
             checked: halves.check(index, options, k, self.batch)?,
             qps,
@@ -276,12 +309,12 @@ fn neighbourhood(spec: &IndexSpec, dim: usize) -> Vec<IndexSpec> {
         let more = (kept * 3 / 2).min(dim);
         specs.push(with(&|s| s.transforms = vec![TransformSpec::Pca { dim: more, rotate }]));
     }
-    if spec.refine.is_some() {
+    if spec.rerank.is_some() {
         specs.push(with(&|s| {
             s.transforms.clear();
             s.codec = CodecSpec::RaBitQ { bits: 4 };
         }));
-        specs.push(with(&|s| s.refine = Some(RefineSpec::Scalar8)));
+        specs.push(with(&|s| s.rerank = Some(RerankSpec::Scalar8)));
     }
     specs
 }
@@ -293,7 +326,7 @@ fn by_speed(points: &[TunedPoint]) -> impl Fn(&usize, &usize) -> std::cmp::Order
 fn set(index: &mut AnyIndex, point: &TunedPoint) {
     if let AnyIndex::Ivf(ivf) = index {
         ivf.set_probes(point.probes.unwrap_or(1));
-        ivf.set_refine(point.refine);
+        ivf.set_rerank(point.rerank);
     }
 }
 
@@ -305,16 +338,16 @@ pub fn settings(index: &AnyIndex, k: usize) -> Vec<SearchOptions> {
         [1, 2, 4, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 256, 384, 512, 1024]
             .to_vec();
     probes.retain(|&p| p <= lists);
-    let halves: &[usize] = if ivf.spec().refine.is_some() { &[2, 3, 4, 5, 6, 8, 12, 16, 32, 64] } else { &[] };
-    let refine: Vec<Option<usize>> = match halves {
+    let halves: &[usize] = if ivf.spec().rerank.is_some() { &[2, 3, 4, 5, 6, 8, 12, 16, 32, 64] } else { &[] };
+    let rerank: Vec<Option<usize>> = match halves {
         [] => vec![None],
         halves => halves.iter().map(|h| Some(k.saturating_mul(*h).div_ceil(2).min(index.len().max(1)))).collect(),
     };
-    let option = |probes: usize, refine: Option<usize>| {
+    let option = |probes: usize, rerank: Option<usize>| {
         let options = SearchOptions::default().probes(probes);
-        refine.map_or(options.clone(), |rows| options.refine(rows))
+        rerank.map_or(options.clone(), |rows| options.rerank(rows))
     };
-    probes.iter().flat_map(|&p| refine.iter().map(move |&r| option(p, r))).collect()
+    probes.iter().flat_map(|&p| rerank.iter().map(move |&r| option(p, r))).collect()
 }
 
 /// Of points (recall, queries a second) those that no other surpasses in both, the fastest first.
@@ -381,7 +414,7 @@ impl<'a> Halves<'a> {
             let matrix = match queries {
                 RowsView::Bits(bits) => {
                     let bytes: Vec<u8> = picked.flat_map(|q| bits.row(q).to_vec()).collect();
-                    Matrix::from_vec(bytes, bits.dim()).map_err(BuildError::from)?.into_bits()?
+                    Matrix::from_vec(bytes, bits.dim() / 8).map_err(BuildError::from)?.into_bits()?
                 }
                 _ => {
                     let mut floats = vec![0.0; picked.len() * queries.dim()];
@@ -484,7 +517,7 @@ mod tests {
         let point = |checked, qps, bytes| TunedPoint {
             spec: IndexSpec::FLAT,
             probes: None,
-            refine: None,
+            rerank: None,
             recall: checked,
             checked,
             qps,

@@ -1,13 +1,14 @@
 //! Warming up: everything that a first search would pay for, done before it.
 
 use super::search::{MaskBits, Queries, Search};
-use super::{Flat, Index};
+use super::{Flat, Ivf, SearchOptions};
+use crate::engine::Device;
 use crate::ops::Engine;
 use crate::error::SearchError;
 use crate::ops::Screen;
 use crate::stats::SearchStats;
 use crate::tune;
-use crate::types::{DType, MatrixView, RowsView};
+use crate::types::{BitsView, DType, MatrixView, RowsView};
 
 /// Rows of a base as queries, in memory of their own.
 struct StandIns {
@@ -34,48 +35,50 @@ impl StandIns {
 
     fn view(&self) -> Option<RowsView<'_>> {
         match self.dtype {
-            DType::Bits => MatrixView::new(&self.bits, self.dim / 8).ok().map(RowsView::Bits),
+            DType::Bits => BitsView::new(&self.bits, self.dim).ok().map(RowsView::Bits),
             _ => MatrixView::new(&self.floats, self.dim).ok().map(RowsView::F32),
         }
+    }
+
+    /// `count` rows of numbers between -1 and 1, or of bits, for an index that keeps no rows.
+    fn made_up(dtype: DType, dim: usize, count: usize) -> StandIns {
+        // Any numbers do: what is warmed depends on shapes only.
+        let mixed = |i: usize| (i as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let (mut floats, mut bits) = (Vec::new(), Vec::new());
+        if dtype == DType::Bits {
+            bits.extend((0..count * dim / 8).map(|i| (mixed(i) >> 56) as u8));
+        } else {
+            floats.extend((0..count * dim).map(|i| (mixed(i) >> 40) as f32 / (1 << 23) as f32 - 1.0));
+        }
+        StandIns { floats, bits, dim, dtype }
+    }
+}
+
+/// Measures how fast the engines of a device are, or that would be in the first search. One that fails says so when it is
+/// asked. Nothing where there is no choice between engines, or no measuring.
+fn measure(device: &Device) {
+    let parts = device.engine.parts();
+    if parts.len() > 1 && device.engine.calibrates() {
+        parts.iter().for_each(|part| drop(tune::predictor(&**part)));
     }
 }
 
 impl Flat {
-    /// Does ahead what the first searches would wait for: measures how fast CPU and GPU are (once a machine), compiles and
-    /// self-tests the kernels that batches of these sizes with `k` neighbours take, codes the rows where that will pay, brings them to the device as far
-    /// as its budget goes, and makes room for what such searches write. Under `auto` on both engines.
-    ///
-    /// It takes as long as one search of each size on each engine, and what it prepares. Gives what it did; an index
-    /// without rows gives nothing. Sizes and `k` may be any; others than these are warm later too as far as they share
-    /// kernels.
-    ///
-    /// ```
-    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let mut index = nearfield::Flat::new(&nearfield::Device::cpu(), 2, nearfield::Metric::L2)?;
-    /// # index.add(&[[0.0, 0.0], [3.0, 4.0]])?;
-    /// index.warm_up(&[1, 1000], 10)?;
-    /// # Ok(()) }
-    /// ```
-    ///
-    /// # Errors
-    /// [`SearchError::ZeroK`], or the device failed; the index is as it was.
-    pub fn warm_up(&self, batches: &[usize], k: usize) -> Result<SearchStats, SearchError> {
+    /// [`Index::warm_up`].
+    pub(super) fn warmed(&self, batches: &[usize], k: usize) -> Result<SearchStats, SearchError> {
         let _entered = self.device().enter();
         if k == 0 {
             return Err(SearchError::ZeroK);
         }
         let mut stats = SearchStats::default();
+        measure(self.device());
+        if self.is_empty() {
+            return Ok(stats);
+        }
         let router = &*self.device().engine;
         let parts = router.parts();
         let engines: Vec<&Engine> = parts.iter().map(|p| &**p).collect();
         let engines = if engines.is_empty() { vec![router] } else { engines };
-        if engines.len() > 1 {
-            // Measured here, or it would be in the first search. A device that fails says so below.
-            engines.iter().for_each(|engine| drop(tune::predictor(*engine)));
-        }
-        if self.is_empty() {
-            return Ok(stats);
-        }
         for &batch in batches.iter().filter(|&&batch| batch > 0) {
             let queries = StandIns::of(&self.store.view(), batch);
             for &engine in &engines {
@@ -93,6 +96,29 @@ impl Flat {
                     search.nearest(k, Some(Screen::Int8), &mut stats)?;
                 }
             }
+        }
+        Ok(stats)
+    }
+}
+
+impl Ivf {
+    /// [`Index::warm_up`].
+    pub(super) fn warmed(&self, batches: &[usize], k: usize) -> Result<SearchStats, SearchError> {
+        if k == 0 {
+            return Err(SearchError::ZeroK);
+        }
+        let mut stats = SearchStats::default();
+        measure(self.device());
+        if self.is_empty() {
+            return Ok(stats);
+        }
+        for &batch in batches.iter().filter(|&&batch| batch > 0) {
+            let queries = match self.kept_rows() {
+                Some(store) => StandIns::of(&store.view(), batch),
+                None => StandIns::made_up(self.dtype(), self.dim(), batch),
+            };
+            let Some(view) = queries.view() else { continue };
+            stats.merge(&self.find(view, k, &SearchOptions::default())?.1);
         }
         Ok(stats)
     }

@@ -17,7 +17,7 @@ pub use model::{Calibration, Curve, Predictor};
 #[cfg(feature = "gpu")]
 pub use shapes::{Timed, tune};
 
-use crate::cache::{File, Found};
+use crate::cache::{CacheDir, File, Found};
 use crate::compute::EngineError;
 use crate::ops::Engine;
 
@@ -33,9 +33,21 @@ pub fn predictor(engine: &Engine) -> Result<Arc<Predictor>, EngineError> {
     if let Some(predictor) = known.get(&key) {
         return Ok(predictor.clone());
     }
-    let predictor = Arc::new(load_or_measure(engine, &file(&key))?);
+    let predictor = Arc::new(load_or_measure(engine, &file(&engine.cache(), &key))?);
     known.insert(key, predictor.clone());
     Ok(predictor)
+}
+
+/// What is known of an engine's speed without measuring it: from this process, else from disk.
+pub fn remembered(engine: &Engine) -> Option<Arc<Predictor>> {
+    let key = engine.identity();
+    let mut known = known();
+    if let Some(predictor) = known.get(&key) {
+        return Some(predictor.clone());
+    }
+    let predictor = Arc::new(Predictor::new(read(&file(&engine.cache(), &key)).0?, None));
+    known.insert(key, predictor.clone());
+    Some(predictor)
 }
 
 /// The engines of which this process knows the speed.
@@ -48,7 +60,7 @@ fn known() -> MutexGuard<'static, HashMap<String, Arc<Predictor>>> {
 pub fn forget(engine: &Engine) {
     let key = engine.identity();
     known().remove(&key);
-    file(&key).remove();
+    file(&engine.cache(), &key).remove();
 }
 
 /// What was wrong with the file of an engine whose speed this process asked for.
@@ -56,8 +68,8 @@ pub fn note(engine: &Engine) -> Option<String> {
     known().get(&engine.identity())?.note().map(str::to_owned)
 }
 
-fn file(key: &str) -> File {
-    File::of("speed", key)
+fn file(cache: &CacheDir, key: &str) -> File {
+    File::of(cache, "speed", key)
 }
 
 fn load_or_measure(engine: &Engine, file: &File) -> Result<Predictor, EngineError> {
@@ -88,8 +100,8 @@ fn read(file: &File) -> (Option<Calibration>, Option<String>) {
 
 /// What the cache folder has for an engine, without measuring anything: whether it was calibrated, or what is wrong with
 /// the file.
-pub fn cached(identity: &str) -> Result<bool, String> {
-    match read(&file(identity)) {
+pub fn cached(cache: &CacheDir, identity: &str) -> Result<bool, String> {
+    match read(&file(cache, identity)) {
         (_, Some(why)) => Err(why),
         (calibration, None) => Ok(calibration.is_some()),
     }

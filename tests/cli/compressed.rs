@@ -35,7 +35,7 @@ fn row_c10_an_index_of_any_spec_is_built_saved_and_asked() {
     ] {
         let said = sandbox.run_with("build --base b.npy --metric l2 --out x.nf --index", &[spec]).ok();
         assert!(said.out.contains(&format!("{canonical}, l2, 900 rows of 8 f32")), "{}", said.out);
-        let ask = "--queries q.npy -k 5 --nprobe 8 --refine 200 --ids i.npy --distances d.npy";
+        let ask = "--queries q.npy -k 5 --nprobe 8 --rerank 200 --ids i.npy --distances d.npy";
         sandbox.run(&format!("search --index-file x.nf {ask}")).ok();
         assert!(recall(&sandbox) >= least, "{spec}: {}", recall(&sandbox));
         let from_file = (sandbox.read_i64("i.npy"), sandbox.read_f32("d.npy"));
@@ -79,11 +79,11 @@ fn more_lists_and_more_rows_ranked_again_find_more() {
         sandbox.run(&format!("search --index-file x.nf --queries q.npy -k 5 --ids i.npy {settings}")).ok();
         recall(&sandbox)
     };
-    let by_lists = ["1", "4", "16"].map(|n| ask(&format!("--nprobe {n} --refine 400")));
+    let by_lists = ["1", "4", "16"].map(|n| ask(&format!("--nprobe {n} --rerank 400")));
     assert!(by_lists[0] + 0.1 < by_lists[1] && by_lists[1] < by_lists[2] && by_lists[2] > 0.9, "{by_lists:?}");
-    let by_rows = ["5", "40", "400"].map(|r| ask(&format!("--nprobe 16 --refine {r}")));
+    let by_rows = ["5", "40", "400"].map(|r| ask(&format!("--nprobe 16 --rerank {r}")));
     assert!(by_rows[0] + 0.1 < by_rows[1] && by_rows[1] <= by_rows[2], "{by_rows:?}");
-    assert!(ask("--nprobe 16 --refine auto") > by_rows[0]);
+    assert!(ask("--nprobe 16 --rerank auto") > by_rows[0]);
 }
 
 #[test]
@@ -236,7 +236,7 @@ fn row_e3_settings_and_files_that_cannot_be() {
     sandbox.run("build --base b.npy --metric l2 --index IVF8,SQ8 --out x.nf").ok();
     let search = "search --queries q.npy -k 3 --ids i.npy --index-file";
     refused(&sandbox, &format!("{search} x.nf --nprobe 0"), &["--nprobe"]);
-    refused(&sandbox, &format!("{search} x.nf --refine many"), &["--refine", "a number of rows", "auto"]);
+    refused(&sandbox, &format!("{search} x.nf --rerank many"), &["--rerank", "a number of rows", "auto"]);
     sandbox.f32("q5.npy", &[4, 5], &values(20, 1));
     refused(&sandbox, &format!("{} x.nf", search.replace("q.npy", "q5.npy")), &["`q5.npy`", "5 components", "8"]);
     sandbox.i64("twice.npy", &[N], &[4; N]);

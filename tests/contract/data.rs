@@ -9,7 +9,7 @@ use nearfield::ops::Engine;
 use crate::task::{Base, Coded, Input, Plan, Problem, Step, Task};
 use nearfield::ops::{distance, metric};
 use nearfield::stats::SearchStats;
-use nearfield::{DType, MatrixView, Metric, RowsView};
+use nearfield::{BitsView, DType, MatrixView, Metric, RowsView};
 
 /// SplitMix64 (Steele, Lea and Flood 2014): the same numbers on every machine.
 pub struct Rng(u64);
@@ -167,7 +167,7 @@ impl Matrix {
             Store::Bf16(data) => RowsView::Bf16(view(data, self.rows, dim, self.stride)),
             Store::I8(data) => RowsView::I8(view(data, self.rows, dim, self.stride)),
             Store::U8(data) => RowsView::U8(view(data, self.rows, dim, self.stride)),
-            Store::Bits(data) => RowsView::Bits(view(data, self.rows, dim, self.stride)),
+            Store::Bits(data) => RowsView::Bits(BitsView::from_bytes(view(data, self.rows, dim, self.stride))),
         }
     }
 

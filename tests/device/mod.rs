@@ -7,7 +7,7 @@ use half::{bf16, f16};
 use nearfield::ops::source::{ParamsIn, Target, compose};
 use nearfield::ops::tuning::KernelTuning;
 use nearfield::ops::{Access, DeviceCaps, Launch};
-use nearfield::{DType, MatrixView, RowsView};
+use nearfield::{BitsView, DType, RowsView};
 
 /// A device with default limits, in one of the ways to run a kernel.
 pub struct Gpu {
@@ -281,17 +281,17 @@ impl Data {
 
     pub fn view(&self) -> RowsView<'_> {
         macro_rules! view {
-            ($kind:ident, $dim:expr) => {
-                RowsView::$kind(MatrixView::new(bytemuck::cast_slice(self.bytes()), $dim).unwrap())
+            ($kind:ty) => {
+                RowsView::new::<$kind>(bytemuck::cast_slice(self.bytes()), self.dim).unwrap()
             };
         }
         match self.dtype {
-            DType::F32 => view!(F32, self.dim),
-            DType::F16 => view!(F16, self.dim),
-            DType::Bf16 => view!(Bf16, self.dim),
-            DType::I8 => view!(I8, self.dim),
-            DType::U8 => view!(U8, self.dim),
-            _ => view!(Bits, self.dim / 8),
+            DType::F32 => view!(f32),
+            DType::F16 => view!(half::f16),
+            DType::Bf16 => view!(half::bf16),
+            DType::I8 => view!(i8),
+            DType::U8 => view!(u8),
+            _ => BitsView::new(self.bytes(), self.dim).unwrap().into(),
         }
     }
 

@@ -26,11 +26,11 @@ pub struct DeviceArgs {
 impl DeviceArgs {
     /// These options, for this device.
     pub fn options(&self, device: Option<&str>) -> DeviceOptions {
-        DeviceOptions {
-            device: device.map(str::to_owned),
-            memory: self.device_memory,
-            threads: self.threads.map(|n| n as usize),
-        }
+        let mut options = DeviceOptions::default();
+        options.device = device.map(str::to_owned);
+        options.memory = self.device_memory;
+        options.threads = self.threads.map(|n| n as usize);
+        options
     }
 
     /// The device asked for.

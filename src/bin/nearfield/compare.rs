@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use nearfield::ops::metric::tolerance;
-use nearfield::{DType, Device, Flat, Index, Metric, Neighbors, RowsView, SearchOptions};
+use nearfield::{DType, Device, Flat, Metric, Neighbors, RowsView, SearchOptions};
 use serde_json::{Value, json};
 
 use crate::common::{self, DeviceArgs};
@@ -74,11 +74,11 @@ pub fn agreement(a: &Neighbors, b: &Neighbors, dim: usize) -> Agreement {
     // Both lie within the bound of the exact similarity, so within twice the bound of each other.
     let bound = 2.0 * tolerance(Metric::Cosine, DType::F32, dim, 1.0, 1.0, 1.0);
     let mut ties = 0;
-    for (i, (x, y)) in a.distances.iter().zip(&b.distances).enumerate() {
+    for (i, (x, y)) in a.distances().iter().zip(b.distances()).enumerate() {
         if !(f64::from((x - y).abs()) <= bound || x.is_nan() && y.is_nan()) {
-            return Agreement::Differ { query: i / a.k.max(1), place: i % a.k.max(1) };
+            return Agreement::Differ { query: i / a.k().max(1), place: i % a.k().max(1) };
         }
-        ties += usize::from(a.ids.get(i) != b.ids.get(i));
+        ties += usize::from(a.ids().get(i) != b.ids().get(i));
     }
     if ties == 0 { Agreement::Same } else { Agreement::Ties(ties) }
 }
@@ -89,12 +89,7 @@ mod tests {
 
     #[test]
     fn answers_agree_up_to_rounding_and_no_further() {
-        let of = |ids: [u64; 2], distances: [f32; 2]| Neighbors {
-            queries: 1,
-            k: 2,
-            ids: ids.into(),
-            distances: distances.into(),
-        };
+        let of = |ids: [u64; 2], distances: [f32; 2]| Neighbors::from_parts(2, ids.into(), distances.into()).unwrap();
         let a = of([1, 2], [0.9, 0.5]);
         assert_eq!(agreement(&a, &a, 8), Agreement::Same);
         assert_eq!(agreement(&a, &of([1, 3], [0.9, 0.500_000_1]), 8), Agreement::Ties(1));

@@ -86,7 +86,7 @@ impl SourceArgs {
     pub fn open(&self, device: &Device) -> Result<Source> {
         let path = self.path()?.clone();
         let index = match &self.index_file {
-            Some(file) => AnyIndex::load(device, file)?,
+            Some(file) => AnyIndex::open(device, file)?,
             None => build(device, rows(&path, &self.how)?, None, &path, &self.how)?,
         };
         not_empty(index.len(), &path)?;

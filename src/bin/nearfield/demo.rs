@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use clap::Args;
 use nearfield::format::Matrix;
-use nearfield::{Device, Flat, Index, Metric, Neighbors, RowsView, SearchOptions};
+use nearfield::{Device, Flat, Metric, Neighbors, RowsView, SearchOptions};
 
 use crate::common::{DeviceArgs, nearest};
 use crate::compare::{self, Agreement, Gpu, agreement};
@@ -184,7 +184,7 @@ fn times(text: &mut String, questions: &Questions, cpu: &Answer, gpu: Option<&An
 }
 
 fn agree(text: &mut String, cpu: &Answer, gpu: &Answer, questions: &Questions) -> Result<()> {
-    let places = cpu.found.ids.len();
+    let places = cpu.found.ids().len();
     let line = match agreement(&cpu.found, &gpu.found, questions.rows.dim()) {
         Agreement::Same => format!("Both devices agree: the same sentences in all {places} places."),
         Agreement::Ties(ties) => {
@@ -193,8 +193,8 @@ fn agree(text: &mut String, cpu: &Answer, gpu: &Answer, questions: &Questions) -
         Agreement::Differ { query, place } => {
             return Err(anyhow::anyhow!(
                 "the devices disagree in place {place} of query {query}: {} on the CPU, {} on {}",
-                cpu.found.distances[query * cpu.found.k + place],
-                gpu.found.distances[query * gpu.found.k + place],
+                cpu.found.distances()[query * cpu.found.k() + place],
+                gpu.found.distances()[query * gpu.found.k() + place],
                 gpu.device
             ));
         }

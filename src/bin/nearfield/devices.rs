@@ -59,7 +59,7 @@ pub fn run(args: &DevicesArgs) -> Result<()> {
 
 /// Tunes a device by name.
 fn tune(name: &str) -> Result<()> {
-    let device = crate::common::open(&DeviceOptions { device: Some(name.to_owned()), ..DeviceOptions::default() })?;
+    let device = crate::common::open(&DeviceOptions::default().device(name))?;
     let all = device.tune()?;
     let mut text = format!("\n{}\n", ui::bold(&format!("tuning {}", device.name())));
     if all.is_empty() {
@@ -78,7 +78,7 @@ fn tune(name: &str) -> Result<()> {
 
 /// What the cache folder has for a device.
 fn measured(text: &mut String, identity: &str) -> Value {
-    let said = match nearfield::tune::cached(identity) {
+    let said = match nearfield::tune::cached(&nearfield::CacheDir::User, identity) {
         Ok(true) => "its speed is measured".to_owned(),
         Ok(false) => "its speed is not measured yet".to_owned(),
         Err(note) => note,

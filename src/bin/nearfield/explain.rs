@@ -115,7 +115,7 @@ fn verdict(trials: &[(String, Trial)]) -> String {
 
 #[cfg(feature = "gpu")]
 fn software(name: &str) -> bool {
-    nearfield::adapters().iter().any(|a| a.name == name && a.kind == nearfield::gpu::Kind::Software)
+    nearfield::adapters().iter().any(|a| a.name == name && a.kind == nearfield::AdapterKind::Software)
 }
 
 #[cfg(not(feature = "gpu"))]
@@ -128,11 +128,8 @@ fn stand_ins(index: &AnyIndex, batch: usize) -> Result<Matrix> {
     if index.dtype() == DType::Bits {
         return Ok(Matrix::from_vec(vec![0u8; index.dim() / 8 * batch], index.dim() / 8)?.into_bits()?);
     }
-    // A row of ones is as good where the caller's ids don't have 0.
-    let row = match index {
-        AnyIndex::Flat(flat) => flat.row(0),
-        _ => None,
-    };
-    let row = row.unwrap_or_else(|| vec![1.0; index.dim()]);
+    // A row of ones is as good where no rows are kept.
+    let first = index.ids().next();
+    let row = first.and_then(|id| index.row(id).ok()).unwrap_or_else(|| vec![1.0; index.dim()]);
     Ok(Matrix::from_vec(row.repeat(batch), index.dim())?)
 }

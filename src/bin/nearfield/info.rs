@@ -48,7 +48,7 @@ pub fn run(args: &InfoArgs) -> Result<()> {
         let _ = writeln!(text, "  codes     {dim} bytes a row, for the int8 screen");
     }
     if let Some(probes) = info.probes {
-        let ranked = match info.refine {
+        let ranked = match info.rerank {
             Some(rows) => format!("{rows} rows"),
             None => "as many as suit k and codes".to_owned(),
         };
@@ -80,7 +80,7 @@ pub fn run(args: &InfoArgs) -> Result<()> {
         "screen": info.screen.map(|s| s.to_string()),
         "code_dim": info.code_dim,
         "nprobe": info.probes,
-        "refine": info.refine,
+        "rerank": info.rerank,
         "bytes": end,
         "sections": sections,
     });

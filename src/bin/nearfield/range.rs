@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::{ArgGroup, Args};
-use nearfield::Index;
 
 use crate::common::{DeviceArgs, ScreenChoice};
 use crate::data::SourceArgs;
@@ -55,9 +54,9 @@ pub fn run(args: &RangeArgs) -> Result<()> {
     let (stats, wall) = job.run(ScreenChoice(None), args.lists, |queries, options| {
         let (found, stats) = job.source.index.range_search_with(queries, args.radius, options)?;
         let before = ids.len() as i64;
-        offsets.extend(found.offsets.iter().skip(1).map(|&o| before + o as i64));
-        ids.extend(found.ids.iter().map(|&id| id as i64));
-        distances.extend(found.distances);
+        offsets.extend(found.offsets().iter().skip(1).map(|&o| before + o as i64));
+        ids.extend(found.ids().iter().map(|&id| id as i64));
+        distances.extend(found.distances());
         Ok(stats)
     })?;
     let mut outputs = Outputs::default();

@@ -8,20 +8,6 @@ use serde_json::{Value, json};
 
 use crate::ui::{bytes, count, rate, time, width_of, wrap};
 
-/// Adds what one batch did to what those before it did.
-pub fn merge(total: &mut SearchStats, part: SearchStats) {
-    total.device = part.device;
-    part.kernels.into_iter().for_each(|k| total.add_kernel(k));
-    part.stages.iter().for_each(|s| total.add_stage(&s.name, s.time, s.on_device));
-    total.bytes_read += part.bytes_read;
-    total.scanned += part.scanned;
-    total.refined += part.refined;
-    total.proven += part.proven;
-    total.fell_back += part.fell_back;
-    total.chunks_uploaded += part.chunks_uploaded;
-    total.fallback = total.fallback.take().or(part.fallback);
-}
-
 /// As a block of lines, `queries` of them having taken `wall` in all.
 pub fn block(stats: &SearchStats, queries: usize, wall: Duration) -> String {
     let mut lines = vec![("device", stats.device.clone()), ("kernels", stats.kernels.join(", "))];

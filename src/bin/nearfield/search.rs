@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use clap::{ArgGroup, Args};
 use nearfield::format::Matrix;
-use nearfield::{AnyIndex, Index, NO_ID, SearchOptions, SearchStats};
+use nearfield::{AnyIndex, NO_ID, SearchOptions, SearchStats};
 
 use crate::common::{DeviceArgs, ScreenChoice, file, k, note_fallback, screen};
 use crate::compare::is_cpu;
@@ -45,37 +45,38 @@ pub struct SearchArgs {
 /// How far an index with lists or codes looks.
 #[derive(Args, Clone, Copy, Debug, Default)]
 pub struct ListArgs {
-    /// Inverted lists looked at a query [default: what the index is set to]
+    /// Inverted lists probed per query [default: what the index is set to]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     nprobe: Option<u32>,
-    /// Rows ranked again a query: a number, or auto [default: what the index is set to]
-    #[arg(long, value_name = "R", value_parser = refine)]
-    refine: Option<Refine>,
+    /// Rows re-ranked per query: a number, or auto [default: what the index is set to]
+    // `--refine` was its name once, and stays.
+    #[arg(long, alias = "refine", value_name = "R", value_parser = rerank)]
+    rerank: Option<Rerank>,
 }
 
-/// What `--refine` says.
+/// What `--rerank` says.
 #[derive(Clone, Copy, Debug)]
-pub struct Refine(Option<usize>);
+pub struct Rerank(Option<usize>);
 
-fn refine(text: &str) -> Result<Refine, String> {
+fn rerank(text: &str) -> Result<Rerank, String> {
     match text.parse::<u32>() {
-        _ if text == "auto" => Ok(Refine(None)),
-        Ok(rows) if rows > 0 => Ok(Refine(Some(rows as usize))),
+        _ if text == "auto" => Ok(Rerank(None)),
+        Ok(rows) if rows > 0 => Ok(Rerank(Some(rows as usize))),
         _ => Err("wanted a number of rows from 1, or auto".to_owned()),
     }
 }
 
 impl ListArgs {
-    /// With `--refine auto` an index forgets what it was set to.
+    /// With `--rerank auto` an index forgets what it was set to.
     pub fn prepare(&self, index: &mut AnyIndex) {
-        if let (AnyIndex::Ivf(ivf), Some(Refine(None))) = (index, self.refine) {
-            ivf.set_refine(None);
+        if let (AnyIndex::Ivf(ivf), Some(Rerank(None))) = (index, self.rerank) {
+            ivf.set_rerank(None);
         }
     }
 
-    /// Puts the rows to be ranked again into the options.
-    pub fn refine_only(&self, options: &mut SearchOptions) {
-        options.refine = self.refine.and_then(|r| r.0);
+    /// Puts the rows to be re-ranked into the options.
+    pub fn rerank_only(&self, options: &mut SearchOptions) {
+        options.rerank = self.rerank.and_then(|r| r.0);
     }
 
     /// The lists asked for.
@@ -86,7 +87,7 @@ impl ListArgs {
     /// Puts what was asked for into the options.
     pub fn apply(&self, options: &mut SearchOptions) {
         options.probes = self.probes();
-        self.refine_only(options);
+        self.rerank_only(options);
     }
 }
 
@@ -158,7 +159,7 @@ impl Job {
             options.filter = self.allowed.of(start, end);
             options.screen = screen.0;
             lists.apply(&mut options);
-            report::merge(&mut stats, each(self.queries.view().slice(start, end), &options)?);
+            stats.merge(&each(self.queries.view().slice(start, end), &options)?);
             bar.set_position(end as u64);
             start = end.max(1);
         }
@@ -183,12 +184,12 @@ pub fn run(args: &SearchArgs) -> Result<()> {
     let found_k = k.min(index.len());
     let (stats, wall) = job.run(args.screen, args.lists, |queries, options| {
         let (found, stats) = index.search_with(queries, found_k, options)?;
-        for i in 0..found.queries {
+        for i in 0..found.queries() {
             let row = i * found_k..(i + 1) * found_k;
             // `NO_ID` becomes the -1 that files have.
-            ids.extend(found.ids[row.clone()].iter().map(|&id| id as i64));
+            ids.extend(found.ids()[row.clone()].iter().map(|&id| id as i64));
             ids.extend(std::iter::repeat_n(NO_ID as i64, k - found_k));
-            distances.extend_from_slice(&found.distances[row]);
+            distances.extend_from_slice(&found.distances()[row]);
             distances.extend(std::iter::repeat_n(f32::NAN, k - found_k));
         }
         Ok(stats)

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
-use nearfield::{Index, IndexSpec, Tuned, TunedPoint, Tuning};
+use nearfield::{IndexSpec, Tuned, TunedPoint, Tuning};
 use serde_json::json;
 
 use crate::common::{DeviceArgs, file, k, metric, size, spec};
@@ -106,7 +106,7 @@ fn point_json(p: &TunedPoint) -> serde_json::Value {
     json!({
         "index": p.spec.to_string(),
         "nprobe": p.probes,
-        "refine": p.refine,
+        "rerank": p.rerank,
         "recall": p.recall,
         "recall_checked": p.checked,
         "qps": p.qps,
@@ -123,14 +123,14 @@ fn text(args: &TuneArgs, tuned: &Tuned, device: &str) -> String {
             mark.to_owned(),
             p.spec.to_string(),
             number(p.probes),
-            number(p.refine),
+            number(p.rerank),
             format!("{:.4}", p.recall),
             format!("{:.4}", p.checked),
             ui::rate(p.qps),
             ui::bytes(p.bytes as u64),
         ]
     });
-    let table = ui::table(["", "index", "nprobe", "refine", "recall", "checked", "queries/s", "memory"], cells);
+    let table = ui::table(["", "index", "nprobe", "rerank", "recall", "checked", "queries/s", "memory"], cells);
     let chosen = &tuned.points[tuned.chosen];
     let verdict = if tuned.reached {
         format!(

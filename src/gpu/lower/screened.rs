@@ -14,10 +14,9 @@ use crate::gpu::machine::Machine;
 use crate::gpu::memory::Buffer;
 use crate::gpu::resident::Shard;
 use crate::gpu::submit::Bind;
+use crate::ops::Screen;
 use crate::ops::search::screened::{self, Limit, Unit};
 use crate::ops::select_k::Limits;
-use crate::ops::Screen;
-use crate::ops::search::screened::{self, Tiling, Unit};
 
 /// What a screen reads on this device, and what multiplies it; nothing where it is another screen, or one that the device
 /// can't have.

@@ -8,7 +8,7 @@ use crate::gpu::case::{CASE_DIM as DIM, CASE_ROWS as ROWS};
 use crate::ops::{self, metric};
 use crate::ops::Norm;
 use crate::random::Random;
-use crate::types::{DType, MatrixView, Metric, RowsView};
+use crate::types::{BitsView, DType, MatrixView, Metric, RowsView};
 
 /// Candidates a query in the test of `refine`.
 pub(super) const CANDIDATES: usize = 11;
@@ -339,6 +339,6 @@ fn view(bytes: &[u8], dtype: DType) -> RowsView<'_> {
         DType::Bf16 => RowsView::Bf16(matrix(bytes)),
         DType::I8 => RowsView::I8(matrix(bytes)),
         DType::U8 => RowsView::U8(matrix(bytes)),
-        DType::Bits => RowsView::Bits(matrix(bytes)),
+        DType::Bits => RowsView::Bits(BitsView::from_bytes(matrix(bytes))),
     }
 }

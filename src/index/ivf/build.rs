@@ -1,24 +1,26 @@
 //! Training an `Ivf`, and changing what is in it.
 
+use std::sync::Arc;
+
 use super::super::roster::Roster;
 use super::super::rowbuf::{RowBuf, queries_f32};
-use super::super::store::Store;
-use super::super::{CodecSpec, IndexSpec, RefineSpec, TransformSpec};
+use super::super::store::{Checked, Store};
+use super::super::{CodecSpec, IndexSpec, RerankSpec, TrainOptions, TransformSpec};
 use super::{Ivf, Kept, Settings, UNSORTED, inner, sorted_by};
 use crate::cluster::{KMeans, WithLengths, assign};
 use crate::codec::transform::Transform;
 use crate::codec::{self, Codec};
 use crate::compute::{EngineError, Tag, Vectors};
 use crate::engine::Device;
-use crate::index::BuildError;
 use crate::index::search::candidates;
-use crate::ops::lists::{Encoded, Lists};
+use crate::index::{BuildError, Index};
 use crate::linalg::{LONGEST, length, lengths};
+use crate::ops::lists::{Encoded, Lists};
 use crate::ops::{self, Batch, Screen};
 use crate::random::Stretches;
 use crate::stats::SearchStats;
 use crate::threads;
-use crate::types::{Bitmap, DType, MatrixView, Metric, RowsView};
+use crate::types::{Bitmap, BitsView, DType, IntoRows, MatrixView, Metric, RowsView};
 
 /// Rows that are transformed, sorted into lists and coded at a time.
 const ROWS_PER_CHUNK: usize = 1 << 15;
@@ -29,33 +31,12 @@ const CODEC_ROWS: usize = 1 << 16;
 /// Rows a list that k-means learns from at most.
 const ROWS_PER_LIST: usize = 256;
 
-/// How an index is trained.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct TrainOptions {
-    /// Rows to learn from, drawn at random; a number that suits the spec when absent.
-    pub rows: Option<usize>,
-    /// What chance begins with: the same seed gives the same index on the same engine.
-    pub seed: u64,
-}
-
-impl TrainOptions {
-    /// Learns from so many rows.
-    pub fn rows(mut self, rows: usize) -> TrainOptions {
-        self.rows = Some(rows);
-        self
-    }
-
-    /// Begins with this seed.
-    pub fn seed(mut self, seed: u64) -> TrainOptions {
-        self.seed = seed;
-        self
-    }
-}
-
 impl Ivf {
     /// Learns transforms, centroids and codes from rows (`[n, dim]`); the index is empty then, and takes these rows or
-    /// others of their kind by [`Ivf::add`]. Rows kept for ranking (`RFlat`) are stored in the element type given here.
+    /// others of their kind by [`Ivf::add`]. Rows kept for re-ranking (`RFlat`) are stored in the element type given here.
+    ///
+    /// Takes O(s l d) operations for s rows to learn from (at most 65,536, or 256 per list), l lists and d components, and
+    /// O(d^3) for PCA and OPQ, on the device and all of its threads. Blocks until it is done.
     ///
     /// # Errors
     /// [`BuildError`]: a spec that does not fit metric, dimension or rows, named by its part; too few rows; NaN or
@@ -64,11 +45,12 @@ impl Ivf {
         device: &Device,
         spec: &IndexSpec,
         metric: Metric,
-        rows: impl Into<RowsView<'a>>,
+        rows: impl IntoRows<'a>,
         options: &TrainOptions,
     ) -> Result<Ivf, BuildError> {
         let _entered = device.enter();
-        let rows = rows.into();
+        let rows = rows.into_rows()?;
+        let rows = rows.view();
         let dim = rows.dim();
         // So that what is too much for the rows to learn from is named by its part of the spec.
         let known = options.rows.map_or(rows.rows(), |wanted| wanted.min(rows.rows()));
@@ -83,97 +65,36 @@ impl Ivf {
         } else {
             Learnt::floats(device, spec, metric, &sample, options.seed)?
         };
-        let stored = match spec.refine {
-            Some(RefineSpec::F16) => DType::F16,
+        let stored = match spec.rerank {
+            Some(RerankSpec::F16) => DType::F16,
             _ => rows.dtype(),
         };
-        let kept = match spec.refine {
+        let kept = match spec.rerank {
             None => Kept::Ids(Roster::default()),
-            Some(RefineSpec::Flat | RefineSpec::F16) => Kept::Rows(Box::new(Store::new(metric, stored, dim)?)),
-            Some(RefineSpec::Scalar8) => {
+            Some(RerankSpec::Flat | RerankSpec::F16) => Kept::Rows(Box::new(Store::new(metric, stored, dim)?)),
+            Some(RerankSpec::Scalar8) => {
                 let codec = sample.codec(metric, options.seed)?;
                 let lists = Lists::new(codec.form(), codec.parts(), 1);
-                Kept::Codes(Roster::default(), lists, codec)
+                Kept::Codes(Roster::default(), lists, codec.into())
             }
         };
         let Learnt { transform, coarse, codec, warnings } = learnt;
-        let count = coarse.as_ref().map_or(0, Store::slots);
+        let count = coarse.as_ref().map_or(0, |coarse| coarse.slots());
         Ok(Ivf {
             device: device.clone(),
             spec: spec.clone(),
             metric,
             dim,
-            transform,
+            transform: Arc::new(transform),
             lists: Lists::new(codec.form(), codec.parts(), count),
             residual: true,
             tag: Tag::new(),
-            coarse,
-            codec,
+            coarse: coarse.map(Arc::new),
+            codec: codec.into(),
             kept,
             warnings,
-            settings: Settings { probes: (count / 32).clamp(1, 64), refine: None },
+            settings: Settings { probes: (count / 32).clamp(1, 64), rerank: None },
         })
-    }
-
-    /// Appends rows (`[n, dim]`). Their ids are numbers never used before, starting at 0. Gives the ids.
-    ///
-    /// # Errors
-    /// [`BuildError`]: another dimension or type, NaN or infinity (row named). The index is then as it was.
-    pub fn add<'a>(&mut self, rows: impl Into<RowsView<'a>>) -> Result<Vec<u64>, BuildError> {
-        self.append(&rows.into(), None)
-    }
-
-    /// Appends rows under the caller's ids.
-    ///
-    /// # Errors
-    /// As [`Ivf::add`], and when an id is taken, repeated or `u64::MAX`, or their number is not that of the rows.
-    pub fn add_with_ids<'a>(&mut self, rows: impl Into<RowsView<'a>>, ids: &[u64]) -> Result<(), BuildError> {
-        self.append(&rows.into(), Some(ids)).map(drop)
-    }
-
-    /// Replaces the row with this id.
-    ///
-    /// # Errors
-    /// [`BuildError::UnknownId`], and as [`Ivf::add`]; the index is then as it was.
-    pub fn update<'a>(&mut self, id: u64, row: impl Into<RowsView<'a>>) -> Result<(), BuildError> {
-        let _entered = self.device.enter();
-        let row = row.into();
-        if self.kept.roster().position(id).is_none() {
-            return Err(BuildError::UnknownId { id });
-        }
-        if row.rows() != 1 {
-            return Err(BuildError::IdCount { rows: row.rows(), ids: 1 });
-        }
-        self.check(&row)?;
-        if let Kept::Rows(store) = &self.kept {
-            store.check(&row)?;
-        }
-        let coded = self.encode(&row)?;
-        self.remove(&[id]);
-        self.take(&row, Some(&[id]), coded).map(drop)
-    }
-
-    /// Removes the rows with these ids; gives how many of them were there. No search finds them any more; their memory is
-    /// given back when a fifth of all rows is gone.
-    pub fn remove(&mut self, ids: &[u64]) -> usize {
-        let _entered = self.device.enter();
-        let (removed, closed) = match &mut self.kept {
-            Kept::Rows(store) => store.remove(ids),
-            Kept::Ids(roster) | Kept::Codes(roster, ..) => (roster.remove(ids), roster.close_holes()),
-        };
-        if let Some(live) = closed {
-            let moved = moved(&live);
-            let keep = |p: u32| moved[p as usize];
-            self.lists.retain(keep);
-            if self.coarse.is_none() {
-                self.lists.regroup(UNSORTED);
-            }
-            if let Kept::Codes(_, lists, _) = &mut self.kept {
-                lists.retain(keep);
-            }
-            self.tag.bump();
-        }
-        removed
     }
 
     /// Whether rows can be taken: type, dimension, finite.
@@ -191,28 +112,50 @@ impl Ivf {
         }
     }
 
-    fn append(&mut self, rows: &RowsView<'_>, ids: Option<&[u64]>) -> Result<Vec<u64>, BuildError> {
+    pub(super) fn append(&mut self, rows: &RowsView<'_>, ids: Option<&[u64]>) -> Result<Vec<u64>, BuildError> {
         let _entered = self.device.enter();
+        // What costs nothing comes first.
         self.check(rows)?;
-        // Whatever can fail comes first, so that nothing is half done.
         self.kept.roster().fresh(rows.rows(), ids)?;
-        let coded = self.encode(rows)?;
-        self.take(rows, ids, coded)
+        let coded = self.prepare(rows)?;
+        self.take(coded, ids)
     }
 
-    /// Takes rows that are coded already.
-    fn take(&mut self, rows: &RowsView<'_>, ids: Option<&[u64]>, coded: CodedRows) -> Result<Vec<u64>, BuildError> {
+    /// Everything about rows that can fail or takes long: whatever the index holds, so that one state of it may prepare
+    /// them and another take them.
+    pub(in crate::index) fn prepare(&self, rows: &RowsView<'_>) -> Result<Coded, BuildError> {
+        self.check(rows)?;
+        let checked = match &self.kept {
+            Kept::Rows(store) => Some(store.checked(rows)?),
+            _ => None,
+        };
+        Ok(Coded { checked, ..self.encode(rows)? })
+    }
+
+    /// Replaces the row with this id by a prepared one.
+    pub(in crate::index) fn put(&mut self, id: u64, row: Coded) -> Result<(), BuildError> {
+        if self.kept.roster().position(id).is_none() {
+            return Err(BuildError::UnknownId { id });
+        }
+        Index::remove(self, &[id]);
+        self.take(row, Some(&[id])).map(drop)
+    }
+
+    /// Takes prepared rows. It is the caller's thread alone that does it.
+    pub(in crate::index) fn take(&mut self, coded: Coded, ids: Option<&[u64]>) -> Result<Vec<u64>, BuildError> {
         let first = self.kept.roster().slots();
-        let fresh = match &mut self.kept {
-            Kept::Rows(store) => store.add(rows, ids)?,
-            Kept::Ids(roster) | Kept::Codes(roster, ..) => {
-                let fresh = roster.fresh(rows.rows(), ids)?;
+        let rows = coded.parts.iter().map(|(_, _, count)| count).sum::<usize>();
+        let fresh = match (&mut self.kept, coded.checked) {
+            (Kept::Rows(store), Some(checked)) => store.take(checked, ids)?,
+            (Kept::Rows(_), None) => unreachable!("where rows are kept they are prepared"),
+            (Kept::Ids(roster) | Kept::Codes(roster, ..), _) => {
+                let fresh = roster.fresh(rows, ids)?;
                 roster.append(&fresh, ids.is_some());
                 fresh
             }
         };
         if self.coarse.is_none() {
-            self.lists.grow((first + rows.rows()).div_ceil(UNSORTED));
+            self.lists.grow((first + rows).div_ceil(UNSORTED));
         }
         let mut at = first;
         for (encoded, lists, count) in coded.parts {
@@ -233,8 +176,8 @@ impl Ivf {
     }
 
     /// The codes of rows and the lists they belong to.
-    fn encode(&self, rows: &RowsView<'_>) -> Result<CodedRows, BuildError> {
-        let mut coded = CodedRows::default();
+    fn encode(&self, rows: &RowsView<'_>) -> Result<Coded, BuildError> {
+        let mut coded = Coded::default();
         for start in (0..rows.rows()).step_by(ROWS_PER_CHUNK) {
             let some = rows.slice(start, rows.rows().min(start + ROWS_PER_CHUNK));
             let (encoded, lists) = if self.spec.binary { self.encode_bits(&some)? } else { self.encode_floats(&some)? };
@@ -297,11 +240,13 @@ impl Ivf {
 
 /// Codes of rows, chunk by chunk.
 #[derive(Default)]
-struct CodedRows {
+pub(crate) struct Coded {
     /// Codes, the list of each (none where rows are not sorted), and how many.
     parts: Vec<(Encoded, Vec<u32>, usize)>,
     /// For ranking, where there are such.
     better: Vec<Encoded>,
+    /// The rows themselves, where they are kept.
+    checked: Option<Checked>,
 }
 
 /// The lists of rows from a position on, where rows are not sorted.
@@ -501,7 +446,7 @@ impl Learnt {
             .chunks_exact(8)
             .map(|eight| eight.iter().enumerate().fold(0, |byte, (i, &x)| byte | u8::from(x > 0.0) << i))
             .collect();
-        let centroids = MatrixView::new(&packed, dim / 8)?;
+        let centroids = BitsView::new(&packed, dim)?;
         let mut coarse = Store::new(metric, DType::Bits, dim)?;
         coarse.add(&RowsView::Bits(centroids), None)?;
         Ok(Learnt { transform, coarse: Some(coarse), codec, warnings: Vec::new() })

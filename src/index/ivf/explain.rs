@@ -8,25 +8,17 @@ use super::program::Look;
 use super::{Ivf, Kept};
 use crate::engine::Device;
 use crate::error::SearchError;
-use crate::index::Index;
 use crate::ops::Screen;
 use crate::types::RowsView;
 
 impl Ivf {
-    /// The program of a search, the very one that runs, with bytes, operations and predicted time of each operation: `search`
-    /// works on the centroids, `scan` on the lists, `refine` on what is kept of rows. Without a `scan`, all rows are
-    /// searched as they are, since that is faster than so many lists.
-    ///
-    /// # Errors
-    /// As [`Ivf::search`].
-    pub fn explain<'a>(
+    /// [`Index::explain`](crate::Index::explain): the very program that runs.
+    pub(super) fn explained(
         &self,
-        queries: impl Into<RowsView<'a>>,
+        queries: RowsView<'_>,
         k: usize,
         options: &SearchOptions,
     ) -> Result<Explanation, SearchError> {
-        let _entered = self.device.enter();
-        let queries = queries.into();
         if k == 0 {
             return Err(SearchError::ZeroK);
         }
@@ -45,21 +37,12 @@ impl Ivf {
             k,
             all: self.ranks_all(options),
         };
-        let written = self.write(&queries, mask.as_ref(), look)?;
+        let written = self.written(&queries, mask.as_ref(), look)?;
         Ok(Explanation::of(&*self.device.engine, written.program))
     }
 
-    /// Runs a search twice on the index's device and compares the second with the least that it could take.
-    ///
-    /// # Errors
-    /// As [`Ivf::search`].
-    pub fn trial<'a>(
-        &self,
-        queries: impl Into<RowsView<'a>>,
-        k: usize,
-        options: &SearchOptions,
-    ) -> Result<Trial, SearchError> {
-        let queries = queries.into();
+    /// [`Index::trial`](crate::Index::trial).
+    pub(super) fn tried(&self, queries: RowsView<'_>, k: usize, options: &SearchOptions) -> Result<Trial, SearchError> {
         let Explanation { program, costs, ceilings, .. } = self.explain(queries, k, options)?;
         let predicted = costs.iter().map(|c| c.seconds(&ceilings)).collect();
         let run = || {

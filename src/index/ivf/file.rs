@@ -7,7 +7,7 @@ use super::super::file::{ids, saved_rows};
 use super::super::roster::Roster;
 use super::super::rowbuf::{RowBuf, Rows};
 use super::super::store::Store;
-use super::super::{FileInfo, Index, OpenError, RefineSpec};
+use super::super::{FileInfo, OpenError, RerankSpec};
 use super::build::moved;
 use super::{Ivf, Kept, Settings, UNSORTED, inner, sorted_by};
 use crate::codec::transform::Transform;
@@ -20,11 +20,8 @@ use crate::ops::lists::{BLOCK, Form, List, Lists, floats};
 use crate::types::{Bitmap, DType, Metric};
 
 impl Ivf {
-    /// Writes the index to `path`, which is replaced at once or not at all. Nothing in the file belongs to a device.
-    ///
-    /// # Errors
-    /// [`SaveError`]; what was at the path before stays.
-    pub fn save(&self, path: impl AsRef<Path>) -> Result<(), SaveError> {
+    /// [`Index::save`](crate::Index::save).
+    pub(super) fn write(&self, path: &Path) -> Result<(), SaveError> {
         let roster = self.kept.roster();
         let mut file = NfWriter::create(path)?;
         let mut meta = format!(
@@ -38,8 +35,8 @@ impl Ivf {
             self.settings.probes,
             self.lists.error
         );
-        if let Some(refine) = self.settings.refine {
-            meta += &format!("refine {refine}\n");
+        if let Some(rerank) = self.settings.rerank {
+            meta += &format!("refine {rerank}\n");
         }
         if !self.residual {
             meta += "residual no\n";
@@ -70,7 +67,7 @@ impl Ivf {
     ///
     /// # Errors
     /// [`OpenError`] naming the file and what is wrong with it.
-    pub fn load(device: &Device, path: impl AsRef<Path>) -> Result<Ivf, OpenError> {
+    pub fn open(device: &Device, path: impl AsRef<Path>) -> Result<Ivf, OpenError> {
         let _entered = device.enter();
         let file = NfFile::open(path)?;
         let from = Saved { file: &file, info: FileInfo::read(&file)? };
@@ -84,15 +81,15 @@ impl Ivf {
             spec: spec.clone(),
             metric: *metric,
             dim: *dim,
-            transform,
+            transform: transform.into(),
             lists: from.lists(&*codec)?,
             residual: !FileInfo::value(&file, "residual").is_ok_and(|value| value == "no"),
             tag: Tag::new(),
             kept: from.kept()?,
             warnings: Vec::new(),
             settings: from.settings(coarse.as_ref().map_or(1, Store::slots))?,
-            coarse,
-            codec,
+            coarse: coarse.map(Into::into),
+            codec: codec.into(),
         })
     }
 }
@@ -140,7 +137,7 @@ impl Saved<'_> {
         let centroids = self.file.matrix("centroids", dtype, lists, coded)?;
         let mut owned = RowBuf::new(dtype, coded);
         owned.extend(&centroids.view());
-        let store = Store::over(sorted_by(*metric), Rows::Owned(owned), None, 0);
+        let store = Store::over(sorted_by(*metric), Rows::Owned(owned.into()), None, 0);
         store.map(Some).map_err(|e| self.rows_problem(e))
     }
 
@@ -170,13 +167,13 @@ impl Saved<'_> {
     fn kept(&self) -> Result<Kept, OpenError> {
         let FileInfo { spec, metric, dtype, dim, rows, next_id, .. } = &self.info;
         let ids = self.info.has_ids.then(|| ids(self.file, *rows)).transpose()?;
-        if let Some(RefineSpec::Flat | RefineSpec::F16) = spec.refine {
+        if let Some(RerankSpec::Flat | RerankSpec::F16) = spec.rerank {
             let matrix = self.file.matrix("rows", *dtype, *rows, *dim)?;
             let store = Store::over(*metric, Rows::Mapped(matrix), ids, *next_id);
             return Ok(Kept::Rows(Box::new(store.map_err(|e| self.rows_problem(e))?)));
         }
         let roster = Roster::of(*rows, ids.as_deref(), *next_id).map_err(|e| self.rows_problem(e))?;
-        if spec.refine.is_none() {
+        if spec.rerank.is_none() {
             return Ok(Kept::Ids(roster));
         }
         let better = self.codec("better_codec", CodecSpec::Scalar { bits: 8 }, *dim)?;
@@ -187,15 +184,15 @@ impl Saved<'_> {
         if one.lists.len() != 1 || rising.any(|(i, &p)| p as usize != i) {
             return Err(self.problem("`better_positions` are not those of all rows in order".to_owned()));
         }
-        Ok(Kept::Codes(roster, one, better))
+        Ok(Kept::Codes(roster, one, better.into()))
     }
 
     fn settings(&self, lists: usize) -> Result<Settings, OpenError> {
-        let refine = match FileInfo::value(self.file, "refine") {
+        let rerank = match FileInfo::value(self.file, "refine") {
             Ok(_) => Some(FileInfo::number(self.file, "refine")?.max(1)),
             Err(_) => None,
         };
-        Ok(Settings { probes: FileInfo::number(self.file, "probes")?.clamp(1, lists.max(1)), refine })
+        Ok(Settings { probes: FileInfo::number(self.file, "probes")?.clamp(1, lists.max(1)), rerank })
     }
 }
 

@@ -9,7 +9,7 @@ use super::super::import::{ImportError, own_ids};
 use super::super::roster::Roster;
 use super::super::rowbuf::{RowBuf, Rows};
 use super::super::store::Store;
-use super::super::{CodecSpec, IndexSpec, RefineSpec, TransformSpec};
+use super::super::{CodecSpec, IndexSpec, RerankSpec, TransformSpec};
 use super::build::{matrix, unsorted};
 use super::{Ivf, Kept, Settings, UNSORTED};
 use crate::codec::transform::{Given, MOST_DIM, Transform};
@@ -38,7 +38,7 @@ impl Ivf {
         let codec = codec_of(&index.codec, coded)?;
         spec.codec = spec_of(&index.codec);
         transforms(&index, &mut spec);
-        spec.refine = index.refine.as_ref().map(|refine| refine_of(&refine.codec)).transpose()?;
+        spec.rerank = index.refine.as_ref().map(|refine| refine_of(&refine.codec)).transpose()?;
         spec.check(index.dim, metric, None).map_err(BuildError::from)?;
         let transform = transform(&index)?;
         let coarse = match &index.centroids {
@@ -47,7 +47,7 @@ impl Ivf {
                 finite("the centroids", centroids)?;
                 let mut rows = RowBuf::new(DType::F32, coded);
                 rows.extend(&RowsView::F32(matrix(centroids, coded)?));
-                Some(Store::over(metric, Rows::Owned(rows), None, 0)?)
+                Some(Store::over(metric, Rows::Owned(rows.into()), None, 0)?)
             }
         };
         let order = Order::of(&index)?;
@@ -66,21 +66,21 @@ impl Ivf {
             lists.append(&packer.pack(some, c * ROWS_PER_CHUNK)?, &homes, (c * ROWS_PER_CHUNK) as u32);
         }
         let kept = kept(&index, order)?;
-        let count = coarse.as_ref().map_or(0, Store::slots);
+        let count = coarse.as_ref().map_or(0, |coarse| coarse.slots());
         Ok(Ivf {
             device: device.clone(),
             spec,
             metric,
             dim: index.dim,
-            transform,
-            coarse,
-            codec,
+            transform: transform.into(),
+            coarse: coarse.map(Into::into),
+            codec: codec.into(),
             lists,
             residual,
             tag: Tag::new(),
             kept,
             warnings,
-            settings: Settings { probes: index.probes.clamp(1, count.max(1)), refine: None },
+            settings: Settings { probes: index.probes.clamp(1, count.max(1)), rerank: None },
         })
     }
 }
@@ -159,11 +159,11 @@ fn codec_of(codec: &FaissCodec, dim: usize) -> Imported<Box<dyn Codec>> {
     })
 }
 
-fn refine_of(codec: &FaissCodec) -> Imported<RefineSpec> {
+fn refine_of(codec: &FaissCodec) -> Imported<RerankSpec> {
     match codec {
-        FaissCodec::F32 | FaissCodec::Bf16 => Ok(RefineSpec::Flat),
-        FaissCodec::F16 => Ok(RefineSpec::F16),
-        FaissCodec::Bytes { .. } | FaissCodec::Scalar { bits: 8, .. } => Ok(RefineSpec::Scalar8),
+        FaissCodec::F32 | FaissCodec::Bf16 => Ok(RerankSpec::Flat),
+        FaissCodec::F16 => Ok(RerankSpec::F16),
+        FaissCodec::Bytes { .. } | FaissCodec::Scalar { bits: 8, .. } => Ok(RerankSpec::Scalar8),
         other => {
             let problem = format!("`{}` has no counterpart; there are Flat, SQfp16, SQbf16 and SQ8", spec_of(other));
             Err(no_counterpart("the rows to rank again", problem))
@@ -352,10 +352,10 @@ fn kept(index: &FaissIndex, order: Order) -> Imported<Kept> {
                 let some: Vec<(u32, u32)> = (first..rows.min(first + ROWS_PER_CHUNK)).map(|p| (0, p as u32)).collect();
                 lists.append(&packer.pack(&some, first)?, &vec![0; some.len()], first as u32);
             }
-            return Ok(Kept::Codes(roster(&ids)?, lists, codec));
+            return Ok(Kept::Codes(roster(&ids)?, lists, codec.into()));
         }
     }
-    Ok(Kept::Rows(Box::new(Store::over(metric, Rows::Owned(own), ids, 0)?)))
+    Ok(Kept::Rows(Box::new(Store::over(metric, Rows::Owned(own.into()), ids, 0)?)))
 }
 
 /// Little-endian numbers.

@@ -8,9 +8,12 @@ mod build;
 mod explain;
 mod file;
 mod import;
+mod index;
 mod program;
 mod rank;
 mod search;
+
+use std::sync::Arc;
 
 use crate::codec::Codec;
 use crate::codec::transform::Transform;
@@ -21,9 +24,9 @@ use crate::types::{DType, Metric};
 
 use super::roster::Roster;
 use super::store::Store;
-use super::{CodecSpec, IndexSpec};
+use super::{CodecSpec, Index, IndexSpec};
 
-pub use build::TrainOptions;
+pub(crate) use build::Coded;
 
 /// Rows of a list where rows are not sorted into lists.
 const UNSORTED: usize = 1 << 14;
@@ -40,7 +43,7 @@ const UNSORTED: usize = 1 << 14;
 /// let mut index = Ivf::train(&Device::cpu(), &spec, Metric::L2, &rows, &TrainOptions::default())?;
 /// index.add(&rows)?;
 /// let hits = index.search(&rows[..1], 1)?;
-/// assert_eq!(hits.ids, [0]);
+/// assert_eq!(hits.ids(), [0]);
 /// # Ok(()) }
 /// ```
 #[derive(Debug)]
@@ -50,10 +53,10 @@ pub struct Ivf {
     metric: Metric,
     /// Components of the rows as they are given.
     dim: usize,
-    transform: Transform,
+    transform: Arc<Transform>,
     /// The centroids, where rows are sorted into lists.
-    coarse: Option<Store>,
-    codec: Box<dyn Codec>,
+    coarse: Option<Arc<Store>>,
+    codec: Arc<dyn Codec>,
     lists: Lists,
     /// Whether codes are of the difference to the centroid: always, but in some indexes of Faiss.
     residual: bool,
@@ -63,15 +66,37 @@ pub struct Ivf {
     settings: Settings,
 }
 
+impl Clone for Ivf {
+    /// What was trained is shared; codes and ids are copied, and so are rows once one of the two is changed. On devices the
+    /// lists of the two are apart.
+    fn clone(&self) -> Ivf {
+        Ivf {
+            device: self.device.clone(),
+            spec: self.spec.clone(),
+            metric: self.metric,
+            dim: self.dim,
+            transform: self.transform.clone(),
+            coarse: self.coarse.clone(),
+            codec: self.codec.clone(),
+            lists: self.lists.clone(),
+            residual: self.residual,
+            tag: Tag::new(),
+            kept: self.kept.clone(),
+            warnings: self.warnings.clone(),
+            settings: self.settings,
+        }
+    }
+}
+
 /// What is kept of rows beside their codes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Kept {
     /// Their ids.
     Ids(Roster),
     /// The rows themselves.
     Rows(Box<Store>),
     /// Better codes.
-    Codes(Roster, Lists, Box<dyn Codec>),
+    Codes(Roster, Lists, Arc<dyn Codec>),
 }
 
 impl Kept {
@@ -83,13 +108,13 @@ impl Kept {
     }
 }
 
-/// How searches go that do not say it themselves.
+/// The settings of searches that bring none of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Settings {
-    /// Lists looked at a query.
+    /// Lists probed per query.
     pub probes: usize,
-    /// Rows ranked again a query; chosen by k and codec when absent.
-    pub refine: Option<usize>,
+    /// Candidates re-ranked per query; chosen by k and codec when absent.
+    pub rerank: Option<usize>,
 }
 
 impl Ivf {
@@ -114,27 +139,27 @@ impl Ivf {
 
     /// Lists that rows are sorted into; 1 when they are not.
     pub fn lists(&self) -> usize {
-        self.coarse.as_ref().map_or(1, Store::slots)
+        self.coarse.as_ref().map_or(1, |coarse| coarse.slots())
     }
 
-    /// Lists that a search looks at when it does not say how many.
+    /// Lists that a search probes that does not say how many.
     pub fn probes(&self) -> usize {
         self.settings.probes
     }
 
-    /// Sets how many lists a search looks at when it does not say so itself: from 1 to all. It is saved with the index.
+    /// Sets how many lists a search probes that does not say so itself, from 1 to all. It is saved with the index.
     pub fn set_probes(&mut self, probes: usize) {
-        self.settings.probes = probes.clamp(1, self.lists());
+        Index::set_probes(self, probes);
     }
 
-    /// How many rows a search ranks again when it does not say so itself; absent while k and the codec decide.
-    pub fn refine(&self) -> Option<usize> {
-        self.settings.refine
+    /// How many candidates a search re-ranks that does not say so itself; absent while k and the codec decide.
+    pub fn rerank(&self) -> Option<usize> {
+        self.settings.rerank
     }
 
-    /// Sets how many rows a search ranks again when it does not say so itself. It is saved with the index.
-    pub fn set_refine(&mut self, rows: Option<usize>) {
-        self.settings.refine = rows.map(|r| r.max(1));
+    /// Sets how many candidates a search re-ranks that does not say so itself. It is saved with the index.
+    pub fn set_rerank(&mut self, rows: Option<usize>) {
+        Index::set_rerank(self, rows);
     }
 
     /// Bytes of codes, and of the numbers and the position that each row has beside its code.
@@ -142,14 +167,14 @@ impl Ivf {
         self.lists.memory_bytes()
     }
 
-    /// The device that searches.
-    pub fn device(&self) -> &Device {
-        &self.device
+    /// Who is there.
+    pub(super) fn roster(&self) -> &Roster {
+        self.kept.roster()
     }
 
-    /// The same index, searched by another device from now on.
-    pub fn set_device(&mut self, device: &Device) {
-        self.device = device.clone();
+    /// The rows, where they are kept.
+    pub(super) fn kept_rows(&self) -> Option<&Store> {
+        if let Kept::Rows(store) = &self.kept { Some(store) } else { None }
     }
 
     /// In which keys codes are compared.

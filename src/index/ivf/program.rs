@@ -5,11 +5,11 @@ use std::sync::OnceLock;
 
 use super::super::planner::Planner;
 use super::super::search::{MaskBits, Queries, candidates};
-use super::super::store::lengths;
 use super::{Ivf, Kept};
 use crate::codec::transform::Projected;
 use crate::compute::{Candidates, EngineError, Frame, Function, Input, Output, Type, Value, Vectors};
 use crate::error::SearchError;
+use crate::linalg::lengths;
 use crate::ops::lists::Prepared;
 use crate::ops::search::{self, norm_in_range};
 use crate::ops::{self, Cost, Extent, Host, Pairs, Program, Refine, Scan, Screen, SelectK};
@@ -103,7 +103,7 @@ fn light(numbers: usize) -> Cost {
 
 impl Ivf {
     /// The program of a search for so many queries.
-    pub(super) fn write(
+    pub(super) fn written(
         &self,
         queries: &Queries<'_>,
         mask: Option<&MaskBits<'_>>,
@@ -213,7 +213,7 @@ impl Ivf {
         look: Look,
         stats: &mut SearchStats,
     ) -> Result<Candidates, SearchError> {
-        let Written { program, inputs } = self.write(queries, mask, look)?;
+        let Written { program, inputs } = self.written(queries, mask, look)?;
         // A query that a transform makes infinite is the caller's to know, by its number.
         let infinite = OnceLock::new();
         let run = Run { ivf: self, queries, look, infinite: &infinite };
@@ -362,7 +362,7 @@ impl Run<'_> {
                 let mut out = vec![0u32; bits.rows() * words];
                 for (r, row) in out.chunks_exact_mut(words).enumerate() {
                     let bytes: &mut [u8] = bytemuck::cast_slice_mut(row);
-                    bytes[..bits.dim()].copy_from_slice(bits.row(r));
+                    bytes[..bits.dim() / 8].copy_from_slice(bits.row(r));
                 }
                 Prepared { queries: bits.rows(), bits: out, ..Prepared::default() }
             }

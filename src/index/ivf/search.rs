@@ -2,7 +2,7 @@
 
 use super::super::search::{MaskBits, Queries, Search};
 use super::super::store::Store;
-use super::super::{Index, SearchOptions};
+use super::super::SearchOptions;
 use super::program::Look;
 use super::{Ivf, Kept};
 use crate::compute::Candidates;
@@ -11,7 +11,7 @@ use crate::error::SearchError;
 use crate::ops::Screen;
 use crate::ops::lists::Form;
 use crate::stats::SearchStats;
-use crate::types::{DType, Filter, Metric, Neighbors, RangeHits, RowsView};
+use crate::types::{DType, Filter, Neighbors, RangeHits, RowsView};
 
 /// Queries that are searched at a time.
 const BATCH: usize = 4096;
@@ -20,23 +20,6 @@ const BATCH: usize = 4096;
 const FEW: usize = 2048;
 
 impl Ivf {
-    /// The `k` nearest rows of each query (`[q, dim]`), as far as the lists looked at hold them: `[q, k]`.
-    ///
-    /// # Errors
-    /// [`SearchError`]: `k` is 0, another dimension, NaN or infinity (query named), or the device failed.
-    pub fn search<'a>(&self, queries: impl Into<RowsView<'a>>, k: usize) -> Result<Neighbors, SearchError> {
-        self.search_with(queries.into(), k, &SearchOptions::default()).map(|(found, _)| found)
-    }
-
-    /// Rows within `radius` of each query in the lists looked at: distances at most, similarities at least the radius. All
-    /// of them, as far as codes can tell rows apart; with all lists and rows kept (`RFlat`), exactly all.
-    ///
-    /// # Errors
-    /// As [`Ivf::search`], and when the radius is not a number.
-    pub fn range_search<'a>(&self, queries: impl Into<RowsView<'a>>, radius: f32) -> Result<RangeHits, SearchError> {
-        self.range_search_with(queries.into(), radius, &SearchOptions::default()).map(|(found, _)| found)
-    }
-
     /// Queries, checked, as what is kept of rows is compared with them.
     pub(super) fn checked<'a>(&self, queries: RowsView<'a>) -> Result<Queries<'a>, SearchError> {
         let dtype = if self.spec.binary { DType::Bits } else { DType::F32 };
@@ -53,7 +36,7 @@ impl Ivf {
 
     /// How many candidates are ranked again for the `k` nearest.
     pub(super) fn keep_of(&self, k: usize, options: &SearchOptions) -> usize {
-        let chosen = options.refine.or(self.settings.refine).map(|r| r.max(k));
+        let chosen = options.rerank.or(self.settings.rerank).map(|r| r.max(k));
         let keep = match (self.lists.form, &self.kept) {
             // The keys are what a ranking would compute again.
             (form, Kept::Ids(_)) if form.is_exact() => k,
@@ -108,7 +91,7 @@ impl Ivf {
 
     /// Whether all candidates are ranked, since the caller says how many, or only those that the codes' bound leaves.
     pub(super) fn ranks_all(&self, options: &SearchOptions) -> bool {
-        options.refine.or(self.settings.refine).is_some()
+        options.rerank.or(self.settings.rerank).is_some()
     }
 
     /// The answer for a batch of checked queries.
@@ -195,29 +178,9 @@ pub(super) struct Reach {
     pub flat: bool,
 }
 
-impl Index for Ivf {
-    fn len(&self) -> usize {
-        self.kept.roster().len()
-    }
-
-    fn dim(&self) -> usize {
-        self.dim
-    }
-
-    fn metric(&self) -> Metric {
-        self.metric
-    }
-
-    fn memory_bytes(&self) -> usize {
-        let kept = match &self.kept {
-            Kept::Ids(roster) => roster.memory_bytes(),
-            Kept::Rows(store) => store.memory_bytes(),
-            Kept::Codes(roster, lists, _) => roster.memory_bytes() + lists.memory_bytes(),
-        };
-        self.lists.memory_bytes() + self.coarse.as_ref().map_or(0, Store::memory_bytes) + kept
-    }
-
-    fn search_with(
+impl Ivf {
+    /// [`Index::search_with`].
+    pub(in crate::index) fn find(
         &self,
         queries: RowsView<'_>,
         k: usize,
@@ -241,7 +204,8 @@ impl Index for Ivf {
         Ok((self.kept.roster().neighbors(self.metric, q, &all), stats))
     }
 
-    fn range_search_with(
+    /// [`Index::range_search_with`].
+    pub(in crate::index) fn find_within(
         &self,
         queries: RowsView<'_>,
         radius: f32,

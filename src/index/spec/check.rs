@@ -1,6 +1,6 @@
 //! Whether a spec fits data, and what it takes.
 
-use super::{CodecSpec, IndexSpec, RefineSpec, SpecError, TransformSpec};
+use super::{CodecSpec, IndexSpec, RerankSpec, SpecError, TransformSpec};
 use crate::ops::codes::MOST_DIM;
 use crate::ops::lists::Form;
 use crate::types::{DType, Metric};
@@ -81,7 +81,7 @@ impl IndexSpec {
             let dtype = if self.binary { DType::Bits } else { DType::F32 };
             return dtype.row_bytes(dim);
         }
-        self.list_bytes(dim) + self.refine.map_or(0, |refine| refine.bytes(dim))
+        self.list_bytes(dim) + self.rerank.map_or(0, |rerank| rerank.bytes(dim))
     }
 
     /// Bytes of a row in the lists.
@@ -102,14 +102,14 @@ impl IndexSpec {
     }
 }
 
-impl RefineSpec {
+impl RerankSpec {
     /// Bytes of a row that is ranked again.
     pub(super) fn bytes(self, dim: usize) -> usize {
         match self {
             // Beside a row its length, beside a code its position.
-            RefineSpec::Flat => 4 * dim + 4,
-            RefineSpec::F16 => 2 * dim + 4,
-            RefineSpec::Scalar8 => dim.next_multiple_of(4) + 4,
+            RerankSpec::Flat => 4 * dim + 4,
+            RerankSpec::F16 => 2 * dim + 4,
+            RerankSpec::Scalar8 => dim.next_multiple_of(4) + 4,
         }
     }
 }

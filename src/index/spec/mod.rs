@@ -8,7 +8,7 @@ mod tests;
 
 use std::fmt;
 
-pub use crate::codec::spec::{CodecSpec, RefineSpec, SpecError, TransformSpec};
+pub use crate::codec::spec::{CodecSpec, RerankSpec, SpecError, TransformSpec};
 
 /// Which index to build: transforms, a structure, a codec and what candidates are ranked again from.
 ///
@@ -18,10 +18,10 @@ pub use crate::codec::spec::{CodecSpec, RefineSpec, SpecError, TransformSpec};
 /// `x8`, `np`; `RaBitQfs`; `IVF4k` is `IVF4096`; `RFlat` is `Refine(Flat)`).
 ///
 /// ```
-/// use nearfield::{CodecSpec, IndexSpec, RefineSpec};
+/// use nearfield::{CodecSpec, IndexSpec, RerankSpec};
 ///
 /// let spec: IndexSpec = "IVF1k,RaBitQ4,RFlat".parse()?;
-/// assert_eq!(spec, IndexSpec::ivf(1024).codec(CodecSpec::RaBitQ { bits: 4 }).refine(RefineSpec::Flat));
+/// assert_eq!(spec, IndexSpec::ivf(1024).codec(CodecSpec::RaBitQ { bits: 4 }).rerank(RerankSpec::Flat));
 /// assert_eq!(spec.to_string(), "IVF1024,RaBitQ4,Refine(Flat)");
 /// # Ok::<(), nearfield::SpecError>(())
 /// ```
@@ -35,7 +35,7 @@ pub struct IndexSpec {
     /// How rows are stored in the lists.
     pub codec: CodecSpec,
     /// From what the best candidates are ranked again.
-    pub refine: Option<RefineSpec>,
+    pub rerank: Option<RerankSpec>,
     /// Whether rows are packed bits (`BFlat`, `BIVF256`).
     pub binary: bool,
 }
@@ -43,7 +43,7 @@ pub struct IndexSpec {
 impl IndexSpec {
     /// Exact search over all rows.
     pub const FLAT: IndexSpec =
-        IndexSpec { transforms: Vec::new(), lists: None, codec: CodecSpec::Flat, refine: None, binary: false };
+        IndexSpec { transforms: Vec::new(), lists: None, codec: CodecSpec::Flat, rerank: None, binary: false };
 
     /// Rows in inverted lists, stored as they are until [`codec`](Self::codec) says otherwise.
     pub fn ivf(lists: usize) -> IndexSpec {
@@ -66,8 +66,8 @@ impl IndexSpec {
 
     /// With candidates ranked again from such rows.
     #[must_use]
-    pub fn refine(mut self, refine: RefineSpec) -> IndexSpec {
-        self.refine = Some(refine);
+    pub fn rerank(mut self, rerank: RerankSpec) -> IndexSpec {
+        self.rerank = Some(rerank);
         self
     }
 
@@ -92,7 +92,7 @@ impl IndexSpec {
                 tokens.push(self.codec.to_string());
             }
         }
-        tokens.extend(self.refine.map(|r| r.to_string()));
+        tokens.extend(self.rerank.map(|r| r.to_string()));
         tokens
     }
 }

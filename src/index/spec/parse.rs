@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use super::{IndexSpec, SpecError};
-use crate::codec::spec::{CodecSpec, RefineSpec, TransformSpec, digits, whole};
+use crate::codec::spec::{CodecSpec, RerankSpec, TransformSpec, digits, whole};
 
 /// Tokens to compare a misspelt one with.
 const EXAMPLES: [&str; 24] = [
@@ -61,7 +61,7 @@ enum Part {
     Transform(TransformSpec),
     Lists(usize),
     Codec(CodecSpec),
-    Refine(RefineSpec),
+    Rerank(RerankSpec),
     Binary(Option<usize>),
 }
 
@@ -85,7 +85,7 @@ impl Part {
         if let Some((_, why)) = ELSEWHERE.iter().find(|(head, _)| starts_as(token, head)) {
             return Err((*why).to_owned());
         }
-        if let Some(part) = RefineSpec::parse(token)?.map(Part::Refine) {
+        if let Some(part) = RerankSpec::parse(token)?.map(Part::Rerank) {
             return Ok(part);
         }
         CodecSpec::parse(token)?.map(Part::Codec).ok_or_else(|| unknown(token))
@@ -167,17 +167,19 @@ impl Reading {
         if spec.binary {
             return Err("packed bits are stored and compared as they are; `BFlat` and `BIVF256` stand alone".to_owned());
         }
-        if let Some(refine) = spec.refine {
-            return Err(format!("nothing comes after `{refine}`; the order is transforms, IVF, codec, Refine"));
+        if let Some(rerank) = spec.rerank {
+            return Err(format!("nothing comes after `{rerank}`; the order is transforms, IVF, codec, Refine"));
         }
         match (part, self.codec) {
-            (Part::Refine(refine), Some(codec)) => {
+            (Part::Rerank(rerank), Some(codec)) => {
                 if codec == CodecSpec::Flat && spec.transforms.is_empty() {
-                    return Err("`Flat` rows are compared exactly already; leave the refining out".to_owned());
+                    return Err("`Flat` rows are compared exactly already; leave the re-ranking out".to_owned());
                 }
-                spec.refine = Some(refine);
+                spec.rerank = Some(rerank);
             }
-            (Part::Refine(_), None) => return Err("refining comes after a codec, as in `IVF1024,SQ8,RFlat`".to_owned()),
+            (Part::Rerank(_), None) => {
+                return Err("re-ranking comes after a codec, as in `IVF1024,SQ8,RFlat`".to_owned());
+            }
             (Part::Codec(second), Some(first)) => {
                 return Err(format!("there is one codec; `{first}` or `{second}` must go"));
             }

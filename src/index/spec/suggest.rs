@@ -1,6 +1,6 @@
 //! Which spec suits data, by rules. `nearfield tune` measures instead.
 
-use super::{CodecSpec, IndexSpec, RefineSpec, TransformSpec};
+use super::{CodecSpec, IndexSpec, RerankSpec, TransformSpec};
 
 /// Rows below which looking at all of them is as fast as any list, and exact.
 const FEW_ROWS: usize = 50_000;
@@ -46,7 +46,7 @@ impl IndexSpec {
         };
         let principal = principal(dim, recall).map(|dim| TransformSpec::Pca { dim, rotate: true });
         let integers = with(principal, CodecSpec::Scalar { bits: 8 });
-        let ranked = [RefineSpec::Flat, RefineSpec::F16, RefineSpec::Scalar8].map(|r| integers.clone().refine(r));
+        let ranked = [RerankSpec::Flat, RerankSpec::F16, RerankSpec::Scalar8].map(|r| integers.clone().rerank(r));
         let rotation = Some(TransformSpec::Rotation { dim: None });
         let bare = (1..=8).rev().map(|bits| with(rotation, CodecSpec::RaBitQ { bits }));
         let halves = |dim: &usize| Some(dim / 2).filter(|&half| half >= LEAST_DIM);

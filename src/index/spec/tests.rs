@@ -56,7 +56,7 @@ fn row_c10_other_ways_to_say_the_same() {
         assert_eq!(parse(text).to_string(), canonical, "{text}");
     }
     let built = IndexSpec::ivf(4096).transform(TransformSpec::Opq { parts: 32, dim: None });
-    let built = built.codec(CodecSpec::Product { parts: 32, bits: 4, fast_scan: true }).refine(RefineSpec::Scalar8);
+    let built = built.codec(CodecSpec::Product { parts: 32, bits: 4, fast_scan: true }).rerank(RerankSpec::Scalar8);
     assert_eq!(parse("OPQ32,IVF4096,PQ32x4fs,Refine(SQ8)"), built);
 }
 
@@ -93,7 +93,7 @@ fn row_c10_wrong_tokens_are_named_with_their_place_and_what_fits() {
         ("IVF64,SQ8,RFlat,SQ8", "SQ8", 4, "nothing comes after"),
         ("IVF64,SQ8,Refine(PQ16)", "Refine(PQ16)", 3, "`Refine(SQ8)`"),
         ("IVF64,SQ8,Refine(SQ8", "Refine(SQ8", 3, "`Refine(SQ8)`"),
-        ("Flat,RFlat", "RFlat", 2, "leave the refining out"),
+        ("Flat,RFlat", "RFlat", 2, "leave the re-ranking out"),
         ("IVF64", "IVF64", 1, "wants a codec"),
         ("PCA64", "PCA64", 1, "wants a codec"),
         ("IVF64,,Flat", "", 2, "nothing between commas"),
@@ -201,12 +201,12 @@ fn codec() -> impl Strategy<Value = CodecSpec> {
 }
 
 fn spec() -> impl Strategy<Value = IndexSpec> {
-    let refine = select(vec![RefineSpec::Flat, RefineSpec::F16, RefineSpec::Scalar8]);
+    let rerank = select(vec![RerankSpec::Flat, RerankSpec::F16, RerankSpec::Scalar8]);
     let lists = || proptest::option::of(1usize..10_000_000);
-    let vectors = (proptest::collection::vec(transform(), 0..4), lists(), codec(), proptest::option::of(refine))
-        .prop_map(|(transforms, lists, codec, refine)| {
+    let vectors = (proptest::collection::vec(transform(), 0..4), lists(), codec(), proptest::option::of(rerank))
+        .prop_map(|(transforms, lists, codec, rerank)| {
             let exact = transforms.is_empty() && codec == CodecSpec::Flat;
-            IndexSpec { transforms, lists, codec, refine: refine.filter(|_| !exact), binary: false }
+            IndexSpec { transforms, lists, codec, rerank: rerank.filter(|_| !exact), binary: false }
         });
     prop_oneof![9 => vectors, 1 => lists().prop_map(|lists| IndexSpec { lists, binary: true, ..IndexSpec::FLAT })]
 }

@@ -14,7 +14,7 @@ use crate::ops::{Access, Binding, DeviceCaps, Kernel, Launch, Variant, distance}
 /// The most queries of a launch.
 const QUERIES: u32 = 4;
 /// The most places of a query: more, and the bar lets too much pass.
-const MOST_KEEP: u32 = 256;
+const MOST_KEEP: u32 = 1024;
 /// Whether these kernels serve so many queries that keep so many rows.
 pub fn fits(queries: usize, keep: usize) -> bool {
     queries <= QUERIES as usize && keep <= MOST_KEEP as usize
@@ -74,7 +74,7 @@ static FEW: Kernel = Kernel {
     ],
     params: Params::FIELDS,
     variants: &[Variant::PLAIN],
-    shapes: &[&[("QUERIES", 1.0), ("TURNS", 4.0)], &[("QUERIES", 4.0), ("TURNS", 2.0)]],
+    shapes: &[&[("QUERIES", 1.0), ("TURNS", 4.0)], &[("QUERIES", 4.0), ("TURNS", 1.0)]],
     overrides: &[("METRIC", distance::METRIC_CODES), ("DTYPE", distance::DTYPE_CODES)],
 };
 
@@ -100,14 +100,14 @@ pub fn kernels() -> Vec<&'static Kernel> {
     vec![&FEW, &BELOW]
 }
 
-/// Threads that share a row, so that each has a vector of it.
+/// Threads that share a row, so that each has about four vectors of it: more, and adding up takes longer than reading.
 fn lanes(args: &Args) -> u32 {
-    tile::row_stride(args.tile.dtype, args.tile.dim).next_power_of_two().clamp(4, 32)
+    tile::row_stride(args.tile.dtype, args.tile.dim).div_ceil(4).next_power_of_two().clamp(4, 32)
 }
 
 /// Rows of a team at a time.
 fn turns(queries: u32) -> u32 {
-    if queries <= 1 { 4 } else { 2 }
+    if queries <= 1 { 4 } else { 1 }
 }
 
 /// Workgroups of a launch: each gives a smallest pair for every query.

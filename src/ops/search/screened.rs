@@ -381,6 +381,6 @@ mod tests {
             }
             assert_eq!(all, tiles);
         }
-        assert_eq!(visit(0, 128, 100, 16), (21, 16));
+        assert_eq!(visit(0, 128, 100, 16), (20, 16));
     }
 }

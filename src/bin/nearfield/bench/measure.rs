@@ -6,8 +6,6 @@ use anyhow::Result;
 use nearfield::format::Matrix;
 use nearfield::{DType, Index, Neighbors, SearchOptions, SearchStats};
 
-use crate::report;
-
 /// How long to go on.
 pub struct Limits {
     /// Batches are repeated until they have been timed for so long in all.
@@ -55,7 +53,7 @@ pub fn run(
         if i > 0 {
             timing.times.push(took);
             spent += took;
-            report::merge(&mut timing.stats, stats);
+            timing.stats.merge(&stats);
         }
     }
     Ok(timing)

@@ -59,8 +59,8 @@ impl<'a> Counter<'a> {
 
     /// Takes the answers to queries `first..`; those past the last query are repetitions and not counted.
     pub fn count(&mut self, first: usize, found: &Neighbors) {
-        for i in 0..found.queries.min(self.queries.rows() - first) {
-            self.count_one(first + i, found.k, found.query(i).map(|(id, _)| id));
+        for i in 0..found.queries().min(self.queries.rows() - first) {
+            self.count_one(first + i, found.k(), found.query(i).map(|(id, _)| id));
         }
     }
 
@@ -110,7 +110,7 @@ mod tests {
         let queries = Matrix::from_vec(vec![0.0f32], 1).unwrap();
         let truth = Truth { ids: vec![0, 1], width: 2 };
         let mut counter = Counter::new(Metric::L2, &base, &queries, &truth);
-        counter.count(0, &Neighbors { queries: 1, k: 2, ids: found.into(), distances: vec![0.0; 2] });
+        counter.count(0, &Neighbors::from_parts(2, found.into(), vec![0.0; 2]).unwrap());
         counter.recall().unwrap()
     }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use clap::Args;
-use nearfield::{AnyIndex, Index, SearchOptions};
+use nearfield::{AnyIndex, SearchOptions};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -100,7 +100,7 @@ pub fn run(args: &BenchSearchArgs) -> Result<()> {
     let read = |path: &PathBuf| Truth::read(path, queries.rows(), base.rows(), args.k);
     let truth = args.truth.as_ref().map(read).transpose()?;
     let mut settings = settings::of(&source.index, args.k, args.sweep.as_ref());
-    settings.iter_mut().filter(|s| s.refine.is_none()).for_each(|s| args.lists.refine_only(s));
+    settings.iter_mut().filter(|s| s.rerank.is_none()).for_each(|s| args.lists.rerank_only(s));
     if settings.is_empty() {
         if args.sweep.as_ref().is_some_and(|s| *s != Sweep::Auto) {
             fail::tell("note", &format!("{} has no settings to sweep, so each batch size is one row", args.how.index));

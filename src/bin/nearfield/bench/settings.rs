@@ -41,7 +41,7 @@ pub fn of(index: &AnyIndex, k: usize, sweep: Option<&Sweep>) -> Vec<SearchOption
 /// The settings as JSON.
 pub fn json(options: &SearchOptions) -> Value {
     let mut settings = serde_json::Map::new();
-    for (name, value) in [("nprobe", options.probes), ("refine", options.refine)] {
+    for (name, value) in [("nprobe", options.probes), ("rerank", options.rerank)] {
         if let Some(value) = value {
             settings.insert(name.to_owned(), json!(value));
         }

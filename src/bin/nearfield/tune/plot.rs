@@ -147,9 +147,9 @@ fn grid(out: &mut String, low: f64, (slow, fast): (f64, f64), x: &dyn Fn(f64) ->
 
 fn said(p: &TunedPoint) -> String {
     let setting = |name: &str, n: Option<usize>| n.map_or(String::new(), |n| format!(", {name} {n}"));
-    let (probes, refine) = (setting("nprobe", p.probes), setting("refine", p.refine));
+    let (probes, rerank) = (setting("nprobe", p.probes), setting("rerank", p.rerank));
     format!(
-        "{}{probes}{refine}: recall {:.4}, {} queries/s, {}",
+        "{}{probes}{rerank}: recall {:.4}, {} queries/s, {}",
         p.spec,
         p.checked,
         ui::rate(p.qps),

@@ -1,0 +1,90 @@
+//! What searches and training may be told.
+
+use crate::ops::Screen;
+use crate::types::Filter;
+
+/// What a search may be told besides queries and k. Every method takes the options and gives them back, so that they
+/// chain; what is not said is as the index is set.
+///
+/// ```
+/// use nearfield::{Filter, SearchOptions};
+///
+/// let options = SearchOptions::default().probes(64).rerank(100).filter(Filter::Ids(vec![3, 5]));
+/// assert_eq!((options.probes, options.rerank), (Some(64), Some(100)));
+/// ```
+#[derive(Clone, Debug, Default, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
+#[non_exhaustive]
+pub struct SearchOptions {
+    /// Which rows may be returned; all when absent.
+    pub filter: Option<Filter>,
+    /// The pass in front of the direct one; chosen by the device when absent. Never changes the answer, but for the order
+    /// of rows whose distances lie within one f32 rounding bound of each other (`docs/numerics.md`).
+    pub screen: Option<Screen>,
+    /// Inverted lists probed per query; those that the index is set to when absent. Ignored by an index without lists.
+    pub probes: Option<usize>,
+    /// Candidates re-ranked per query, at least k; as many as the index is set to when absent. Ignored where nothing
+    /// better than the codes is kept.
+    pub rerank: Option<usize>,
+}
+
+impl SearchOptions {
+    /// Only these rows.
+    #[must_use]
+    pub fn filter(mut self, filter: impl Into<Filter>) -> SearchOptions {
+        self.filter = Some(filter.into());
+        self
+    }
+
+    /// Behind this screen.
+    #[must_use]
+    pub fn screen(mut self, screen: Screen) -> SearchOptions {
+        self.screen = Some(screen);
+        self
+    }
+
+    /// Probes so many inverted lists per query.
+    #[must_use]
+    pub fn probes(mut self, probes: usize) -> SearchOptions {
+        self.probes = Some(probes);
+        self
+    }
+
+    /// Re-ranks so many candidates per query.
+    #[must_use]
+    pub fn rerank(mut self, rows: usize) -> SearchOptions {
+        self.rerank = Some(rows);
+        self
+    }
+}
+
+/// How an index is trained.
+///
+/// ```
+/// let options = nearfield::TrainOptions::default().rows(50_000).seed(7);
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
+#[non_exhaustive]
+pub struct TrainOptions {
+    /// Rows to learn from, drawn at random; a number that suits the spec when absent.
+    pub rows: Option<usize>,
+    /// Seed of all that is random: the same seed gives the same index on the same engine.
+    pub seed: u64,
+}
+
+impl TrainOptions {
+    /// Learns from so many rows.
+    #[must_use]
+    pub fn rows(mut self, rows: usize) -> TrainOptions {
+        self.rows = Some(rows);
+        self
+    }
+
+    /// With this seed.
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> TrainOptions {
+        self.seed = seed;
+        self
+    }
+}

@@ -1,0 +1,215 @@
+//! The forms in which callers have rows.
+
+use half::{bf16, f16};
+
+use super::{BitsView, MatrixView, RowsView, ShapeError};
+
+/// Anything that holds rows: what `add`, `search` and their kin take.
+///
+/// | what | rows | copied |
+/// |---|---|---|
+/// | `(&[T], dim)`, `(&Vec<T>, dim)` | dense rows of `dim` elements | no |
+/// | `&[[T; D]]`, `&[[T; D]; N]`, `&Vec<[T; D]>` | one per inner array | no |
+/// | `&[T]`, `&[T; D]`, `&Vec<T>` | one row | no |
+/// | [`MatrixView`], [`BitsView`], [`RowsView`], [`&Matrix`](crate::format::Matrix) | their own | no |
+/// | `&[Vec<f32>]`, `&Vec<Vec<f32>>` | one per vector | once |
+/// | `ndarray::ArrayView2<T>`, `&ndarray::Array2<T>` (feature `ndarray`) | the first axis | only where a row is not contiguous |
+/// | `&arrow_array::FixedSizeListArray` of f32, f16, i8 or u8 (feature `arrow`) | one per list | no |
+///
+/// `T` is f32, f16, bf16, i8 or u8.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let mut index = nearfield::Flat::new(&nearfield::Device::cpu(), 2, nearfield::Metric::L2)?;
+/// index.add(&[[1.0, 2.0], [3.0, 4.0]])?;
+/// index.add((&[5.0, 6.0, 7.0, 8.0][..], 2))?;
+/// index.add(&vec![vec![9.0, 10.0], vec![11.0, 12.0]])?;
+/// assert_eq!(index.search(&[9.0, 9.0], 1)?.ids(), [4]);
+/// # Ok(()) }
+/// ```
+pub trait IntoRows<'a> {
+    /// The rows.
+    ///
+    /// # Errors
+    /// [`ShapeError`] where they are no matrix.
+    fn into_rows(self) -> Result<AnyRows<'a>, ShapeError>;
+}
+
+/// Rows that are the caller's, or a copy of them where they did not lie together.
+#[derive(Clone, Debug)]
+pub struct AnyRows<'a>(Held<'a>);
+
+#[derive(Clone, Debug)]
+enum Held<'a> {
+    View(RowsView<'a>),
+    F32(Vec<f32>, usize),
+    F16(Vec<f16>, usize),
+    Bf16(Vec<bf16>, usize),
+    I8(Vec<i8>, usize),
+    U8(Vec<u8>, usize),
+}
+
+impl AnyRows<'_> {
+    /// The rows.
+    pub fn view(&self) -> RowsView<'_> {
+        fn dense<T>(data: &[T], dim: usize) -> MatrixView<'_, T> {
+            MatrixView::new(data, dim).unwrap_or_else(|_| unreachable!("checked when it was made"))
+        }
+        match &self.0 {
+            Held::View(view) => *view,
+            Held::F32(data, dim) => RowsView::F32(dense(data, *dim)),
+            Held::F16(data, dim) => RowsView::F16(dense(data, *dim)),
+            Held::Bf16(data, dim) => RowsView::Bf16(dense(data, *dim)),
+            Held::I8(data, dim) => RowsView::I8(dense(data, *dim)),
+            Held::U8(data, dim) => RowsView::U8(dense(data, *dim)),
+        }
+    }
+
+    /// A copy of rows, which this owns.
+    fn owned<T: Copied>(data: Vec<T>, dim: usize) -> Result<Self, ShapeError> {
+        MatrixView::new(&data, dim)?;
+        Ok(AnyRows(T::held(data, dim)))
+    }
+}
+
+/// Element types of which copies are made.
+trait Copied: Sized {
+    fn held<'a>(data: Vec<Self>, dim: usize) -> Held<'a>;
+}
+
+impl<'a> From<RowsView<'a>> for AnyRows<'a> {
+    fn from(view: RowsView<'a>) -> AnyRows<'a> {
+        AnyRows(Held::View(view))
+    }
+}
+
+impl<'a> IntoRows<'a> for AnyRows<'a> {
+    fn into_rows(self) -> Result<AnyRows<'a>, ShapeError> {
+        Ok(self)
+    }
+}
+
+/// What is rows without further ado.
+macro_rules! as_view {
+    ([$($generics:tt)*] $t:ty) => {
+        impl<'a, $($generics)*> IntoRows<'a> for $t {
+            fn into_rows(self) -> Result<AnyRows<'a>, ShapeError> {
+                Ok(RowsView::from(self).into())
+            }
+        }
+    };
+}
+
+macro_rules! elements {
+    ($($t:ty => $variant:ident),*) => {$(
+        impl Copied for $t {
+            fn held<'a>(data: Vec<$t>, dim: usize) -> Held<'a> {
+                Held::$variant(data, dim)
+            }
+        }
+        as_view!([] MatrixView<'a, $t>);
+        as_view!([const D: usize] &'a [[$t; D]]);
+        as_view!([const D: usize, const N: usize] &'a [[$t; D]; N]);
+        as_view!([const D: usize] &'a Vec<[$t; D]>);
+        as_view!([] &'a [$t]);
+        as_view!([const D: usize] &'a [$t; D]);
+        as_view!([] &'a Vec<$t>);
+        impl<'a> IntoRows<'a> for (&'a [$t], usize) {
+            fn into_rows(self) -> Result<AnyRows<'a>, ShapeError> {
+                Ok(RowsView::new(self.0, self.1)?.into())
+            }
+        }
+        impl<'a> IntoRows<'a> for (&'a Vec<$t>, usize) {
+            fn into_rows(self) -> Result<AnyRows<'a>, ShapeError> {
+                (&self.0[..], self.1).into_rows()
+            }
+        }
+    )*};
+}
+
+elements!(f32 => F32, f16 => F16, bf16 => Bf16, i8 => I8, u8 => U8);
+as_view!([] RowsView<'a>);
+as_view!([] BitsView<'a>);
+
+impl<'a> IntoRows<'a> for &'a [Vec<f32>] {
+    fn into_rows(self) -> Result<AnyRows<'a>, ShapeError> {
+        let Some(first) = self.first() else { return Err(ShapeError::NoVectors) };
+        let wanted = first.len();
+        if let Some(row) = self.iter().position(|v| v.len() != wanted) {
+            return Err(ShapeError::Ragged { row, wanted, found: self[row].len() });
+        }
+        AnyRows::owned(self.concat(), wanted)
+    }
+}
+
+impl<'a> IntoRows<'a> for &'a Vec<Vec<f32>> {
+    fn into_rows(self) -> Result<AnyRows<'a>, ShapeError> {
+        self[..].into_rows()
+    }
+}
+
+#[cfg(feature = "ndarray")]
+mod of_ndarray {
+    use ndarray::{Array2, ArrayView2};
+
+    use super::{AnyRows, Copied, IntoRows, MatrixView, RowsView, ShapeError};
+
+    impl<'a, T: Copied + Copy> IntoRows<'a> for ArrayView2<'a, T>
+    where
+        RowsView<'a>: From<MatrixView<'a, T>>,
+    {
+        fn into_rows(self) -> Result<AnyRows<'a>, ShapeError> {
+            match self.to_slice() {
+                Some(dense) => Ok(RowsView::new(dense, self.ncols())?.into()),
+                None => AnyRows::owned(self.iter().copied().collect(), self.ncols()),
+            }
+        }
+    }
+
+    impl<'a, T: Copied + Copy> IntoRows<'a> for &'a Array2<T>
+    where
+        RowsView<'a>: From<MatrixView<'a, T>>,
+    {
+        fn into_rows(self) -> Result<AnyRows<'a>, ShapeError> {
+            self.view().into_rows()
+        }
+    }
+}
+
+#[cfg(feature = "arrow")]
+mod of_arrow {
+    use arrow_array::types::{ArrowPrimitiveType, Float16Type, Float32Type, Int8Type, UInt8Type};
+    use arrow_array::{Array, FixedSizeListArray, PrimitiveArray};
+
+    use super::{AnyRows, IntoRows, RowsView, ShapeError};
+
+    impl<'a> IntoRows<'a> for &'a FixedSizeListArray {
+        fn into_rows(self) -> Result<AnyRows<'a>, ShapeError> {
+            let wanted = "lists of f32, f16, i8 or u8 without nulls";
+            let values = self.values();
+            if self.null_count() > 0 || values.null_count() > 0 {
+                let found = format!("{} null lists and {} null numbers", self.null_count(), values.null_count());
+                return Err(ShapeError::Array { wanted, found });
+            }
+            let dim = self.value_length().max(0) as usize;
+            // A sliced array keeps all values and says where it begins.
+            let first = self.value_offset(0).max(0) as usize;
+            let range = first..first + self.len() * dim;
+            fn typed<T: ArrowPrimitiveType>(values: &dyn Array) -> Option<&[T::Native]> {
+                values.as_any().downcast_ref::<PrimitiveArray<T>>().map(|values| &values.values()[..])
+            }
+            let view = if let Some(all) = typed::<Float32Type>(values) {
+                RowsView::new(&all[range], dim)
+            } else if let Some(all) = typed::<Float16Type>(values) {
+                RowsView::new(&all[range], dim)
+            } else if let Some(all) = typed::<Int8Type>(values) {
+                RowsView::new(&all[range], dim)
+            } else if let Some(all) = typed::<UInt8Type>(values) {
+                RowsView::new(&all[range], dim)
+            } else {
+                return Err(ShapeError::Array { wanted, found: format!("lists of {}", values.data_type()) });
+            };
+            Ok(view?.into())
+        }
+    }
+}
