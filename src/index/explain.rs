@@ -136,7 +136,7 @@ fn width(program: &Program) -> usize {
 
 /// Queries and rows of the program, as its first operation over rows that are stored has them.
 fn subject(program: &Program) -> String {
-    let of_rows = program.operations().filter_map(|(_, op)| match op {
+    let mut of_rows = program.operations().filter_map(|(_, op)| match op {
         Op::Search(search) => search.pairs.extent(program).ok(),
         Op::Refine(refine) => refine.pairs.extent(program).ok(),
         Op::Assign(assign) => assign.pairs.extent(program).ok(),
@@ -145,7 +145,7 @@ fn subject(program: &Program) -> String {
         Op::Host(_) | Op::Matmul(_) | Op::Normalize(_) | Op::Scan(_) | Op::SelectK(_) => None,
     });
     // Of an inverted file the centroids come first, the rows last.
-    match of_rows.last() {
+    match of_rows.next_back() {
         Some(e) => {
             format!("{} queries against {} rows of {} {}, {}", e.queries, e.rows, e.dim, e.dtype, e.metric)
         }

@@ -347,10 +347,12 @@ impl<'a> Job<'a> {
         let source = match &work.base {
             None => Source::Nowhere,
             // Behind copies the rows are needed only to refine.
-            Some(_) if !matches!(work.screen, Screen::None | Screen::F32) && !(work.refined && copies.is_some()) => {
-                Source::Nowhere
+            Some(base)
+                if matches!(work.screen, Screen::None | Screen::F32) || (work.refined && copies.is_some()) =>
+            {
+                locate(machine, residents, base, scratch, stats)?
             }
-            Some(base) => locate(machine, residents, base, scratch, stats)?,
+            Some(_) => Source::Nowhere,
         };
         let rec = Recorder::new(machine, stats);
         let (dummy, dummy_out) = (rec.scratch(16)?, rec.scratch(16)?);
@@ -495,7 +497,7 @@ impl<'a> Job<'a> {
         let at = (first - shard.first) as u64;
         let each = rows::row_bytes(batch.dtype(), batch.dim());
         let align = u64::from(self.machine.context.limits.min_storage_buffer_offset_alignment);
-        if at * each % align != 0 || at * 4 % align != 0 {
+        if !(at * each).is_multiple_of(align) || !(at * 4).is_multiple_of(align) {
             return Ok(None);
         }
         let queries = Bind::part(&shard.data, at * each, count as u64 * each);
