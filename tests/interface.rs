@@ -260,6 +260,15 @@ mod states {
         hits.query(0).map(|(id, distance)| (id, distance.sqrt().round() as u64)).collect()
     }
 
+    /// Says that all is over, also where a thread panics, so that no other waits for it.
+    struct Over<'a>(&'a AtomicBool);
+
+    impl Drop for Over<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Release);
+        }
+    }
+
     /// One thread adds, updates and removes; three search for all rows; every answer is one state that there was.
     fn under_load<I: Sharable>(index: I) {
         const STEPS: u64 = 120;
@@ -269,6 +278,7 @@ mod states {
         std::thread::scope(|scope| {
             for _ in 0..3 {
                 scope.spawn(|| {
+                    let _over = Over(&done);
                     let mut last = 0u64;
                     while !done.load(Ordering::Acquire) {
                         let snapshot = shared.snapshot();
@@ -285,6 +295,7 @@ mod states {
                     }
                 });
             }
+            let over = Over(&done);
             let mut rows: Vec<(u64, u64)> = Vec::new();
             // A state is known before it can be seen.
             let coming = |rows: &[(u64, u64)], step: u64| {
@@ -326,10 +337,11 @@ mod states {
                 assert!(shared.update(NO_ID - 1, &row(1)).is_err());
                 assert!(shared.add_with_ids(&[row(1), row(2)], &[NO_ID - 2, NO_ID - 2]).is_err());
                 while answers.load(Ordering::Relaxed) < step as usize && step < STEPS {
+                    assert!(!done.load(Ordering::Acquire), "a reader panicked");
                     std::thread::yield_now();
                 }
             }
-            done.store(true, Ordering::Release);
+            drop(over);
         });
         let all = shared.into_inner();
         assert!(all.len() > 30 && answers.into_inner() >= STEPS as usize - 1);

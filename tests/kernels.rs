@@ -442,7 +442,7 @@ fn a_list_that_overflows_says_so_to_the_end() {
             row_begin: 0,
             row_end: n as u32,
             tile_begin: 0,
-            tile_end: 2,
+            tile_end: screened::visit(0, 4, 3, 3).0,
             q_begin: 0,
             q_end: q as u32,
             position_base: 0,

@@ -14,6 +14,12 @@ use crate::ops::source::MISSING_KEY;
 /// Up to so many keys are selected from by the host, sooner than another kernel would start.
 const FEW_KEYS: usize = 8192;
 
+/// Whether the scratch has room for what a block of so many queries needs.
+pub(super) fn fits(job: &Job<'_>, queries: usize, keep: usize) -> bool {
+    let each = Lists::bytes(job, keep) + u64::from(job.caps("search").tuning.groups) * 8 + job.query_bytes();
+    few::fits(queries, keep) && matrix::tile_bytes(job.scratch) + queries as u64 * each <= job.scratch
+}
+
 /// Writes the `keep` best rows of each query of a block. Nothing is written, and false given, when more pairs lay below the
 /// bars than there was room for.
 pub(super) fn block(job: &mut Job<'_>, block: &Block, keep: usize, out: &mut Candidates) -> Result<bool, EngineError> {

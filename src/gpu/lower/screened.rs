@@ -75,6 +75,10 @@ pub(super) fn run(job: &mut Job<'_>, keep: usize, k: usize) -> Result<Candidates
     };
     let refined = job.work.refined;
     let keep = keep.min(job.rows());
+    if Lists::bytes(job, keep) > job.scratch / 2 {
+        // A budget so small that not even the lists of one query fit.
+        return Err(EngineError::Unsupported(format!("the device has no room for a screen that keeps {keep} rows")));
+    }
     let mut out = Candidates::places(job.queries(), if refined { k } else { keep })?;
     out.bound = vec![f32::INFINITY; job.queries()];
     let count = queries_of_a_block(job, copies.as_ref(), keep);
@@ -145,9 +149,8 @@ fn bound_of(keys: &[u32], positions: &[u32], all: bool) -> f32 {
 /// How many queries a block has: what its lists, codes, queries and candidates leave room for.
 fn queries_of_a_block(job: &Job<'_>, copies: Option<&Copies>, keep: usize) -> usize {
     let coded = copies.map_or(0, |copies| screened::query_bytes(2 * copies.dim));
-    let each = job.query_bytes() + coded as u64 + keep as u64 * 12 * 2 + 16;
-    let room = u64::from(room(job, keep));
-    block_queries(job.queries_at_a_time(), job.scratch, |q| q as u64 * (room * 8 * 2 + each))
+    let each = job.query_bytes() + coded as u64 + Lists::bytes(job, keep);
+    block_queries(job.queries_at_a_time(), job.scratch, |q| q as u64 * each)
 }
 
 /// Places of a list; few in a self-test, so that its few rows go by in several levels.
@@ -217,6 +220,11 @@ struct Part {
 }
 
 impl Lists {
+    /// Bytes of scratch that one query's lists take, the answer included.
+    pub(super) fn bytes(job: &Job<'_>, keep: usize) -> u64 {
+        u64::from(room(job, keep)) * 8 * 2 + keep as u64 * 12 * 2 + 16
+    }
+
     pub(super) fn new(job: &Job<'_>, queries: usize, keep: usize) -> Result<Lists, EngineError> {
         let room = room(job, keep);
         let bytes = queries as u64 * u64::from(room) * 4;

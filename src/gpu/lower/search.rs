@@ -43,7 +43,7 @@ fn direct(job: &mut Job<'_>, k: usize) -> Result<Candidates, EngineError> {
         let queries = count.min(job.queries() - first);
         job.ensure(Case::Select)?;
         let block = job.block(first, queries)?;
-        let few = search::few::fits(queries, kept);
+        let few = few::fits(job, queries, kept);
         if few {
             job.ensure(Case::Search { keep: kept, queries })?;
             if few::block(job, &block, kept, &mut out)? {

@@ -1,10 +1,10 @@
 //! The search behind a screen: lower bounds of the direct keys, and those that may be among the smallest, in one pass.
 //!
 //! Shapes: rows `[n, dim]` as they are, in f16 or as 8-bit codes; queries `[q, dim]`; out `[q, room]` pairs (key f32, position
-//! u32), a list for each query, and its [`Limit`]. A key is a lower bound of the direct key: [`search::lower_bound`] from f32,
+//! u32), a list for each query, and its [`Limit`]. A key is a lower bound of the direct key: [`lower_bound`](super::lower_bound) from f32,
 //! [`codes::lower_bound`](crate::ops::codes::lower_bound) from codes and from f16, in f32 and in any order of summation.
 //!
-//! Rows go by in [levels](levels), each many times as long as all before it. The first fills the lists with all its pairs;
+//! Rows go by in [levels](level), each many times as long as all before it. The first fills the lists with all its pairs;
 //! after each level `select_k` keeps the smallest pairs of each list, and the largest of these is the limit that pairs of the
 //! next level must be below. So a level adds about as many pairs per query as are kept, times how much longer it is; a list that
 //! overflows all the same says so, and its query is not proven. Tiles are visited in the order of their reversed bits, so
@@ -163,7 +163,7 @@ pub struct Args {
     pub row_begin: u32,
     /// See `row_begin`.
     pub row_end: u32,
-    /// Tiles `tile_begin..tile_end` of [`tiles`], in the order of their reversed bits.
+    /// Tiles `tile_begin..tile_end` of those that [`visit`] counts, in the order of their reversed bits.
     pub tile_begin: u32,
     /// See `tile_begin`.
     pub tile_end: u32,
