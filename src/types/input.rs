@@ -192,9 +192,8 @@ mod of_arrow {
                 return Err(ShapeError::Array { wanted, found });
             }
             let dim = self.value_length().max(0) as usize;
-            // A sliced array keeps all values and says where it begins.
-            let first = self.value_offset(0).max(0) as usize;
-            let range = first..first + self.len() * dim;
+            // A slice of an array has its own part of the values.
+            let range = 0..self.len() * dim;
             fn typed<T: ArrowPrimitiveType>(values: &dyn Array) -> Option<&[T::Native]> {
                 values.as_any().downcast_ref::<PrimitiveArray<T>>().map(|values| &values.values()[..])
             }
