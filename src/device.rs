@@ -5,14 +5,15 @@ use std::sync::Arc;
 
 use crate::cache::CacheDir;
 use crate::cpu::CpuEngine;
-use crate::engine::{Device, Engine, EngineError, Output, Task};
+use crate::compute::{Backend, Capabilities, EngineError, Input, Kind, Pending};
+use crate::engine::Device;
 use crate::error::DeviceError;
 #[cfg(feature = "gpu")]
 use crate::gpu::{AdapterError, GpuEngine, GpuOptions, Select};
-use crate::plan::{Plan, Problem};
+use crate::ops::{Engine, Op, Program};
 #[cfg(feature = "gpu")]
 use crate::router::Router;
-use crate::stats::{Ceilings, SearchStats};
+use crate::stats::Ceilings;
 use crate::threads::Threads;
 use crate::tune;
 
@@ -156,6 +157,11 @@ impl Device {
         Ok(Device::routed(Arc::new(engine), None, false, options))
     }
 
+    /// What sort of device this is: the CPU, a GPU, or both of which each call takes the faster one.
+    pub fn kind(&self) -> Kind {
+        self.engine.capabilities().kind
+    }
+
     /// The device in words, e.g. `cpu (avx512, 8 threads)` or the adapter's name.
     pub fn name(&self) -> String {
         self.engine.name()
@@ -165,8 +171,8 @@ impl Device {
         let threads = Threads::new(options.threads);
         let cpu = host(options, &threads);
         match reason {
-            None => Device { engine: cpu.clone(), host: cpu, threads },
-            Some(reason) => Device { engine: Arc::new(Excused { cpu: cpu.clone(), reason }), host: cpu, threads },
+            None => Device::new(cpu.clone(), cpu, threads),
+            Some(reason) => Device::new(Arc::new(Excused { cpu: cpu.clone(), reason }), cpu, threads),
         }
     }
 
@@ -202,9 +208,9 @@ impl Device {
     #[doc(hidden)]
     pub fn auto_given(engine: Arc<GpuEngine>, reopen: GpuOptions, given: [tune::Calibration; 2]) -> Device {
         let threads = Threads::new(None);
-        let host: Arc<dyn Engine> = Arc::new(CpuEngine::with(threads.clone(), None));
+        let host: Arc<Engine> = Arc::new(CpuEngine::with(threads.clone(), None));
         let router = Router::new(engine, Some(host.clone()), Some(reopen)).given(given);
-        Device { engine: Arc::new(router), host, threads }
+        Device::new(Arc::new(router), host, threads)
     }
 
     /// The devices that this one chooses between, call by call: the CPU and the GPU of `auto` where there is hardware,
@@ -212,10 +218,7 @@ impl Device {
     pub fn parts(&self) -> Vec<Device> {
         match self.engine.parts() {
             parts if parts.is_empty() => vec![self.clone()],
-            parts => {
-                let part = |engine| Device { engine, host: self.host.clone(), threads: self.threads.clone() };
-                parts.into_iter().map(part).collect()
-            }
+            parts => parts.into_iter().map(|engine| Device::new(engine, self.host.clone(), self.threads.clone())).collect(),
         }
     }
 
@@ -229,13 +232,13 @@ impl Device {
         self.parts().iter().try_for_each(|part| tune::predictor(&*part.engine).map(drop))
     }
 
-    /// Predicted seconds of each step of a plan, with the rows where the device wants them. The first call on a machine
-    /// measures the device, as [`Device::calibrate`] does.
+    /// Predicted seconds of each operation of a program, with the rows where the device wants them. The first call on a
+    /// machine measures the device, as [`Device::calibrate`] does.
     ///
     /// # Errors
     /// [`EngineError`] when the device fails while it is measured.
-    pub fn predict(&self, plan: &Plan) -> Result<Vec<f64>, EngineError> {
-        let predictions = self.parts().into_iter().map(|d| Ok(tune::predictor(&*d.engine)?.steps(plan)));
+    pub fn predict(&self, program: &Program) -> Result<Vec<f64>, EngineError> {
+        let predictions = self.parts().into_iter().map(|d| Ok(tune::predictor(&*d.engine)?.steps(program)));
         let all: Vec<Vec<f64>> = predictions.collect::<Result<_, EngineError>>()?;
         let total = |steps: &Vec<f64>| steps.iter().sum::<f64>();
         Ok(all.into_iter().min_by(|a, b| total(a).total_cmp(&total(b))).unwrap_or_default())
@@ -262,12 +265,12 @@ impl Device {
         let threads = Threads::new(options.threads);
         let host = host(options, &threads);
         let router = Router::new(engine, auto.then(|| host.clone()), reopen).with(options);
-        Device { engine: Arc::new(router), host, threads }
+        Device::new(Arc::new(router), host, threads)
     }
 }
 
 /// The CPU engine that the options ask for.
-fn host(options: &DeviceOptions, threads: &Threads) -> Arc<dyn Engine> {
+fn host(options: &DeviceOptions, threads: &Threads) -> Arc<Engine> {
     let engine = CpuEngine::with(threads.clone(), None);
     Arc::new(engine.cached_in(options.cache_dir.clone()))
 }
@@ -290,18 +293,21 @@ fn open_error(error: AdapterError) -> DeviceError {
 
 /// The CPU in place of a GPU that is not there; every answer says why.
 struct Excused {
-    cpu: Arc<dyn Engine>,
+    cpu: Arc<Engine>,
     reason: String,
 }
 
-impl Engine for Excused {
+impl Backend<Op> for Excused {
     fn name(&self) -> String {
         self.cpu.name()
     }
 
-    fn run(&self, task: &Task<'_>, stats: &mut SearchStats) -> Result<Output, EngineError> {
-        stats.fallback = Some(self.reason.clone());
-        self.cpu.run(task, stats)
+    fn run<'a>(&'a self, program: &'a Program, inputs: &'a [Input<'a>]) -> Pending<'a> {
+        let run = self.cpu.run(program, inputs).wait();
+        Pending::done(run.map(|mut answer| {
+            answer.stats.fallback.get_or_insert_with(|| self.reason.clone());
+            answer
+        }))
     }
 
     fn identity(&self) -> String {
@@ -312,12 +318,8 @@ impl Engine for Excused {
         self.cpu.cache()
     }
 
-    fn wants_screen(&self, plan: &Plan) -> bool {
-        self.cpu.wants_screen(plan)
-    }
-
-    fn wants_codes(&self, problem: &Problem) -> bool {
-        self.cpu.wants_codes(problem)
+    fn capabilities(&self) -> Capabilities {
+        self.cpu.capabilities()
     }
 
     fn ceilings(&self) -> Ceilings {
@@ -330,7 +332,7 @@ mod tests {
     use super::*;
     use crate::format::Matrix;
     use crate::index::{AnyIndex, Flat, IndexSpec, Ivf, SearchOptions, TrainOptions};
-    use crate::plan::{Norm, Screen};
+    use crate::ops::{Norm, Screen};
     use crate::threads::alone;
     use crate::types::Metric;
     use crate::{KMeans, PrincipalComponents};

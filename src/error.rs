@@ -1,7 +1,7 @@
 //! How searching and opening a device can fail. Every operation has a small error of its own, beside what it does; what
 //! is here is shared by several. Messages say what was found and what was wanted.
 
-use crate::engine::EngineError;
+use crate::compute::EngineError;
 use crate::types::{DType, Metric, ShapeError};
 
 impl SearchError {
@@ -132,7 +132,7 @@ pub enum SearchError {
         /// The metric.
         metric: Metric,
         /// The screen asked for.
-        screen: crate::plan::Screen,
+        screen: crate::ops::Screen,
     },
     /// A matrix of values that does not fit its shape.
     #[error("{what}: wanted {wanted} values, found {found}")]

@@ -51,6 +51,11 @@ mod cache;
 mod cluster;
 mod codec;
 #[cfg(not(feature = "tooling"))]
+mod compute;
+#[cfg(feature = "tooling")]
+#[doc(hidden)]
+pub mod compute;
+#[cfg(not(feature = "tooling"))]
 mod cpu;
 #[cfg(feature = "tooling")]
 #[doc(hidden)]
@@ -69,17 +74,12 @@ mod gpu;
 #[doc(hidden)]
 pub mod gpu;
 mod index;
-#[cfg(not(feature = "tooling"))]
-mod kernels;
-#[cfg(feature = "tooling")]
-#[doc(hidden)]
-pub mod kernels;
 mod linalg;
 #[cfg(not(feature = "tooling"))]
-mod plan;
+mod ops;
 #[cfg(feature = "tooling")]
 #[doc(hidden)]
-pub mod plan;
+pub mod ops;
 mod principal;
 mod random;
 #[cfg(feature = "tooling")]
@@ -102,13 +102,19 @@ mod tune;
 #[doc(hidden)]
 pub mod tune;
 mod types;
+#[cfg(test)]
+extern crate self as nearfield;
+#[cfg(test)]
+#[path = "../tests/task/mod.rs"]
+mod tasks;
 mod verbs;
 
 pub use cache::CacheDir;
 pub use cluster::{ClusterError, Clustering, KMeans, Progress};
 pub use codec::CodecError;
+pub use compute::{EngineError, Kind as DeviceKind};
 pub use device::{DEVICE_VARIABLE, DeviceOptions};
-pub use engine::{Device, EngineError};
+pub use engine::{Device, Report};
 pub use error::{DeviceError, RowError, SearchError};
 #[cfg(feature = "gpu")]
 pub use gpu::{AdapterReport, Kind as AdapterKind, adapters};
@@ -120,8 +126,7 @@ pub use index::{
 #[cfg(feature = "tooling")]
 #[doc(hidden)]
 pub use index::{fastest, settings};
-pub use kernels::Cost;
-pub use plan::{Norm, Plan, Problem, Screen, Step, UnknownScreen};
+pub use ops::{Cost, Norm, Program, Screen, UnknownScreen};
 pub use principal::PrincipalComponents;
 pub use stats::{Ceilings, Peak, Roofs, SearchStats, Stage, Unit};
 pub use types::*;

@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use crate::cache::CacheDir;
+use crate::compute::{Answer, Backend, Capabilities, EngineError, Input, Kind, Pending, Place, Tag};
 use crate::device::DeviceOptions;
-use crate::engine::{Engine, EngineError, Input, Output, Tag, Task};
 use crate::gpu::{GpuEngine, GpuOptions};
-use crate::plan::{Plan, Problem, Screen, Step};
-use crate::stats::{Ceilings, SearchStats};
+use crate::ops::{Engine, Op, Program};
+use crate::stats::{Ceilings, SearchStats, Stage};
 use crate::tune::{self, Calibration, Predictor, Residency, Wanted};
 
 /// How long after a loss a device is not asked for again.
@@ -17,7 +17,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// See the module.
 pub(crate) struct Router {
-    cpu: Option<Arc<dyn Engine>>,
+    cpu: Option<Arc<Engine>>,
     gpu: Mutex<Slot>,
     /// How to open the device again; absent when it is the application's.
     reopen: Option<GpuOptions>,
@@ -44,7 +44,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Router {
-    pub(crate) fn new(engine: Arc<GpuEngine>, cpu: Option<Arc<dyn Engine>>, reopen: Option<GpuOptions>) -> Router {
+    pub(crate) fn new(engine: Arc<GpuEngine>, cpu: Option<Arc<Engine>>, reopen: Option<GpuOptions>) -> Router {
         let gpu = Mutex::new(Slot { engine, lost: None });
         Router {
             cpu,
@@ -95,12 +95,12 @@ impl Router {
         lock(&self.gpu).engine.clone()
     }
 
-    fn on_gpu(&self, task: &Task<'_>, stats: &mut SearchStats) -> Result<Output, EngineError> {
+    fn on_gpu(&self, program: &Program, inputs: &[Input<'_>]) -> Result<Answer, EngineError> {
         let engine = self.gpu()?;
-        let result = engine.run(task, stats);
+        let result = engine.run(program, inputs).wait();
         if engine.is_lost() || matches!(result, Err(EngineError::Lost(_))) {
             let mut slot = lock(&self.gpu);
-            if Arc::ptr_eq(&slot.engine, &engine) {
+            if Arc::ptr_eq(&slot.engine, &engine) && engine.is_lost() {
                 slot.lost.get_or_insert_with(Instant::now);
             }
         }
@@ -123,62 +123,95 @@ impl Router {
     }
 
     /// Who should answer.
-    fn wanted(&self, task: &Task<'_>) -> Option<Wanted> {
+    fn wanted(&self, program: &Program, inputs: &[Input<'_>]) -> Option<Wanted> {
         let [cpu, gpu] = self.speeds()?;
-        Some(tune::choose((cpu, task.plan), (gpu, task.plan), self.residency(task)))
+        Some(tune::choose((cpu, program), (gpu, program), self.residency(inputs)))
     }
 
-    fn residency(&self, task: &Task<'_>) -> Residency {
-        if let Input::Matrix(keys) = task.input {
-            return Residency { missing: keys.len() as u64 * 4, lost: 0.0 };
-        }
-        let (missing, stays) = match task.input {
-            Input::Lists(listed) => self.engine().list_residency(&listed),
-            _ => self.engine().residency(&task.base),
-        };
-        let lost = match tag_of(task) {
-            Some(tag) if stays && missing > 0 => {
-                let all = lock(&self.lost);
-                all.iter().find(|(id, _)| std::ptr::eq(id.as_ptr(), Arc::as_ptr(tag.id()))).map_or(0.0, |(_, s)| *s)
+    /// What has to be brought to the GPU. What it loses by not being there is counted for the largest of it that would stay.
+    fn residency(&self, inputs: &[Input<'_>]) -> Residency {
+        let mut rows = Residency::default();
+        for input in inputs {
+            if let Input::Matrix { values, .. } = input {
+                rows.missing += values.len() as u64 * 4;
             }
-            _ => 0.0,
-        };
-        Residency { missing, lost }
+        }
+        let known = self.engine().residency(inputs);
+        rows.missing += known.iter().map(|(_, missing, _)| missing).sum::<u64>();
+        if let Some(tag) = largest(&known) {
+            let all = lock(&self.lost);
+            rows.lost = all.iter().find(|(id, _)| names(id, tag)).map_or(0.0, |(_, seconds)| *seconds);
+        }
+        rows
     }
 
     /// Notes what an answer of the CPU lost against a GPU that had the rows.
-    fn note_loss(&self, task: &Task<'_>, wanted: &Wanted) {
-        let (Some(tag), true) = (tag_of(task), wanted.upload > 0.0 && wanted.loss() > 0.0) else { return };
+    fn note_loss(&self, inputs: &[Input<'_>], wanted: &Wanted) {
+        let known = self.engine().residency(inputs);
+        let (Some(tag), true) = (largest(&known), wanted.upload > 0.0 && wanted.loss() > 0.0) else { return };
         let mut all = lock(&self.lost);
         all.retain(|(id, _)| id.strong_count() > 0);
-        match all.iter_mut().find(|(id, _)| std::ptr::eq(id.as_ptr(), Arc::as_ptr(tag.id()))) {
+        match all.iter_mut().find(|(id, _)| names(id, tag)) {
             Some((_, seconds)) => *seconds += wanted.loss(),
             None => all.push((Arc::downgrade(tag.id()), wanted.loss())),
         }
     }
 
     /// Learns from a run of the CPU (0) or the GPU (1). A mask changes the work by what nobody counts.
-    fn learn(&self, who: usize, task: &Task<'_>, seconds: f64) {
-        if let (true, Some(Some(speeds)), None) = (self.learns, self.speeds.get(), task.mask) {
-            speeds[who].learn(task.plan, seconds);
+    fn learn(&self, who: usize, program: &Program, inputs: &[Input<'_>], seconds: f64) {
+        let masked = inputs.iter().any(|input| matches!(input, Input::Mask(_)));
+        if let (true, Some(Some(speeds)), false) = (self.learns, self.speeds.get(), masked) {
+            speeds[who].learn(program, seconds);
+        }
+    }
+
+    fn route(&self, program: &Program, inputs: &[Input<'_>]) -> Result<Answer, EngineError> {
+        // An array is where it is.
+        let arrays = inputs.iter().any(|input| matches!(input, Input::Array(_)));
+        let kept = program.outputs().iter().any(|(_, place)| *place == Place::Device);
+        if arrays || kept {
+            return self.on_gpu(program, inputs);
+        }
+        let wanted = self.wanted(program, inputs);
+        let began = Instant::now();
+        if let (Some(wanted), Some(cpu)) = (wanted.filter(|w| !w.gpu), &self.cpu) {
+            let answer = cpu.run(program, inputs).wait()?;
+            self.learn(0, program, inputs, began.elapsed().as_secs_f64());
+            self.note_loss(inputs, &wanted);
+            return Ok(answer);
+        }
+        match (self.on_gpu(program, inputs), &self.cpu) {
+            (Err(e), Some(cpu)) if !matches!(e, EngineError::Mismatch(_) | EngineError::Unsupported(_)) => {
+                let mut answer = cpu.run(program, inputs).wait()?;
+                answer.stats.fallback = Some(format!("{}: {e}; the CPU answered", self.name()));
+                Ok(answer)
+            }
+            (result, _) => {
+                if let Ok(answer) = &result {
+                    self.learn(1, program, inputs, began.elapsed().as_secs_f64() - uploads(&answer.stats));
+                }
+                result
+            }
         }
     }
 }
 
-/// The name of what is searched.
-fn tag_of<'a>(task: &Task<'a>) -> Option<&'a Tag> {
-    match task.input {
-        Input::Lists(listed) => Some(listed.tag),
-        _ => task.base.tag,
-    }
+/// The name of what is missing most of what would stay on the device.
+fn largest<'a>(known: &[(&'a Tag, u64, bool)]) -> Option<&'a Tag> {
+    let wanted = known.iter().filter(|(_, missing, stays)| *stays && *missing > 0);
+    wanted.max_by_key(|(_, missing, _)| *missing).map(|(tag, ..)| *tag)
+}
+
+fn names(id: &Weak<u64>, tag: &Tag) -> bool {
+    std::ptr::eq(id.as_ptr(), Arc::as_ptr(tag.id()))
 }
 
 /// Seconds of bringing rows to the device.
 fn uploads(stats: &SearchStats) -> f64 {
-    stats.stages.iter().filter(|s| s.name == "upload").map(|s| s.time.as_secs_f64()).sum()
+    stats.stages.iter().filter(|s| s.name == Stage::UPLOAD).map(|s| s.time.as_secs_f64()).sum()
 }
 
-impl Engine for Router {
+impl Backend<Op> for Router {
     fn name(&self) -> String {
         self.engine().name()
     }
@@ -195,7 +228,7 @@ impl Engine for Router {
         self.calibrates
     }
 
-    fn parts(&self) -> Vec<Arc<dyn Engine>> {
+    fn parts(&self) -> Vec<Arc<Engine>> {
         match (&self.cpu, self.gpu()) {
             (Some(cpu), Ok(gpu)) => vec![cpu.clone(), gpu],
             (Some(cpu), Err(_)) => vec![cpu.clone()],
@@ -215,53 +248,26 @@ impl Engine for Router {
         self.engine().notes()
     }
 
-    fn run(&self, task: &Task<'_>, stats: &mut SearchStats) -> Result<Output, EngineError> {
-        let wanted = self.wanted(task);
-        let began = Instant::now();
-        if let (Some(wanted), Some(cpu)) = (wanted.filter(|w| !w.gpu), &self.cpu) {
-            let output = cpu.run(task, stats)?;
-            self.learn(0, task, began.elapsed().as_secs_f64());
-            self.note_loss(task, &wanted);
-            return Ok(output);
-        }
-        let before = stats.clone();
-        match (self.on_gpu(task, stats), &self.cpu) {
-            (Err(e), Some(cpu)) if !matches!(e, EngineError::Mismatch(_)) => {
-                // What the GPU counted before it failed is no part of the answer.
-                *stats = before;
-                stats.fallback = Some(format!("{}: {e}; the CPU answered", self.name()));
-                cpu.run(task, stats)
-            }
-            (result, _) => {
-                if result.is_ok() {
-                    self.learn(1, task, began.elapsed().as_secs_f64() - (uploads(stats) - uploads(&before)));
-                }
-                result
-            }
+    fn run<'a>(&'a self, program: &'a Program, inputs: &'a [Input<'a>]) -> Pending<'a> {
+        Pending::done(self.route(program, inputs))
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        let gpu = self.engine().capabilities();
+        match &self.cpu {
+            None => gpu,
+            Some(cpu) => Capabilities { kind: Kind::Auto, coded_assign: cpu.capabilities().coded_assign, ..gpu },
         }
     }
 
-    fn wants_screen(&self, plan: &Plan) -> bool {
-        let gpu = self.engine();
-        let (Some([on_cpu, on_gpu]), Some(cpu)) = (self.speeds(), &self.cpu) else { return gpu.wants_screen(plan) };
-        // The one that would answer decides, each with the plan that it likes best.
-        let k = plan.steps.iter().find_map(|s| if let Step::SelectK { k } = s { Some(*k) } else { None });
-        let direct = Plan::search(plan.problem, k.unwrap_or(1), Screen::None);
-        let screens = [cpu.wants_screen(plan), gpu.wants_screen(plan)];
-        let [a, b] = screens.map(|screen| if screen { plan } else { &direct });
-        screens[usize::from(tune::choose((on_cpu, a), (on_gpu, b), Residency::default()).gpu)]
-    }
-
-    fn refines(&self, task: &Task<'_>) -> bool {
-        self.wanted(task).is_some_and(|w| !w.gpu) || self.engine().refines(task)
-    }
-
-    fn wants_codes(&self, problem: &Problem) -> bool {
-        let gpu = self.engine();
-        let (Some([on_cpu, on_gpu]), Some(cpu)) = (self.speeds(), &self.cpu) else { return gpu.wants_codes(problem) };
-        let codes = [cpu.wants_codes(problem), gpu.wants_codes(problem)];
-        let [a, b] = codes.map(|codes| Plan::search(*problem, 10, if codes { Screen::Int8 } else { Screen::None }));
-        codes[usize::from(tune::choose((on_cpu, &a), (on_gpu, &b), Residency::default()).gpu)]
+    fn fastest(&self, programs: &[&Program]) -> usize {
+        match (self.speeds(), programs) {
+            (Some([on_cpu, on_gpu]), &[cpu, gpu]) => {
+                usize::from(tune::choose((on_cpu, cpu), (on_gpu, gpu), Residency::default()).gpu)
+            }
+            // Without a measurement the GPU is asked.
+            _ => programs.len().saturating_sub(1),
+        }
     }
 
     fn ceilings(&self) -> Ceilings {

@@ -6,7 +6,7 @@ use serde::de::{Deserialize, Deserializer, Error};
 use serde::ser::{Serialize, Serializer};
 
 use crate::index::IndexSpec;
-use crate::plan::Screen;
+use crate::ops::Screen;
 use crate::types::{Bitmap, DType, Metric, Neighbors};
 
 /// What is written and read as its text.

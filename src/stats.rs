@@ -42,6 +42,17 @@ pub struct SearchStats {
     pub fallback: Option<String>,
 }
 
+impl Stage {
+    /// Bringing rows, lists or bits to the device.
+    pub const UPLOAD: &'static str = "upload";
+    /// Bringing results to the host.
+    pub const READ_BACK: &'static str = "read back";
+    /// Writing rows and queries in the code of a screen.
+    pub const ENCODE: &'static str = "encode";
+    /// Comparing what was found with what the screen left out.
+    pub const PROVE: &'static str = "prove";
+}
+
 impl SearchStats {
     /// Adds to the stage of this name.
     pub fn add_stage(&mut self, name: &str, time: Duration, on_device: bool) {
@@ -58,14 +69,28 @@ impl SearchStats {
             self.device.clone_from(&other.device);
         }
         other.kernels.iter().for_each(|kernel| self.add_kernel(kernel.clone()));
+        other.stages.iter().for_each(|stage| self.add_stage(&stage.name, stage.time, stage.on_device));
+        self.add_counts(other);
+        self.fallback = self.fallback.take().or_else(|| other.fallback.clone());
+    }
+
+    /// [`SearchStats::merge`] of a run that is not looked at again: its names are taken over where there are none yet.
+    pub(crate) fn absorb(&mut self, other: SearchStats) {
+        if self.stages.is_empty() && self.kernels.is_empty() && self.fallback.is_none() {
+            let before = std::mem::replace(self, other);
+            self.add_counts(&before);
+        } else {
+            self.merge(&other);
+        }
+    }
+
+    fn add_counts(&mut self, other: &SearchStats) {
         self.bytes_read += other.bytes_read;
         self.scanned += other.scanned;
         self.refined += other.refined;
         self.proven += other.proven;
         self.fell_back += other.fell_back;
         self.chunks_uploaded += other.chunks_uploaded;
-        other.stages.iter().for_each(|stage| self.add_stage(&stage.name, stage.time, stage.on_device));
-        self.fallback = self.fallback.take().or_else(|| other.fallback.clone());
     }
 
     /// Notes that a kernel ran.

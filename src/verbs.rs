@@ -1,12 +1,15 @@
 //! The verbs alone, on the caller's own rows: people come for one kernel and stay for the index.
 
 use crate::cluster::{self, WithLengths};
-use crate::engine::{Base, Device, EngineError, Input, Output, Task, room};
+use crate::compute::{EngineError, Input, Output, Vectors, room};
+use crate::engine::Device;
 use crate::error::SearchError;
 use crate::index::Queries;
-use crate::kernels::assign::assigns;
+use crate::ops::assign::assigns;
 use crate::linalg::lengths;
-use crate::plan::{Norm, Plan, Problem, Screen, Step};
+use crate::ops::{
+    self, Batch, Distance, Norm, Normalize, Op, Pairs, Program, Range, Refine, Screen, Search, SelectK,
+};
 use crate::stats::SearchStats;
 use crate::types::{DType, MatrixView, Metric, NO_ID, Neighbors, RangeHits, RowsView, ShapeError};
 
@@ -35,7 +38,7 @@ impl Device {
         if work.is_empty() {
             return Ok(Vec::new());
         }
-        match work.run(self, vec![Step::Distance], Input::None)? {
+        match work.run(self, |pairs| Distance { pairs })? {
             Output::Matrix(keys) => Ok(keys.into_iter().map(|k| metric.external(k)).collect()),
             _ => Err(mismatch()),
         }
@@ -63,7 +66,7 @@ impl Device {
             return Ok(Neighbors { queries: q, k, ids: vec![NO_ID; q * k], distances: vec![f32::NAN; q * k] });
         }
         let keep = k.min(work.rows.rows());
-        let found = work.run(self, vec![Step::Search { screen: Screen::None, keep }], Input::None)?;
+        let found = work.run(self, |pairs| Search { pairs, screen: Screen::None, keep, codes: None })?;
         neighbors(found, q, k, |key| metric.external(key))
     }
 
@@ -91,7 +94,10 @@ impl Device {
             return Err(mismatch());
         };
         let points = WithLengths { rows: points, norms: &work.queries.norms };
-        let found = cluster::assign(self, metric, points, WithLengths { rows: centroids, norms: &work.norms })?;
+        let mut stats = SearchStats::default();
+        let centroids = WithLengths { rows: centroids, norms: &work.norms };
+        let found = cluster::assign(self, metric, points, centroids, &mut stats)?;
+        self.note(&stats);
         Ok((found.positions, found.keys.into_iter().map(|key| metric.external(key)).collect()))
     }
 
@@ -110,22 +116,15 @@ impl Device {
         let flip = |x: f32| if order == Order::Largest { -x } else { x };
         // Adding 0 makes -0 and 0 the same key.
         let keys: Vec<f32> = values.iter().map(|&x| flip(x) + 0.0).collect();
-        let problem = Problem { metric: Metric::L2, dtype: DType::F32, dim: 1, rows: width, queries: q };
-        let plan = Plan::one(problem, Step::SelectK { k: k.min(width) });
-        // Only the matrix is looked at; base and queries lend their shape.
-        let (nothing, norms) = (vec![0.0; width.max(q)], vec![0.0; q]);
-        let task = Task {
-            plan: &plan,
-            base: Base { rows: MatrixView::new(&nothing[..width], 1)?.into(), norms: None, tag: None, codes: None },
-            queries: MatrixView::new(&nothing[..q], 1)?.into(),
-            query_norms: &norms,
-            mask: None,
-            input: Input::Matrix(&keys),
-        };
         if q == 0 {
             return Ok(Neighbors { queries: 0, k, ..Neighbors::default() });
         }
-        neighbors(self.engine.run(&task, &mut SearchStats::default())?, q, k, flip)
+        let input = Input::Matrix { values: &keys, shape: [q, width] };
+        let mut program = Program::new();
+        let from = program.input(input.ty()?);
+        let best = program.push(SelectK { from, k: k.min(width) })?;
+        program.output(best);
+        neighbors(run(self, &program, &[input])?, q, k, flip)
     }
 
     /// Each row divided by its norm (`[n, dim]` f32), and the norms. A zero row stays zero.
@@ -139,13 +138,19 @@ impl Device {
     ) -> Result<(Vec<f32>, Vec<f32>), SearchError> {
         let _entered = self.enter();
         let rows = rows.into();
-        let nothing = vec![0.0; rows.dim().max(1)];
-        let no_queries = RowsView::F32(MatrixView::with_stride(&nothing, 0, rows.dim(), rows.dim())?);
-        let work = Work::new(no_queries, rows, Metric::L2)?;
+        if rows.dtype() == DType::Bits {
+            return Err(SearchError::Unsupported { metric: Metric::L2, dtype: DType::Bits });
+        }
+        lengths(&rows).map_err(|(row, component, value)| SearchError::RowNotFinite { row, component, value })?;
         if rows.rows() == 0 {
             return Ok((Vec::new(), Vec::new()));
         }
-        match work.run(self, vec![Step::Normalize { norm }], Input::None)? {
+        let input = Input::Vectors(Vectors { rows, norms: None, tag: None });
+        let mut program = Program::new();
+        let operand = program.input(input.ty()?);
+        let result = program.push(Normalize { norm, rows: operand })?;
+        program.output(result);
+        match run(self, &program, &[input])? {
             Output::Rows { rows, norms } => Ok((rows, norms)),
             _ => Err(mismatch()),
         }
@@ -177,7 +182,16 @@ impl Device {
         if work.is_empty() || width == 0 {
             return Ok(vec![f32::NAN; positions.len()]);
         }
-        let found = work.run(self, vec![Step::Refine], Input::Positions { positions, width })?;
+        let batch = work.batch();
+        let mut program = Program::new();
+        let (pairs, _) = batch.declare(&mut program)?;
+        let given = Input::Positions { positions, width };
+        let candidates = program.input(given.ty()?);
+        let refined = program.push(Refine { pairs, candidates })?;
+        program.output(refined);
+        let mut inputs = batch.inputs();
+        inputs.push(given);
+        let found = run(self, &program, &inputs)?;
         let Output::Candidates(found) = found else { return Err(mismatch()) };
         let value = |(&key, &p): (&f32, &u32)| if p == u32::MAX { f32::NAN } else { metric.external(key) };
         Ok(found.keys.iter().zip(positions).map(value).collect())
@@ -202,7 +216,7 @@ impl Device {
         if work.is_empty() {
             return Ok(RangeHits { offsets: vec![0; work.queries.len() + 1], ..RangeHits::default() });
         }
-        match work.run(self, vec![Step::Range { key: metric.external(radius) }], Input::None)? {
+        match work.run(self, |pairs| Range { pairs, key: metric.external(radius) })? {
             Output::Range { offsets, keys, positions } => Ok(RangeHits {
                 offsets,
                 ids: positions.into_iter().map(u64::from).collect(),
@@ -240,24 +254,29 @@ impl<'a> Work<'a> {
         self.queries.len() == 0 || self.rows.rows() == 0
     }
 
-    fn run(&self, device: &Device, steps: Vec<Step>, input: Input<'_>) -> Result<Output, SearchError> {
-        let problem = Problem {
+    fn batch(&self) -> Batch<'_> {
+        Batch {
             metric: self.metric,
-            dtype: self.rows.dtype(),
-            dim: self.rows.dim(),
-            rows: self.rows.rows(),
-            queries: self.queries.len(),
-        };
-        let task = Task {
-            plan: &Plan { problem, steps },
-            base: Base { rows: self.rows, norms: Some(&self.norms), tag: None, codes: None },
-            queries: self.queries.view(),
-            query_norms: &self.queries.norms,
+            rows: Vectors { rows: self.rows, norms: Some(&self.norms), tag: None },
+            queries: Vectors { rows: self.queries.view(), norms: Some(&self.queries.norms), tag: None },
             mask: None,
-            input,
-        };
-        Ok(device.engine.run(&task, &mut SearchStats::default())?)
+            codes: None,
+        }
     }
+
+    fn run<O: Into<Op>>(&self, device: &Device, op: impl FnOnce(Pairs) -> O) -> Result<Output, SearchError> {
+        let batch = self.batch();
+        let program = batch.one(|pairs, _| op(pairs))?;
+        Ok(run(device, &program, &batch.inputs())?)
+    }
+}
+
+/// Runs a verb, and keeps who answered it.
+fn run(device: &Device, program: &Program, inputs: &[Input<'_>]) -> Result<Output, EngineError> {
+    let mut stats = SearchStats::default();
+    let output = ops::run(&*device.engine, program, inputs, &mut stats)?;
+    device.note(&stats);
+    Ok(output)
 }
 
 fn neighbors(found: Output, q: usize, k: usize, value: impl Fn(f32) -> f32) -> Result<Neighbors, SearchError> {

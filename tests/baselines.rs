@@ -47,7 +47,7 @@ fn record(index: &AnyIndex, queries: &Matrix, k: usize, options: &SearchOptions,
     let explained = index.explain(queries.view(), k, options).unwrap();
     let (found, stats) = index.search_with(queries.view(), k, options).unwrap();
     writeln!(out, "## {title}").unwrap();
-    writeln!(out, "plan: {}", explained.plan).unwrap();
+    writeln!(out, "program: {}", explained.program).unwrap();
     counted(&stats, out);
     for q in 0..3 {
         let hits: Vec<String> = found.query(q).take(3).map(|(id, d)| format!("{id} at {d:.3}")).collect();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nearfield::gpu::{Fault, GpuEngine, GpuOptions, Select};
-use nearfield::kernels::tuning::KernelTuning;
+use nearfield::ops::tuning::KernelTuning;
 use nearfield::tune::Calibration;
 use nearfield::{
     Device, DeviceError, DeviceOptions, Flat, MatrixView, Metric, Neighbors, Screen, SearchError, SearchOptions,
@@ -153,6 +153,61 @@ fn row_a4_after_a_loss_the_next_query_is_answered() {
 fn engine() -> (Arc<GpuEngine>, GpuOptions) {
     let options = GpuOptions { select: Select::Name(adapter_names().swap_remove(0)), memory: None };
     (Arc::new(GpuEngine::open(&options).unwrap()), options)
+}
+
+/// Whatever fails on the GPU is answered by the CPU, and says so: verbs, clustering, changes and searches of every index.
+#[test]
+fn every_fallback_is_reported() {
+    let (gpu, options) = engine();
+    let device = Device::auto_given(gpu.clone(), options, [slow(), fast()]);
+    let (rows, queries) = (values(600 * DIM, 1), values(5 * DIM, 2));
+    let (rows, queries) = (MatrixView::new(&rows, DIM).unwrap(), MatrixView::new(&queries, DIM).unwrap());
+    let mut verbs: Vec<(&str, Box<dyn FnMut() + '_>)> = vec![
+        ("distances", Box::new(|| drop(device.distances(queries, rows, Metric::L2).unwrap()))),
+        ("nearest", Box::new(|| drop(device.nearest(queries, rows, Metric::L2, 3).unwrap()))),
+        ("assign", Box::new(|| drop(device.assign(queries, rows, Metric::L2).unwrap()))),
+        ("top_k", Box::new(|| drop(device.top_k(queries.as_slice(), DIM, 2, nearfield::Order::Smallest).unwrap()))),
+        ("normalize", Box::new(|| drop(device.normalize(rows, nearfield::Norm::L2).unwrap()))),
+        ("refine", Box::new(|| drop(device.refine(queries, rows, Metric::L2, &[1, 2, 3, 4, 5], 1).unwrap()))),
+        ("range", Box::new(|| drop(device.range(queries, rows, Metric::L2, 1.0).unwrap()))),
+        ("principal components", Box::new(|| drop(device.principal_components(rows, 1).unwrap()))),
+    ];
+    for (name, verb) in &mut verbs {
+        verb();
+        assert_eq!(device.last_report().fallback, None, "{name}");
+        assert!(!device.last_report().device.starts_with("cpu ("), "{name}: {:?}", device.last_report());
+        gpu.inject(Fault::OutOfMemory);
+        verb();
+        let report = device.last_report();
+        assert!(report.fallback.as_ref().is_some_and(|why| why.contains("out of device memory")), "{name}: {report:?}");
+        assert!(report.device.starts_with("cpu ("), "{name}: {report:?}");
+    }
+    drop(verbs);
+    let mut kmeans = nearfield::KMeans::new(4);
+    kmeans.iterations = 2;
+    assert_eq!(kmeans.train(&device, rows).unwrap().fallback, None);
+    gpu.inject(Fault::OutOfMemory);
+    assert!(kmeans.train(&device, rows).unwrap().fallback.is_some(), "k-means");
+
+    let spec = "IVF8,SQ8".parse().unwrap();
+    let mut ivf = nearfield::Ivf::train(&device, &spec, Metric::L2, rows, &nearfield::TrainOptions::default()).unwrap();
+    gpu.inject(Fault::OutOfMemory);
+    ivf.add(rows).unwrap();
+    assert!(device.last_report().fallback.is_some(), "adding to lists");
+    let flat = flat(&device, 600);
+    let options = SearchOptions::default();
+    let mut searches: Vec<(&str, Box<dyn Fn() -> SearchStats + '_>)> = vec![
+        ("search of lists", Box::new(|| ivf.search_with(queries, 3, &options).unwrap().1)),
+        ("range of lists", Box::new(|| ivf.range_search_with(queries, 1.0, &options).unwrap().1)),
+        ("search", Box::new(|| flat.search_with(queries, 3, &options).unwrap().1)),
+        ("range", Box::new(|| flat.range_search_with(queries, 1.0, &options).unwrap().1)),
+    ];
+    for (name, search) in &mut searches {
+        assert_eq!(search().fallback, None, "{name}");
+        gpu.inject(Fault::OutOfMemory);
+        assert!(search().fallback.is_some(), "{name}");
+        assert_eq!(search().fallback, None, "{name}: the next one is answered by the GPU again");
+    }
 }
 
 #[test]
@@ -364,7 +419,7 @@ fn row_d5_the_choice_is_near_the_better_engine_on_a_grid() {
                 let queries = MatrixView::new(&values[..batch * dim], dim).unwrap();
                 let point = [0, 1].map(|who| {
                     index.set_device(&parts[who]);
-                    let plan = index.explain(queries, k, &SearchOptions::default()).unwrap().plan;
+                    let plan = index.explain(queries, k, &SearchOptions::default()).unwrap().program;
                     let predicted: f64 = parts[who].predict(&plan).unwrap().iter().sum();
                     let run = || {
                         let began = Instant::now();

@@ -2,11 +2,14 @@
 //! every adapter that `NEARFIELD_TEST_ADAPTERS` names.
 #![cfg(feature = "gpu")]
 
-use nearfield::engine::{Base, Candidates, Engine, EngineError, Input, Listed, Output, Tag, Task};
+mod task;
+
+use nearfield::compute::{Candidates, EngineError, Output, Tag};
+use nearfield::compute::Backend;
+use task::{Base, Input, Listed, Plan, Problem, Step, Task};
 use nearfield::gpu::{Fault, GpuEngine, GpuOptions, Select};
-use nearfield::kernels::lists::{Encoded, Form, Lists, Prepared, Probes, Terms};
-use nearfield::kernels::scan;
-use nearfield::plan::{Plan, Problem, Step};
+use nearfield::ops::lists::{Encoded, Form, Lists, Prepared, Probes, Terms};
+use nearfield::ops::scan;
 use nearfield::stats::SearchStats;
 use nearfield::{DType, MatrixView, Metric, RowsView};
 
@@ -61,7 +64,7 @@ impl Data {
             rows: self.lists.rows(),
             queries: self.queries.queries,
         };
-        let plan = Plan::one(problem, Step::Scan { form: self.lists.form, probes: 30, lists: 30, keep });
+        let plan = Plan::one(problem, Step::Scan { keep });
         let listed = Listed { lists: &self.lists, tag: &self.tag, queries: &self.queries, probes: self.probes() };
         let task = Task {
             plan: &plan,
@@ -71,7 +74,7 @@ impl Data {
             mask: None,
             input: Input::Lists(listed),
         };
-        match engine.run(&task, stats)? {
+        match task.run(engine, stats)? {
             Output::Candidates(found) => Ok(found),
             other => panic!("{other:?}"),
         }

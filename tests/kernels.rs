@@ -5,11 +5,12 @@
 mod device;
 
 use device::{Data, Gpu, each_gpu, each_variant, f32s, rows_of, u32s, words};
-use nearfield::engine::Mask;
-use nearfield::kernels::search::screened::{self, Limit, Unit};
-use nearfield::kernels::source::{MISSING_KEY, NO_POSITION};
-use nearfield::kernels::{Launch, distance, metric, normalize, range, refine, search, select_k};
-use nearfield::plan::Norm;
+use nearfield::compute::Mask;
+use nearfield::ops::Norm;
+use nearfield::ops::search::screened::{self, Limit, Unit};
+use nearfield::ops::tile::TileArgs;
+use nearfield::ops::source::{MISSING_KEY, NO_POSITION};
+use nearfield::ops::{Launch, distance, metric, normalize, range, refine, search, select_k};
 use nearfield::{DType, Metric};
 
 const METRICS: [Metric; 10] = [
@@ -44,15 +45,18 @@ fn tolerance(metric: Metric, rows: &Data, queries: &Data, q: usize, r: usize, ex
 fn distances(gpu: &Gpu, metric: Metric, rows: &Data, queries: &Data) -> Vec<f32> {
     let (n, q) = (rows.rows, queries.rows);
     let args = distance::Args {
-        metric,
-        dtype: rows.dtype,
-        dim: rows.dim,
-        row_begin: 0,
-        row_end: n as u32,
-        q_begin: 0,
-        q_end: q as u32,
-        mask: None,
-        mask_row_base: 0,
+        tile: TileArgs {
+            metric,
+            dtype: rows.dtype,
+            dim: rows.dim,
+            row_begin: 0,
+            row_end: n as u32,
+            q_begin: 0,
+            q_end: q as u32,
+            mask: None,
+            mask_row_base: 0,
+            position_base: 0,
+        },
         out_stride: n as u32,
         out_offset: 0,
     };
@@ -151,22 +155,25 @@ fn distance_writes_a_block_and_marks_what_the_mask_forbids() {
         let exact = distance::reference(Metric::L2, &queries.view(), &rows.view());
         let (bits, stride) = mask(30, 150, false);
         let args = distance::Args {
-            metric: Metric::L2,
-            dtype: DType::F32,
-            dim: 20,
-            row_begin: 10,
-            row_end: 91,
-            q_begin: 3,
-            q_end: 25,
-            mask: Some(stride as u32),
-            mask_row_base: 37,
+            tile: TileArgs {
+                metric: Metric::L2,
+                dtype: DType::F32,
+                dim: 20,
+                row_begin: 10,
+                row_end: 91,
+                q_begin: 3,
+                q_end: 25,
+                mask: Some(stride as u32),
+                mask_row_base: 37,
+                position_base: 0,
+            },
             out_stride: 95,
             out_offset: 7,
         };
         let mut buffers = inputs(&rows, &queries);
         buffers.push(bits.clone());
         let out = &run(gpu, &distance::record(&args, &gpu.caps), buffers, &[vec![77; 22 * 95]])[0];
-        let allows = Mask { words: &bits, stride };
+        let allows = Mask { words: &bits, stride, tag: None };
         for (i, &found) in out.iter().enumerate() {
             let (q, column) = (i / 95 + 3, i % 95);
             let r = column + 3;
@@ -184,9 +191,9 @@ fn distance_writes_a_block_and_marks_what_the_mask_forbids() {
 /// What several launches of `search` found, merged by `select_k`: sorted (key, position) of each query.
 fn searched(gpu: &Gpu, base: &search::Args, cuts: &[u32], buffers: &[Vec<u32>], keep: usize) -> Vec<Vec<(f32, u32)>> {
     let slices: Vec<search::Args> =
-        cuts.windows(2).map(|w| search::Args { row_begin: w[0], row_end: w[1], ..*base }).collect();
+        cuts.windows(2).map(|w| search::Args { tile: TileArgs { row_begin: w[0], row_end: w[1], ..base.tile }, ..*base }).collect();
     let counts: Vec<u32> = slices.iter().map(|a| search::parts(a, &gpu.caps)).collect();
-    let (queries, total) = (base.q_end as usize, counts.iter().sum::<u32>());
+    let (queries, total) = (base.tile.q_end as usize, counts.iter().sum::<u32>());
     let places = queries * total as usize * keep;
     let mut out = vec![vec![0xdead_beef; places], vec![0xdead_beef; places]];
     let mut part_base = 0;
@@ -263,7 +270,7 @@ fn row_b4_search_keeps_the_smallest() {
                 let mut buffers = inputs(&rows, &queries);
                 buffers.push(bits.clone());
                 let found = searched(gpu, &args, &[0, n as u32 / 3, n as u32], &buffers, keep);
-                let allowed = |q: usize, r: usize| Mask { words: &bits, stride }.allows(q, r + 5);
+                let allowed = |q: usize, r: usize| Mask { words: &bits, stride, tag: None }.allows(q, r + 5);
                 let exact = distances(gpu, metric, &rows, &queries);
                 for (i, found) in found.iter().enumerate() {
                     // The same arithmetic as the distance kernel, so that even near ties are the same.
@@ -280,17 +287,19 @@ fn row_b4_search_keeps_the_smallest() {
 
 fn search_args(metric: Metric, dtype: DType, dim: usize, keep: usize, q: usize, mask: Option<u32>) -> search::Args {
     search::Args {
-        metric,
-        dtype,
-        dim,
+        tile: TileArgs {
+            metric,
+            dtype,
+            dim,
+            row_begin: 0,
+            row_end: 0,
+            q_begin: 0,
+            q_end: q as u32,
+            position_base: 1000,
+            mask,
+            mask_row_base: 5,
+        },
         keep: keep as u32,
-        row_begin: 0,
-        row_end: 0,
-        q_begin: 0,
-        q_end: q as u32,
-        position_base: 1000,
-        mask,
-        mask_row_base: 5,
         part_base: 0,
         parts_total: 0,
     }
@@ -611,20 +620,22 @@ fn row_b5_range_counts_then_fills() {
             let limit = sorted[sorted.len() / 10];
             let (bits, stride) = mask(q, n, shared);
             let args = range::Args {
-                metric: Metric::L2,
-                dtype: DType::F32,
-                dim,
+                tile: TileArgs {
+                    metric: Metric::L2,
+                    dtype: DType::F32,
+                    dim,
+                    row_begin: 3,
+                    row_end: 490,
+                    q_begin: 0,
+                    q_end: q as u32,
+                    position_base: 10_000,
+                    mask: Some(stride as u32),
+                    mask_row_base: 0,
+                },
                 key: limit,
-                row_begin: 3,
-                row_end: 490,
-                q_begin: 0,
-                q_end: q as u32,
-                position_base: 10_000,
-                mask: Some(stride as u32),
-                mask_row_base: 0,
                 out_base: 7,
             };
-            let allows = Mask { words: &bits, stride };
+            let allows = Mask { words: &bits, stride, tag: None };
             let want: Vec<Vec<(f32, u32)>> = (0..q)
                 .map(|i| {
                     let rows = (3..490).filter(|&r| exact[i * n + r] <= limit && allows.allows(i, r));

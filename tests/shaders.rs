@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 use naga::back::{hlsl, msl, pipeline_constants::process_overrides, spv};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, Module, ShaderStage, TypeInner};
-use nearfield::kernels::search::few;
-use nearfield::kernels::search::screened::{self, for_matrix_units};
-use nearfield::kernels::source::{ParamsIn, Target, compose};
-use nearfield::kernels::{
+use nearfield::ops::search::few;
+use nearfield::ops::search::screened::{self, for_matrix_units};
+use nearfield::ops::source::{ParamsIn, Target, compose};
+use nearfield::ops::{
     Access, Kernel, Variant, assign, distance, normalize, range, refine, registry, scan, search, select_k,
 };
 

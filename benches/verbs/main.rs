@@ -3,6 +3,7 @@
 
 mod assign;
 mod distance;
+mod matmul;
 mod normalize;
 mod range;
 mod refine;
@@ -33,10 +34,10 @@ pub fn family(c: &mut Criterion, family: &str) {
             let engine = subject.engine();
             let run = || match work.run(engine, &mut SearchStats::default()) {
                 Ok(answer) => answer,
-                Err(e) => panic!("{} on {}: {e}", work.plan(), engine.name()),
+                Err(e) => panic!("{} on {}: {e}", work.program(), engine.name()),
             };
             if let Some(wrong) = work.check(&run()) {
-                panic!("{} on {}: {wrong}", work.plan(), engine.name());
+                panic!("{} on {}: {wrong}", work.program(), engine.name());
             }
             group.bench_function(engine.name(), |b| b.iter(run));
         }
@@ -59,6 +60,7 @@ fn subjects() -> Vec<Subject> {
 criterion_group!(
     verbs,
     assign::bench,
+    matmul::bench,
     distance::bench,
     normalize::bench,
     search::bench,

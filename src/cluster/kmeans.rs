@@ -127,6 +127,8 @@ impl Training<'_> {
                 break;
             }
         }
+        self.device.note(&rounds.stats);
+        made.fallback = rounds.stats.fallback.take();
         made.centroids = restored(&centroids, dim, &order);
         Ok(made)
     }

@@ -13,7 +13,7 @@ mod update;
 
 pub(crate) use nearest::{WithLengths, assign};
 
-use crate::engine::EngineError;
+use crate::compute::EngineError;
 use crate::types::{DType, ShapeError};
 
 /// k-means: Lloyd's iteration (Lloyd 1982) with exact assignments.
@@ -112,6 +112,8 @@ pub struct Clustering {
     pub iterations: usize,
     /// Rows that training looked at.
     pub trained: usize,
+    /// Why the device that was asked for did not assign all rows, if it did not.
+    pub fallback: Option<String>,
 }
 
 /// How far training is, told after each round.

@@ -2,11 +2,12 @@
 
 use super::points::{SAMPLE_POINTS, codes_help, view};
 use crate::codec::int8::Coder;
-use crate::engine::{Base, Candidates, Coded, Device, EngineError, Input, Output, Tag, Task};
-use crate::kernels::codes::Codes;
-use crate::plan::{Plan, Problem, Step};
+use crate::compute::{Candidates, EngineError, Output, Tag, Vectors};
+use crate::engine::Device;
+use crate::ops::codes::Codes;
+use crate::ops::{self, Assign, Batch, Coded};
 use crate::stats::SearchStats;
-use crate::types::{DType, MatrixView, Metric, RowsView};
+use crate::types::{MatrixView, Metric, RowsView};
 
 /// Points that are coded and assigned at a time.
 const POINTS_PER_CHUNK: usize = 1 << 16;
@@ -30,6 +31,7 @@ pub(crate) fn assign(
     metric: Metric,
     points: WithLengths<'_>,
     centroids: WithLengths<'_>,
+    stats: &mut SearchStats,
 ) -> Result<Candidates, EngineError> {
     let (n, k) = (points.rows.rows(), centroids.rows.rows());
     let mut out = Candidates::places(n, 1)?;
@@ -48,17 +50,17 @@ pub(crate) fn assign(
             None => None,
         };
         let codes = queries.as_ref().map(|queries| Coded { codes: &codes, tag: &code_tag, queries });
-        let base = Base { rows: centroids.rows.into(), norms: Some(centroids.norms), tag: Some(&tag), codes };
-        let problem = Problem { metric, dtype: DType::F32, dim: centroids.rows.dim(), rows: k, queries: end - start };
-        let task = Task {
-            plan: &Plan::one(problem, Step::Assign),
-            base,
-            queries: some.rows.into(),
-            query_norms: some.norms,
+        let batch = Batch {
+            metric,
+            rows: Vectors { rows: centroids.rows.into(), norms: Some(centroids.norms), tag: Some(&tag) },
+            queries: Vectors { rows: some.rows.into(), norms: Some(some.norms), tag: None },
             mask: None,
-            input: Input::None,
+            codes,
         };
-        let Output::Candidates(found) = device.engine.run(&task, &mut SearchStats::default())? else {
+        let program = batch.one(|pairs, codes| Assign { pairs, codes, known: None })?;
+        let Output::Candidates(found) =
+            ops::run(&*device.engine, &program, &batch.inputs(), stats)?
+        else {
             return Err(EngineError::Mismatch("points were not assigned".to_owned()));
         };
         if found.keys.len() != end - start || found.positions.len() != end - start {

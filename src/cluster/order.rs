@@ -1,6 +1,6 @@
 //! The order of centroids: those near each other in one block, so that a block as a whole is far from most points.
 
-use crate::kernels::assign::BLOCK;
+use crate::ops::assign::BLOCK;
 use crate::linalg::dot;
 use crate::threads;
 

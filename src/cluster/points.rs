@@ -5,9 +5,11 @@ use std::borrow::Cow;
 
 use super::ClusterError;
 use crate::codec::int8::Coder;
-use crate::engine::{Device, EngineError};
-use crate::kernels::codes::{MOST_DIM, QueryCodes};
-use crate::kernels::search::norm_in_range;
+use crate::compute::EngineError;
+use crate::engine::Device;
+use crate::ops::codes::{MOST_DIM, QueryCodes};
+use crate::ops::search::norm_in_range;
+use crate::ops::{Assign, Extent, Program};
 use crate::linalg::{LONGEST, length};
 use crate::threads;
 use crate::types::{DType, MatrixView, Metric, RowsView, ShapeError};
@@ -165,10 +167,24 @@ pub(super) fn codes_help<'a>(
     dim: usize,
     mut norms: impl Iterator<Item = &'a f32>,
 ) -> bool {
-    // Other engines have no kernel for it.
-    let on_cpu = device.engine.identity() == device.host.identity();
+    let coded = || answers_by_codes(device, clusters, points, dim);
     let worth = clusters >= 32 && points >= 1024 && (8..MOST_DIM).contains(&dim);
-    on_cpu && worth && norms.all(|&norm| norm_in_range(norm))
+    worth && coded() && norms.all(|&norm| norm_in_range(norm))
+}
+
+/// Whether the backend that is predicted to assign the points makes use of codes.
+fn answers_by_codes(device: &Device, clusters: usize, points: usize, dim: usize) -> bool {
+    let parts = device.engine.parts();
+    if parts.is_empty() {
+        return device.engine.capabilities().coded_assign;
+    }
+    let extent = Extent { metric: Metric::L2, dtype: DType::F32, dim, rows: clusters, queries: points };
+    let mut program = Program::new();
+    let pairs = extent.declare(&mut program);
+    let Ok(found) = program.push(Assign { pairs, codes: None, known: None }) else { return false };
+    program.output(found);
+    let fastest = device.engine.fastest(&vec![&program; parts.len()]);
+    parts.get(fastest).is_some_and(|part| part.capabilities().coded_assign)
 }
 
 /// Rows one after another as a matrix.

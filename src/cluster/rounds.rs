@@ -4,14 +4,15 @@
 use super::points::{Points, view};
 use super::update::Sums;
 use crate::codec::int8::Coder;
-use crate::engine::{Base, Candidates, Coded, Device, EngineError, Input, Known, Output, Tag, Task};
-use crate::kernels::assign::{BLOCK, POINTS};
-use crate::kernels::codes::{Codes, QueryCodes};
+use crate::compute::{Candidates, EngineError, Input, Known, Output, Tag, Vectors};
+use crate::engine::Device;
+use crate::ops::assign::{BLOCK, POINTS};
+use crate::ops::codes::{Codes, QueryCodes};
 use crate::linalg::length;
-use crate::plan::{Plan, Problem, Step};
+use crate::ops::{self, Assign, Batch, Coded, Program};
 use crate::stats::SearchStats;
 use crate::threads;
-use crate::types::{DType, Metric, RowsView};
+use crate::types::{Metric, RowsView};
 
 /// Bytes that known bounds may take in all.
 const BOUNDS: usize = 512 << 20;
@@ -27,6 +28,10 @@ pub(super) struct Rounds<'a> {
     bounds: Vec<Vec<f32>>,
     /// The centroids that the bounds are about.
     last: Vec<f32>,
+    /// Names of the chunks, so that a device keeps the points from round to round.
+    tags: Vec<Tag>,
+    /// What all rounds did, and who.
+    pub stats: SearchStats,
 }
 
 /// What a round found.
@@ -45,13 +50,14 @@ impl<'a> Rounds<'a> {
     ) -> Result<Rounds<'a>, EngineError> {
         let coding = coder.map(|coder| Ok::<_, EngineError>((coder, points.encode(device, coder)?))).transpose()?;
         let labels = vec![u32::MAX; points.len()];
+        let tags = (0..points.len().div_ceil(points.chunk())).map(|_| Tag::new()).collect();
         let (n, chunk, blocks) = (points.len(), points.chunk(), clusters.div_ceil(BLOCK));
         let mut bounds = Vec::new();
         if coding.is_some() && n.saturating_mul(blocks).saturating_mul(4) <= BOUNDS {
             let unknown = |start: usize| vec![f32::NEG_INFINITY; chunk.min(n - start) * blocks];
             bounds = (0..n).step_by(chunk).map(unknown).collect();
         }
-        Ok(Rounds { device, points, labels, clusters, coding, bounds, last: Vec::new() })
+        Ok(Rounds { device, points, labels, clusters, coding, bounds, last: Vec::new(), tags, stats: SearchStats::default() })
     }
 
     /// Assigns all points to the centroids and moves their rows to the sums of their new clusters.
@@ -65,14 +71,15 @@ impl<'a> Rounds<'a> {
         self.lower_bounds(centroids);
         let (tag, code_tag) = (Tag::new(), Tag::new());
         let mut round = Round { inertia: 0.0, changed: 0 };
+        let mut stats = std::mem::take(&mut self.stats);
         for i in 0..self.points.len().div_ceil(chunk) {
             let (start, end) = (i * chunk, self.points.len().min((i + 1) * chunk));
             let rows = self.points.floats(start, end);
             let coded = self.coding.as_ref().map(|(_, q)| Coded { codes: &codes, tag: &code_tag, queries: &q[i] });
-            let base = Base { rows: view(centroids, dim)?.into(), norms: Some(&norms), tag: Some(&tag), codes: coded };
+            let base = Vectors { rows: view(centroids, dim)?.into(), norms: Some(&norms), tag: Some(&tag) };
             let bounds = self.bounds.get(i).map_or(&[][..], |b| b);
             let known = Known { positions: &self.labels[start..end], bounds };
-            let found = self.run(base, &rows, (start, end), known)?;
+            let found = self.run(base, coded, &rows, (start, end), known, &mut stats)?;
             let labels = &mut self.labels[start..end];
             sums.change(&rows, labels, &found.positions);
             round.changed += labels.iter().zip(&found.positions).filter(|(old, new)| old != new).count();
@@ -82,27 +89,32 @@ impl<'a> Rounds<'a> {
                 *bounds = found.bound;
             }
         }
+        self.stats = stats;
         Ok(round)
     }
 
     fn run(
         &self,
-        base: Base<'_>,
+        base: Vectors<'_>,
+        codes: Option<Coded<'_>>,
         rows: &[f32],
         (start, end): (usize, usize),
         known: Known<'_>,
+        stats: &mut SearchStats,
     ) -> Result<Candidates, EngineError> {
         let (dim, clusters) = (self.points.dim(), self.clusters);
-        let problem = Problem { metric: Metric::L2, dtype: DType::F32, dim, rows: clusters, queries: end - start };
-        let task = Task {
-            plan: &Plan::one(problem, Step::Assign),
-            base,
-            queries: view(rows, dim)?.into(),
-            query_norms: &self.points.norms[start..end],
-            mask: None,
-            input: Input::Known(known),
-        };
-        match self.device.engine.run(&task, &mut SearchStats::default())? {
+        let norms = Some(&self.points.norms[start..end]);
+        let tag = self.tags.get(start / self.points.chunk());
+        let queries = Vectors { rows: view(rows, dim)?.into(), norms, tag };
+        let batch = Batch { metric: Metric::L2, rows: base, queries, mask: None, codes };
+        let mut program = Program::new();
+        let (pairs, codes) = batch.declare(&mut program)?;
+        let mut inputs = batch.inputs();
+        inputs.push(Input::Known(known));
+        let known = Some(program.input(Input::Known(known).ty()?));
+        let found = program.push(Assign { pairs, codes, known })?;
+        program.output(found);
+        match ops::run(&*self.device.engine, &program, &inputs, stats)? {
             Output::Candidates(found)
                 if found.positions.len() == end - start && found.positions.iter().all(|&p| (p as usize) < clusters) =>
             {

@@ -1,6 +1,6 @@
 //! Why a codec or a transform could not be trained.
 
-use crate::engine::EngineError;
+use crate::compute::EngineError;
 use crate::linalg::LONGEST;
 use crate::types::MatrixView;
 

@@ -1,14 +1,14 @@
-//! 8-bit codes of rows in their principal subspace; `kernels::codes` says what they hold, `docs/numerics.md` proves the
+//! 8-bit codes of rows in their principal subspace; `ops::codes` says what they hold, `docs/numerics.md` proves the
 //! bound.
 
-use crate::engine::{Base, Engine, EngineError, Input, Output, Task};
-use crate::kernels::codes::{BIAS, Codes, GROUP, PADDING, QueryCodes, QueryTerms};
+use crate::compute::{EngineError, Input, Output};
+use crate::ops::codes::{BIAS, Codes, GROUP, PADDING, QueryCodes, QueryTerms};
 pub(crate) use crate::linalg::Basis;
 use crate::linalg::{self, Principal, dot_f64, transposed};
-use crate::plan::{Plan, Problem, Step};
+use crate::ops::{self, Engine, Matmul, Program};
 use crate::stats::SearchStats;
 use crate::threads;
-use crate::types::{DType, MatrixView, Metric, RowsView};
+use crate::types::{MatrixView, Metric, RowsView};
 
 /// Half the distance from 1 to the next f32.
 const U: f64 = 1.0 / (1 << 24) as f64;
@@ -60,7 +60,7 @@ impl Coder {
     /// # Errors
     /// [`EngineError`] of the engine that multiplies.
     pub fn train(
-        engine: &dyn Engine,
+        engine: &Engine,
         metric: Metric,
         rows: &RowsView<'_>,
         norms: &[f32],
@@ -74,7 +74,7 @@ impl Coder {
     /// # Errors
     /// As [`Coder::train`].
     pub fn for_means(
-        engine: &dyn Engine,
+        engine: &Engine,
         metric: Metric,
         rows: &RowsView<'_>,
         norms: &[f32],
@@ -85,7 +85,7 @@ impl Coder {
     /// Learns a code with as many principal components as `choose` makes of a sample in their order, its dim, and the
     /// number of rows.
     fn learn(
-        engine: &dyn Engine,
+        engine: &Engine,
         metric: Metric,
         rows: &RowsView<'_>,
         norms: &[f32],
@@ -128,7 +128,7 @@ impl Coder {
     /// [`EngineError`] of the engine that multiplies; nothing is appended then.
     pub fn encode(
         &self,
-        engine: &dyn Engine,
+        engine: &Engine,
         rows: &RowsView<'_>,
         norms: &[f32],
         codes: &mut Codes,
@@ -204,7 +204,7 @@ impl Coder {
     /// [`EngineError`] of the engine that multiplies.
     pub fn queries(
         &self,
-        engine: &dyn Engine,
+        engine: &Engine,
         queries: MatrixView<'_, f32>,
         norms: &[f32],
     ) -> Result<QueryCodes, EngineError> {
@@ -219,7 +219,7 @@ impl Coder {
 
     fn some_queries(
         &self,
-        engine: &dyn Engine,
+        engine: &Engine,
         queries: MatrixView<'_, f32>,
         norms: &[f32],
         codes: &mut QueryCodes,
@@ -286,7 +286,7 @@ impl Coder {
     }
 
     /// The products of vectors with all directions, or the vectors themselves with zeros behind them.
-    fn project(&self, engine: &dyn Engine, vectors: &[f32]) -> Result<Vec<f32>, EngineError> {
+    fn project(&self, engine: &Engine, vectors: &[f32]) -> Result<Vec<f32>, EngineError> {
         let dim = self.mean.len();
         match &self.basis {
             Some(basis) => products(engine, &basis.rows, vectors, dim),
@@ -475,24 +475,15 @@ fn dim_with_most(sample: &[f32], dim: usize) -> usize {
 }
 
 /// All inner products of `vectors` and `rows`, both `[.., dim]`: `[vectors, rows]`.
-fn products(engine: &dyn Engine, rows: &[f32], vectors: &[f32], dim: usize) -> Result<Vec<f32>, EngineError> {
-    let wrong = |e: crate::types::ShapeError| EngineError::Mismatch(e.to_string());
-    let (rows, vectors) = (MatrixView::new(rows, dim).map_err(wrong)?, MatrixView::new(vectors, dim).map_err(wrong)?);
-    let (metric, dtype) = (Metric::InnerProduct, DType::F32);
-    let problem = Problem { metric, dtype, dim, rows: rows.rows(), queries: vectors.rows() };
-    let plan = Plan::one(problem, Step::Distance);
-    let norms = vec![0.0; vectors.rows()];
-    let task = Task {
-        plan: &plan,
-        base: Base { rows: RowsView::F32(rows), norms: None, tag: None, codes: None },
-        queries: RowsView::F32(vectors),
-        query_norms: &norms,
-        mask: None,
-        input: Input::None,
-    };
-    match engine.run(&task, &mut SearchStats::default())? {
-        Output::Matrix(keys) => Ok(keys.into_iter().map(|key| -key).collect()),
-        _ => Err(EngineError::Mismatch("a plan of distances gave no matrix".to_owned())),
+fn products(engine: &Engine, rows: &[f32], vectors: &[f32], dim: usize) -> Result<Vec<f32>, EngineError> {
+    let inputs = [vectors, rows].map(|values| Input::Matrix { values, shape: [values.len() / dim.max(1), dim] });
+    let mut program = Program::new();
+    let [a, b] = [program.input(inputs[0].ty()?), program.input(inputs[1].ty()?)];
+    let product = program.push(Matmul { a, b, transposed: true })?;
+    program.output(product);
+    match ops::run(engine, &program, &inputs, &mut SearchStats::default())? {
+        Output::Matrix(products) => Ok(products),
+        _ => Err(EngineError::Mismatch("a product gave no matrix".to_owned())),
     }
 }
 
@@ -521,12 +512,16 @@ mod tests {
 
     use super::*;
     use crate::cpu::{CpuEngine, CpuOptions, Level};
-    use crate::engine::{Candidates, Coded, Tag};
-    use crate::kernels::codes::{lower_bound, product};
-    use crate::kernels::search::norm_in_range;
-    use crate::plan::Screen;
+    use crate::compute::{Candidates, Tag, Vectors};
+    use crate::ops::codes::{lower_bound, product};
+    use crate::ops::search::norm_in_range;
+    use crate::ops::{Batch, Coded, Distance, Screen};
 
     const METRICS: [Metric; 3] = [Metric::L2, Metric::InnerProduct, Metric::Cosine];
+
+    fn distances(batch: &Batch<'_>) -> Result<Program, EngineError> {
+        batch.one(|pairs, _| Distance { pairs })
+    }
 
     fn engine(level: Option<Level>) -> CpuEngine {
         CpuEngine::new(CpuOptions { threads: Some(2), level })
@@ -540,29 +535,27 @@ mod tests {
         MatrixView::new(rows, dim).expect("whole rows")
     }
 
-    /// Runs a plan over rows and queries, behind codes when there are any.
+    /// Runs a program over rows and queries, behind codes when there are any.
     fn run(
         engine: &CpuEngine,
         metric: Metric,
         (rows, queries): (&[f32], &[f32]),
         dim: usize,
-        steps: Vec<Step>,
+        program: impl FnOnce(&Batch<'_>) -> Result<Program, EngineError>,
         codes: Option<(&Codes, &QueryCodes)>,
     ) -> Output {
         let (rows, queries) = (view(rows, dim), view(queries, dim));
         let (norms, query_norms) = (lengths(rows.as_slice(), dim), lengths(queries.as_slice(), dim));
-        let problem = Problem { metric, dtype: DType::F32, dim, rows: rows.rows(), queries: queries.rows() };
-        let (plan, tag) = (Plan { problem, steps }, Tag::new());
-        let codes = codes.map(|(codes, queries)| Coded { codes, tag: &tag, queries });
-        let task = Task {
-            plan: &plan,
-            base: Base { rows: rows.into(), norms: Some(&norms), tag: None, codes },
-            queries: queries.into(),
-            query_norms: &query_norms,
+        let tag = Tag::new();
+        let batch = Batch {
+            metric,
+            rows: Vectors { rows: rows.into(), norms: Some(&norms), tag: None },
+            queries: Vectors { rows: queries.into(), norms: Some(&query_norms), tag: None },
             mask: None,
-            input: Input::None,
+            codes: codes.map(|(codes, queries)| Coded { codes, tag: &tag, queries }),
         };
-        engine.run(&task, &mut SearchStats::default()).expect("a task that fits together")
+        let program = program(&batch).expect("operands that fit together");
+        ops::run(engine, &program, &batch.inputs(), &mut SearchStats::default()).expect("a program that runs")
     }
 
     fn coded(engine: &CpuEngine, metric: Metric, rows: &[f32], queries: &[f32], dim: usize) -> (Codes, QueryCodes) {
@@ -616,7 +609,7 @@ mod tests {
             for metric in METRICS {
                 prop_assume!(lengths(&base, dim).iter().chain(&lengths(&queries, dim)).all(|&x| norm_in_range(x)));
                 let (codes, query_codes) = coded(&engine, metric, &base, &queries, dim);
-                let Output::Matrix(keys) = run(&engine, metric, (&base, &queries), dim, vec![Step::Distance], None) else {
+                let Output::Matrix(keys) = run(&engine, metric, (&base, &queries), dim, distances, None) else {
                     panic!("no matrix");
                 };
                 for (q, terms) in query_codes.terms.iter().enumerate() {
@@ -637,7 +630,7 @@ mod tests {
         let (base, queries) = (rows(3, n, dim, 0.0, 0.5, 1.0), rows(4, 5, dim, 0.0, 0.5, 1.0));
         for metric in METRICS {
             let (codes, query_codes) = coded(&engine, metric, &base, &queries, dim);
-            let keys = run(&engine, metric, (&base, &queries), dim, vec![Step::Distance], None);
+            let keys = run(&engine, metric, (&base, &queries), dim, distances, None);
             let Output::Matrix(keys) = keys else { panic!("no matrix") };
             let spread =
                 keys[..n].iter().fold(f32::MIN, |a, &b| a.max(b)) - keys[..n].iter().fold(f32::MAX, |a, &b| a.min(b));
@@ -657,11 +650,9 @@ mod tests {
                 for level in Level::available() {
                     let engine = engine(Some(level));
                     let (codes, query_codes) = coded(&engine, metric, &base, &queries, dim);
-                    let steps =
-                        Plan::search(Problem { metric, dtype: DType::F32, dim, rows: n, queries: q }, 9, Screen::Int8)
-                            .steps;
+                    let nine = |batch: &Batch<'_>| batch.nearest(9, Screen::Int8);
                     let codes = Some((&codes, &query_codes));
-                    let Output::Candidates(c) = run(&engine, metric, (&base, &queries), dim, steps, codes) else {
+                    let Output::Candidates(c) = run(&engine, metric, (&base, &queries), dim, nine, codes) else {
                         panic!("no candidates");
                     };
                     assert!((0..q).all(|i| c.keys[i * 9 + 8] < c.bound[i]), "{level:?}: not proven");

@@ -1,6 +1,6 @@
 //! How vectors become codes: learnt from rows, composed with any structure.
 //!
-//! A [`Codec`] turns the vectors of inverted lists into packed codes (`kernels::lists` says what they hold) and queries
+//! A [`Codec`] turns the vectors of inverted lists into packed codes (`ops::lists` says what they hold) and queries
 //! into what scans multiply them with. A `Transform` is what happens to vectors before.
 
 mod bytes;
@@ -33,14 +33,14 @@ use rows::{BitsCodec, RowsCodec};
 pub(crate) use scalar::Scalar;
 use spec::CodecSpec;
 
-use crate::kernels::lists::{Encoded, Form, MOST_BITS, Prepared};
+use crate::ops::lists::{Encoded, Form, MOST_BITS, Prepared};
 use crate::types::{DType, MatrixView, Metric};
 
 /// A trained code of the vectors of lists.
 ///
 /// Vectors are those after all transforms, in f32; for cosine of length 1, so that its keys are those of inner product.
 /// With r = x - c of a row x in the list of centroid c, and r' what the code keeps of r, the parts of the key of
-/// `kernels::lists` are: for l2 `add` = |r'|^2 + 2 <c, r'> and a query's part -2 <q, r'>; for inner product and cosine
+/// `ops::lists` are: for l2 `add` = |r'|^2 + 2 <c, r'> and a query's part -2 <q, r'>; for inner product and cosine
 /// `add` = 0 and -<q, r'>. RaBitQ, which knows more of r than r', has |r|^2 + 2 <c, r'> and <c, r' - r>. Forms that are exact ([`Form::Rows`], [`Form::Bits`]) keep x itself.
 pub(crate) trait Codec: Debug + Send + Sync {
     /// What its codes consist of.

@@ -6,7 +6,7 @@ use super::lloyd::PartMeans;
 use super::query::{QUERIES_PER_THREAD, centroid, factor, residual};
 use super::spec::CodecSpec;
 use super::{Codec, KIND_PRODUCT};
-use crate::kernels::lists::{Encoded, Form, Prepared, Terms};
+use crate::ops::lists::{Encoded, Form, Prepared, Terms};
 use crate::simd::{Simd, SimdKernel, Token};
 use crate::threads;
 use crate::types::{MatrixView, Metric};

@@ -11,7 +11,7 @@ mod tests {
     use super::super::transform::Transform;
     use super::super::{Codec, train};
     use crate::format::read_matrix;
-    use crate::kernels::lists::{Encoded, Prepared, sum};
+    use crate::ops::lists::{Encoded, Prepared, sum};
     use crate::threads::{self, Threads};
     use crate::types::{Metric, RowsView};
 

@@ -1,6 +1,6 @@
 //! What all codecs do with queries and rows: rounding, factors, residuals.
 
-use crate::kernels::lists::{Encoded, Form, Prepared, Terms};
+use crate::ops::lists::{Encoded, Form, Prepared, Terms};
 use crate::linalg::dot;
 use crate::simd::{Simd, SimdKernel, Token};
 use crate::threads;

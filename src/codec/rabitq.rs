@@ -9,7 +9,7 @@
 use super::bytes::Reader;
 use super::query::{RowEncoder, encode_rows, factor, integer_queries};
 use super::{Codec, KIND_RABITQ};
-use crate::kernels::lists::{Encoded, Form, MOST_BITS, Prepared};
+use crate::ops::lists::{Encoded, Form, MOST_BITS, Prepared};
 use crate::simd::Simd;
 use crate::types::{MatrixView, Metric};
 

@@ -4,7 +4,7 @@ use half::{bf16, f16};
 
 use super::bytes::Reader;
 use super::{Codec, KIND_BITS, KIND_ROWS};
-use crate::kernels::lists::{Encoded, Form, Prepared, floats};
+use crate::ops::lists::{Encoded, Form, Prepared, floats};
 use crate::threads;
 use crate::types::{DType, MatrixView, Metric};
 

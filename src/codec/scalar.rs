@@ -6,7 +6,7 @@
 use super::bytes::{Reader, Writer};
 use super::query::{RowEncoder, add, encode_rows, factor, integer_queries};
 use super::{Codec, KIND_SCALAR};
-use crate::kernels::lists::{Encoded, Form, Prepared};
+use crate::ops::lists::{Encoded, Form, Prepared};
 use crate::simd::Simd;
 use crate::types::{MatrixView, Metric};
 

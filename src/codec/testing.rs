@@ -2,7 +2,7 @@
 
 use super::spec::CodecSpec;
 use super::{Codec, read};
-use crate::kernels::lists::{Encoded, Lists, sum};
+use crate::ops::lists::{Encoded, Lists, sum};
 use crate::random::Uniform;
 use crate::types::{MatrixView, Metric};
 

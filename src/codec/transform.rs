@@ -11,7 +11,7 @@ use super::linear::{Linear, LinearStep};
 use super::rotation::Hadamard;
 use super::spec::TransformSpec;
 // Vectors in a file have at most as many components as a code can have.
-pub(crate) use crate::kernels::codes::MOST_DIM;
+pub(crate) use crate::ops::codes::MOST_DIM;
 use crate::linalg::{DenseMatrix, transposed};
 use crate::threads;
 use crate::types::{MatrixView, Metric, RowsView};

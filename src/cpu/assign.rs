@@ -8,14 +8,14 @@ use std::ops::Range;
 
 use super::distance::Direct;
 use super::select_k::each_bit;
-use super::{CpuEngine, Scratch, mismatch};
-use crate::engine::{Candidates, Coded, EngineError, Input, Known, Task};
-use crate::kernels::assign::{BLOCK, POINTS, assigns};
-use crate::kernels::codes::MOST_DIM;
-use crate::plan::Screen;
 use crate::simd::Token;
 use crate::simd::bytes;
 use crate::simd::bytes::near::{Blocks, starts};
+use super::{CpuEngine, Scratch};
+use crate::compute::{Candidates, EngineError, Known};
+use crate::ops::{Coded, Compared};
+use crate::ops::assign::{BLOCK, POINTS};
+use crate::ops::Screen;
 use crate::stats::SearchStats;
 
 /// Buffers of a worker.
@@ -33,35 +33,36 @@ pub(crate) struct Near {
 
 impl CpuEngine {
     /// The row with the smallest (key, position) for each query.
-    pub(super) fn assign(&self, task: &Task<'_>, stats: &mut SearchStats) -> Result<Candidates, EngineError> {
-        let p = &task.plan.problem;
-        if !assigns(p.metric, p.dtype) {
-            return mismatch(format!("points are not assigned by {} to {} rows", p.metric, p.dtype));
-        }
-        match (task.base.codes, task.mask) {
-            (Some(coded), None) if coded.codes.dim <= MOST_DIM && p.rows > 0 => self.assign_coded(task, coded, stats),
-            _ => self.search(task, Screen::None, 1, stats),
+    pub(super) fn assign(
+        &self,
+        pairs: &Compared<'_>,
+        coded: Option<Coded<'_>>,
+        known: Option<Known<'_>>,
+        stats: &mut SearchStats,
+    ) -> Result<Candidates, EngineError> {
+        match (coded, pairs.mask) {
+            (Some(coded), None) if pairs.base.rows.rows() > 0 => {
+                let known = known.unwrap_or(Known { positions: &[], bounds: &[] });
+                self.assign_coded(pairs, coded, known, stats)
+            }
+            _ => self.search(pairs, Screen::None, 1, stats),
         }
     }
 
     fn assign_coded(
         &self,
-        task: &Task<'_>,
+        pairs: &Compared<'_>,
         coded: Coded<'_>,
+        known: Known<'_>,
         stats: &mut SearchStats,
     ) -> Result<Candidates, EngineError> {
-        let (n, q, dim) = (task.base.rows.rows(), task.queries.rows(), task.base.rows.dim());
-        let (codes, queries) = (coded.codes, coded.queries);
-        if codes.rows() != n || queries.terms.len() != q || queries.dim != codes.dim {
-            let (rows, coded) = (codes.rows(), queries.terms.len());
-            return mismatch(format!("codes of {rows} rows and {coded} queries for {n} rows and {q} queries"));
-        }
+        let (n, q, dim) = (pairs.base.rows.rows(), pairs.queries.rows(), pairs.base.rows.dim());
+        let codes = coded.codes;
         let blocks = Blocks::pack(self.token, codes);
-        let known = known(task, blocks.len())?;
         let across = if known.bounds.is_empty() { 0 } else { blocks.len() };
         let mut out = Candidates::places(q, 1)?;
         out.bound = vec![f32::NEG_INFINITY; q * across];
-        let pass = Pass { token: self.token, direct: Direct::new(self.token, task), blocks, coded, known };
+        let pass = Pass { token: self.token, direct: Direct::new(self.token, pairs), blocks, coded, known };
         let bounds: Vec<&mut [f32]> = match across {
             0 => (0..q.div_ceil(POINTS)).map(|_| &mut [][..]).collect(),
             _ => out.bound.chunks_mut(POINTS * across).collect(),
@@ -83,21 +84,6 @@ impl CpuEngine {
         stats.bytes_read += (q * (codes.dim + 20) + computed * dim * 4) as u64;
         Ok(out)
     }
-}
-
-/// What the task knows beforehand, of the right shape.
-fn known<'a>(task: &Task<'a>, blocks: usize) -> Result<Known<'a>, EngineError> {
-    let q = task.queries.rows();
-    let Input::Known(known) = task.input else { return Ok(Known { positions: &[], bounds: &[] }) };
-    let fits = |len: usize, each: usize| len == 0 || len == q * each;
-    if !fits(known.positions.len(), 1) || !fits(known.bounds.len(), blocks) {
-        let (positions, bounds) = (known.positions.len(), known.bounds.len());
-        return mismatch(format!("{positions} positions and {bounds} bounds for {q} queries x {blocks} blocks"));
-    }
-    if let Some(far) = known.positions.iter().find(|&&p| p != u32::MAX && p as usize >= task.base.rows.rows()) {
-        return mismatch(format!("row {far} is known of {} rows", task.base.rows.rows()));
-    }
-    Ok(known)
 }
 
 /// All queries over all blocks.

@@ -13,12 +13,12 @@ use std::time::Instant;
 
 use super::distance::{Direct, allowed_rows, shared};
 use super::select_k::{TopK, each_bit, fill, pack, unpack};
-use super::{CpuEngine, Scratch, mismatch};
-use crate::engine::{Candidates, Coded, EngineError, Mask, Task};
-use crate::kernels::codes::MOST_DIM;
 use crate::simd::Token;
 use crate::simd::bytes::{self, Least, MAX_PANEL, Queries, TOGETHER};
 use crate::simd::direct::Picks;
+use super::{CpuEngine, Scratch};
+use crate::compute::{Candidates, EngineError, Mask};
+use crate::ops::{Coded, Compared};
 use crate::stats::SearchStats;
 
 /// Bytes that the least bounds of a pass may take, and those of its lists.
@@ -74,20 +74,15 @@ impl CpuEngine {
     /// The `k` nearest rows of each query by direct keys, with a number that no row left out falls below.
     pub(super) fn search_coded(
         &self,
-        task: &Task<'_>,
+        pairs: &Compared<'_>,
         coded: Coded<'_>,
         k: usize,
         stats: &mut SearchStats,
     ) -> Result<Candidates, EngineError> {
-        let (n, q, codes) = (task.base.rows.rows(), task.queries.rows(), coded.codes);
-        if codes.rows() != n || codes.dim > MOST_DIM || coded.queries.terms.len() != q || coded.queries.dim != codes.dim
-        {
-            let (rows, queries) = (codes.rows(), coded.queries.terms.len());
-            return mismatch(format!("codes of {rows} rows and {queries} queries for {n} rows and {q} queries"));
-        }
+        let (n, q) = (pairs.base.rows.rows(), pairs.queries.rows());
         let mut out = Candidates::places(q, k)?;
         out.bound = vec![f32::INFINITY; q];
-        let mask = shared(task.mask, q);
+        let mask = shared(pairs.mask, q);
         let left = allowed_rows(mask, n);
         if left == 0 || q == 0 || k == 0 {
             return Ok(out);
@@ -117,14 +112,14 @@ impl CpuEngine {
             let packed = Queries::pack(self.token, coded.queries, queries.clone());
             let shared = Shared::new(queries.len());
             let pass = Pass { token: self.token, coded, picks, mask, queries, packed, shared, span, k };
-            self.pass(task, &pass, &mut out, stats);
+            self.pass(pairs, &pass, &mut out, stats);
         }
         stats.add_kernel(format!("search+int8/{}", self.level().name()));
         stats.add_kernel(format!("refine/{}", self.level().name()));
         Ok(out)
     }
 
-    fn pass(&self, task: &Task<'_>, pass: &Pass<'_>, out: &mut Candidates, stats: &mut SearchStats) {
+    fn pass(&self, pairs: &Compared<'_>, pass: &Pass<'_>, out: &mut Candidates, stats: &mut SearchStats) {
         let (queries, dim) = (pass.queries.len(), pass.coded.codes.dim);
         let began = Instant::now();
         let spans = pass.picks.len().div_ceil(pass.span);
@@ -143,11 +138,11 @@ impl CpuEngine {
         stats.add_stage("search", began.elapsed(), false);
         let began = Instant::now();
         let least = Bounds { places: least, across, chunk };
-        let decided = self.decide(task, pass, &scratch, &least, out);
+        let decided = self.decide(pairs, pass, &scratch, &least, out);
         stats.add_stage("refine", began.elapsed(), false);
         *kept() = buffer;
         self.keep(scratch);
-        let rows = &task.base.rows;
+        let rows = &pairs.base.rows;
         stats.refined += decided as u64;
         stats.bytes_read += (pass.picks.len() * (dim + 16) + decided * rows.dtype().row_bytes(rows.dim())) as u64;
         stats.scanned += (pass.picks.len() * queries) as u64;
@@ -156,18 +151,18 @@ impl CpuEngine {
     /// The nearest of each query from the smallest estimates and the least bounds; gives how many direct keys that took.
     fn decide(
         &self,
-        task: &Task<'_>,
+        pairs: &Compared<'_>,
         pass: &Pass<'_>,
         scratch: &[Scratch],
         least: &Bounds<'_>,
         out: &mut Candidates,
     ) -> usize {
         let (width, Range { start: first, end }) = (out.width, pass.queries.clone());
-        let direct = Direct::new(self.token, task);
+        let direct = Direct::new(self.token, pairs);
         let keys = out.keys[first * width..end * width].chunks_mut(TOGETHER * width);
         let positions = out.positions[first * width..end * width].chunks_mut(TOGETHER * width);
         let places = keys.zip(positions).zip(out.bound[first..end].chunks_mut(TOGETHER)).enumerate();
-        let work = (end - first) * 2 * pass.k * task.base.rows.dim() + least.places.len();
+        let work = (end - first) * 2 * pass.k * pairs.base.rows.dim() + least.places.len();
         let decided = self.spread(
             self.workers(work),
             places,

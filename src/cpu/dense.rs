@@ -7,9 +7,10 @@ use std::ops::Range;
 
 use super::search::ScreenPass;
 use super::select_k::{each_bit, fill, pack};
-use super::{CpuEngine, Scratch};
-use crate::engine::{Candidates, Task};
 use crate::simd::select::{limit, survivors};
+use super::{CpuEngine, Scratch};
+use crate::compute::Candidates;
+use crate::ops::Compared;
 use crate::types::MatrixView;
 
 /// Bytes of keys that a worker computes before it selects.
@@ -27,12 +28,12 @@ impl CpuEngine {
     /// The `keep` smallest lower bounds of each query.
     pub(super) fn search_dense(
         &self,
-        task: &Task<'_>,
+        pairs: &Compared<'_>,
         norms: &[f32],
         queries: MatrixView<'_, f32>,
         out: &mut Candidates,
     ) {
-        let (n, q, keep) = (task.base.rows.rows(), queries.rows(), out.width);
+        let (n, q, keep) = (pairs.base.rows.rows(), queries.rows(), out.width);
         let workers = self.workers(n * q * queries.dim());
         // Whole groups of six, and something for every worker.
         let block = (KEY_BYTES / (4 * n)).min(q.div_ceil(2 * workers)).next_multiple_of(6).max(6);
@@ -43,7 +44,7 @@ impl CpuEngine {
             |_| {},
             |s, (i, (keys, positions))| {
                 let some = i * block..q.min((i + 1) * block);
-                let pass = ScreenPass::new(self, task, None, norms, queries, some.clone());
+                let pass = ScreenPass::new(self, pairs, None, norms, queries, some.clone());
                 self.select_dense(s, &pass, some, n, keep, keys, positions);
             },
         );

@@ -2,9 +2,10 @@
 
 use std::ops::Range;
 
-use super::{CpuEngine, Scratch, room};
-use crate::engine::{EngineError, Mask, Task};
 use crate::simd::{Token, bits, convert, direct, direct::Picks};
+use super::{CpuEngine, Scratch};
+use crate::compute::{EngineError, Mask, room};
+use crate::ops::Compared;
 use crate::stats::SearchStats;
 use crate::types::{DType, MatrixView, Metric, RowsView};
 use crate::with_rows;
@@ -25,7 +26,7 @@ const BLOCK_BYTES: usize = 64 << 10;
 /// From how many queries on a block of other types is converted to f32 once.
 const CONVERT: usize = 4;
 
-/// The direct pass over the rows of a task.
+/// The direct pass over pairs.
 #[derive(Clone, Copy)]
 pub(super) struct Direct<'a> {
     token: Token,
@@ -37,10 +38,10 @@ pub(super) struct Direct<'a> {
 }
 
 impl<'a> Direct<'a> {
-    pub fn new(token: Token, task: &Task<'a>) -> Direct<'a> {
-        let metric = task.plan.problem.metric;
-        let (rows, norms) = (task.base.rows, task.base.norms);
-        Direct { token, metric, rows, queries: task.queries, norms, query_norms: task.query_norms }
+    pub fn new(token: Token, pairs: &Compared<'a>) -> Direct<'a> {
+        let metric = pairs.metric;
+        let (rows, norms) = (pairs.base.rows, pairs.base.norms);
+        Direct { token, metric, rows, queries: pairs.queries, norms, query_norms: pairs.query_norms }
     }
 
     /// Computes the keys of `queries` against those of `rows` that the mask allows, if it is one for all, and gives
@@ -175,7 +176,7 @@ pub(super) fn picks<'a>(rows: Range<usize>, mask: Option<Mask<'_>>, allowed: &'a
 
 /// The mask as one for all queries, where it is one or there is only one query; else as it is.
 pub(super) fn shared(mask: Option<Mask<'_>>, queries: usize) -> Option<Mask<'_>> {
-    mask.map(|m| if queries == 1 { Mask { words: m.words, stride: 0 } } else { m })
+    mask.map(|m| if queries == 1 { Mask { words: m.words, stride: 0, tag: None } } else { m })
 }
 
 /// Whether a mask for each query allows this pair.
@@ -224,14 +225,14 @@ fn pieces(matrix: &mut [f32], n: usize, height: usize, width: usize) -> Vec<Piec
 
 impl CpuEngine {
     /// The matrix of all keys.
-    pub(super) fn distance(&self, task: &Task<'_>, stats: &mut SearchStats) -> Result<Vec<f32>, EngineError> {
-        let (n, q, dim) = (task.base.rows.rows(), task.queries.rows(), task.base.rows.dim());
+    pub(super) fn distance(&self, pairs: &Compared<'_>, stats: &mut SearchStats) -> Result<Vec<f32>, EngineError> {
+        let (n, q, dim) = (pairs.base.rows.rows(), pairs.queries.rows(), pairs.base.rows.dim());
         room(q, n, 4)?;
         let mut matrix = vec![0.0; n * q];
         if n == 0 || q == 0 {
             return Ok(matrix);
         }
-        let direct = Direct::new(self.token, task);
+        let direct = Direct::new(self.token, pairs);
         let workers = self.workers(n * q * dim);
         let height = 64;
         let width = if workers == 1 { n } else { (n / (workers * 4)).clamp(256, 1 << 16) };
@@ -249,7 +250,7 @@ impl CpuEngine {
             },
         );
         self.keep(scratch);
-        stats.bytes_read += (n * q.div_ceil(height) * task.base.rows.dtype().row_bytes(dim)) as u64;
+        stats.bytes_read += (n * q.div_ceil(height) * pairs.base.rows.dtype().row_bytes(dim)) as u64;
         stats.scanned += (n * q) as u64;
         Ok(matrix)
     }

@@ -1,6 +1,6 @@
-//! The CPU engine: every verb, in vectors of the best level the CPU has, on the threads of its device.
+//! The CPU engine: every operation, in vectors of the best level the CPU has, on the threads of its device.
 //!
-//! One file a verb. A verb cuts its work into items, and `CpuEngine::spread` lets the calling thread and the pool
+//! One file per operation. An operation cuts its work into items, and `CpuEngine::spread` lets the calling thread and the pool
 //! take one after another; each worker has scratch memory that lives on from call to call. Results never depend on the
 //! number of threads: keys are computed pair by pair, and ties are broken by position.
 
@@ -9,6 +9,7 @@ mod ceilings;
 mod coded;
 mod dense;
 mod distance;
+mod matmul;
 mod normalize;
 mod range;
 mod refine;
@@ -18,19 +19,20 @@ mod select_k;
 #[cfg(test)]
 mod tests;
 
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use crate::cache::CacheDir;
-use crate::engine::{Candidates, Engine, EngineError, Input, Output, Task, room};
-use crate::kernels::codes::MOST_DIM;
-use crate::kernels::search::screens;
-use crate::plan::{Plan, Problem, Screen, Step};
+use crate::compute::{
+    Answer, Array, Backend, Candidates, Capabilities, EngineError, Frame, Input, Kind, Operation, Output, Pending, Place,
+    Type, Value,
+};
+use crate::ops::{Chain, Coded, Compared, Op, Program, Refine, Screen, Search, SelectK};
 pub use crate::simd::Level;
 use crate::simd::{Token, bytes, lists, panel};
 use crate::stats::{Ceilings, SearchStats};
 use crate::threads::Threads;
-use crate::types::{DType, Metric, RowsView};
+use crate::types::RowsView;
 use distance::Keys;
 use select_k::TopK;
 
@@ -43,7 +45,7 @@ pub struct CpuOptions {
     pub level: Option<Level>,
 }
 
-/// Runs plans on the CPU.
+/// Runs programs on the CPU.
 pub struct CpuEngine {
     token: Token,
     threads: usize,
@@ -83,13 +85,6 @@ impl Scratch {
         let looks = self.looks.capacity() * size_of::<coded::Look>();
         self.lists.iter().map(TopK::bytes).sum::<usize>() + looks
     }
-}
-
-/// What flows from step to step.
-enum Flow<'a> {
-    Start(Input<'a>),
-    Candidates(Candidates),
-    Done(Output),
 }
 
 /// Pairs of component and component that are worth waking another thread for.
@@ -170,114 +165,175 @@ impl CpuEngine {
         kept.truncate(2 * self.threads);
     }
 
-    fn step<'a>(
+    fn execute(&self, program: &Program, inputs: &[Input<'_>]) -> Result<Answer, EngineError> {
+        let mut frame = program.bind(inputs)?;
+        let mut stats = SearchStats { device: self.name(), ..SearchStats::default() };
+        for (value, op) in program.operations() {
+            // Some are computed with one before them.
+            if frame.has(value) {
+                continue;
+            }
+            op.examine(&frame)?;
+            let began = Instant::now();
+            if let Op::Search(search) = op
+                && let Some((found, chain)) = self.search_behind_codes(program, &frame, (value, search), &mut stats)?
+            {
+                frame.set(chain.result, Output::Candidates(found));
+                chain.within.into_iter().flatten().for_each(|value| frame.skip(value));
+                continue;
+            }
+            let made = self.operation(program, &mut frame, op, &mut stats)?;
+            frame.set(value, made);
+            let stage = if let Op::Host(host) = op { host.what } else { op.name() };
+            stats.add_stage(stage, began.elapsed(), false);
+            if !matches!(op, Op::Host(_)) {
+                stats.add_kernel(format!("{}/{}", op.name(), self.level().name()));
+            }
+        }
+        for &(value, place) in program.outputs() {
+            self.place(program, &mut frame, value, place)?;
+        }
+        Ok(Answer { outputs: frame.finish(program.outputs())?, stats })
+    }
+
+    /// A search behind codes with what refines and selects its candidates, in one.
+    fn search_behind_codes(
         &self,
-        task: &Task<'a>,
-        step: Step,
-        flow: Flow<'a>,
+        program: &Program,
+        frame: &Frame<'_>,
+        (value, search): (Value, &Search),
         stats: &mut SearchStats,
-    ) -> Result<Flow<'a>, EngineError> {
-        Ok(match (step, flow) {
-            (Step::Normalize { norm }, Flow::Start(_)) => Flow::Done(self.normalize(task, norm)?),
-            (Step::Distance, Flow::Start(_)) => Flow::Done(Output::Matrix(self.distance(task, stats)?)),
-            (Step::Search { screen, keep }, Flow::Start(_)) => {
-                Flow::Candidates(self.search(task, screen, keep, stats)?)
+    ) -> Result<Option<(Candidates, Chain)>, EngineError> {
+        let (Screen::Int8, Some(codes)) = (search.screen, search.codes) else { return Ok(None) };
+        let chain = Chain::after(program, value, &search.pairs);
+        // Its candidates have direct keys, so refining them changes nothing.
+        let (k, chain) = match chain {
+            Chain { refined: true, k: Some(k), .. } => (k, chain),
+            _ => (search.keep, Chain { result: value, within: [None; 2], ..chain }),
+        };
+        let found = self.search_coded(&search.pairs.of(frame)?, Coded::of(frame, codes)?, k, stats)?;
+        Ok(Some((found, chain)))
+    }
+
+    fn operation(
+        &self,
+        program: &Program,
+        frame: &mut Frame<'_>,
+        op: &Op,
+        stats: &mut SearchStats,
+    ) -> Result<Output, EngineError> {
+        Ok(match op {
+            Op::Search(Search { screen: Screen::F16, .. }) => {
+                return Err(EngineError::Unsupported("the CPU engine has no screen of f16".to_owned()));
             }
-            (Step::Scan { keep, .. }, Flow::Start(Input::Lists(listed))) => {
-                Flow::Candidates(self.scan(task, &listed, keep, stats)?)
+            Op::Search(search) => {
+                let pairs = search.pairs.of(frame)?;
+                Output::Candidates(self.search(&pairs, search.screen, search.keep, stats)?)
             }
-            (Step::Assign, Flow::Start(_)) => Flow::Candidates(self.assign(task, stats)?),
-            (Step::Range { key }, Flow::Start(_)) => Flow::Done(self.range(task, key, stats)?),
-            (Step::Refine, Flow::Start(Input::Positions { positions, width })) => {
-                if positions.len() != task.queries.rows() * width {
-                    return mismatch(format!(
-                        "{} positions for {} queries x {width}",
-                        positions.len(),
-                        task.queries.rows()
-                    ));
+            Op::Assign(assign) => {
+                let coded = assign.codes.map(|codes| Coded::of(frame, codes)).transpose()?;
+                let known = assign.known.map(|known| frame.known(known)).transpose()?;
+                Output::Candidates(self.assign(&assign.pairs.of(frame)?, coded, known, stats)?)
+            }
+            Op::Distance(distance) => Output::Matrix(self.distance(&distance.pairs.of(frame)?, stats)?),
+            Op::Normalize(normalize) => self.normalize(frame.vectors(normalize.rows, 1)?.rows, normalize.norm)?,
+            Op::Range(range) => self.range(&range.pairs.of(frame)?, range.key, stats)?,
+            Op::Refine(refine) => {
+                let candidates = candidates_of(program, frame, refine)?;
+                // After a direct pass the keys are what refining would compute again.
+                match program.maker(refine.candidates) {
+                    Some(Op::Search(s)) if candidates.bound.is_empty() && s.pairs.same_vectors(&refine.pairs) => {
+                        Output::Candidates(candidates)
+                    }
+                    _ => Output::Candidates(self.refine(&refine.pairs.of(frame)?, candidates, stats)?),
                 }
-                let keys = vec![f32::INFINITY; positions.len()];
-                let candidates = Candidates { width, keys, positions: positions.to_vec(), bound: Vec::new() };
-                Flow::Candidates(self.refine(task, candidates, stats)?)
             }
-            // After a direct pass the keys are what refining would compute again.
-            (Step::Refine, Flow::Candidates(candidates)) if candidates.bound.is_empty() => Flow::Candidates(candidates),
-            (Step::Refine, Flow::Candidates(candidates)) => Flow::Candidates(self.refine(task, candidates, stats)?),
-            (Step::SelectK { k }, Flow::Candidates(candidates)) => {
-                Flow::Candidates(self.select_k_of(&candidates, task.queries.rows(), k)?)
+            Op::SelectK(SelectK { from, k }) => match (frame.candidates(*from), program.ty(*from)?) {
+                (Ok(found), &Type::Candidates { queries, .. }) => {
+                    Output::Candidates(self.select_k_of(found, queries, *k)?)
+                }
+                (_, &Type::Matrix { rows, .. }) => {
+                    Output::Candidates(self.select_k(host_matrix(frame, *from)?, rows, *k)?)
+                }
+                (Err(e), _) => return Err(e),
+                (Ok(_), _) => return mismatch(format!("{from} is of another type than was declared")),
+            },
+            Op::Scan(scan) => Output::Candidates(self.scan(&scan.of(frame)?, scan.keep, stats)?),
+            Op::Matmul(matmul) => {
+                let sizes = matmul.sizes(program)?;
+                let (a, b) = (host_matrix(frame, matmul.a)?, host_matrix(frame, matmul.b)?);
+                Output::Matrix(self.matmul(sizes, a, b, matmul.transposed)?)
             }
-            (Step::SelectK { k }, Flow::Start(Input::Matrix(keys))) => {
-                Flow::Candidates(self.select_k(keys, task.queries.rows(), k)?)
-            }
-            (Step::SelectK { k }, Flow::Done(Output::Matrix(keys))) => {
-                Flow::Candidates(self.select_k(&keys, task.queries.rows(), k)?)
-            }
-            (
-                Step::Normalize { .. }
-                | Step::Distance
-                | Step::Search { .. }
-                | Step::Assign
-                | Step::Refine
-                | Step::SelectK { .. }
-                | Step::Scan { .. }
-                | Step::Range { .. },
-                _,
-            ) => return mismatch(format!("`{step}` cannot work on what the step before it gave")),
+            Op::Host(host) => host.call(frame)?,
         })
     }
+
+    /// Brings an answer to where it is wanted.
+    fn place(&self, program: &Program, frame: &mut Frame<'_>, value: Value, place: Place) -> Result<(), EngineError> {
+        let &Type::Matrix { rows, width } = program.ty(value)? else {
+            return match place {
+                Place::Host => Ok(()),
+                Place::Device => mismatch(format!("{value} is no matrix and can't stay on the device")),
+            };
+        };
+        match (place, frame.array(value).is_some()) {
+            (Place::Host, true) => {
+                let values = host_matrix(frame, value)?.to_vec();
+                frame.set(value, Output::Matrix(values));
+            }
+            (Place::Device, false) => {
+                let values: Arc<Vec<f32>> = match frame.take(value) {
+                    Some(Output::Matrix(values)) => Arc::new(values),
+                    _ => Arc::new(frame.matrix(value)?.to_vec()),
+                };
+                let array = Array::new(HOST, [rows, width], values);
+                frame.set(value, Output::Array(array));
+            }
+            (Place::Device, true) => {
+                if let Some(array) = frame.array(value).cloned() {
+                    frame.set(value, Output::Array(array));
+                }
+            }
+            (Place::Host, false) => {
+                // An input is given back as it is.
+                if program.maker(value).is_none() {
+                    let values = frame.matrix(value)?.to_vec();
+                    frame.set(value, Output::Matrix(values));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The holder of arrays in host memory: every CPU engine reads those of every other.
+const HOST: &str = "host memory";
+
+/// A matrix in host memory, whether or not it is an array.
+fn host_matrix<'a>(frame: &'a Frame<'_>, value: Value) -> Result<&'a [f32], EngineError> {
+    match frame.array(value) {
+        Some(array) => array.view::<Vec<f32>>(HOST).map(Vec::as_slice),
+        None => frame.matrix(value),
+    }
+}
+
+/// The candidates to be refined, taken where nobody else wants them.
+fn candidates_of(program: &Program, frame: &mut Frame<'_>, refine: &Refine) -> Result<Candidates, EngineError> {
+    if program.only_user(refine.candidates).is_some()
+        && let Some(Output::Candidates(found)) = frame.take(refine.candidates)
+    {
+        return Ok(found);
+    }
+    let (positions, width) = frame.positions(refine.candidates)?;
+    let bound = frame.candidates(refine.candidates).map(|found| found.bound.clone()).unwrap_or_default();
+    Ok(Candidates { width, keys: vec![f32::INFINITY; positions.len()], positions: positions.to_vec(), bound })
 }
 
 fn mismatch<T>(what: String) -> Result<T, EngineError> {
     Err(EngineError::Mismatch(what))
 }
 
-/// Whether the parts of a task fit together, so that no index below can be out of bounds.
-fn check(task: &Task<'_>) -> Result<(), EngineError> {
-    let (p, rows, queries) = (&task.plan.problem, &task.base.rows, &task.queries);
-    if let Input::Lists(listed) = task.input {
-        return listed.check(&task.plan.problem, task.mask);
-    }
-    let (n, q) = (rows.rows(), queries.rows());
-    if (p.rows, p.queries, p.dtype) != (n, q, rows.dtype()) {
-        return mismatch(format!(
-            "a plan for {} x {} {} rows, given {q} x {n} {}",
-            p.queries,
-            p.rows,
-            p.dtype,
-            rows.dtype()
-        ));
-    }
-    if n >= u32::MAX as usize {
-        return mismatch(format!("{n} rows; positions are 32 bits"));
-    }
-    if q > 0 && n > 0 && queries.dim() != rows.dim() {
-        return mismatch(format!("queries of {} components against rows of {}", queries.dim(), rows.dim()));
-    }
-    let wanted = if p.dtype == DType::Bits { DType::Bits } else { DType::F32 };
-    if q > 0 && queries.dtype() != wanted {
-        return mismatch(format!("{} queries for {} rows, wanted {wanted}", queries.dtype(), p.dtype));
-    }
-    if q > 0 && !p.metric.supports(p.dtype) {
-        return mismatch(format!("{} is not defined on {} rows", p.metric, p.dtype));
-    }
-    if task.base.norms.is_some_and(|norms| norms.len() != n) {
-        return mismatch(format!("{} norms for {n} rows", task.base.norms.map_or(0, <[f32]>::len)));
-    }
-    let needs_norms = p.metric == Metric::Cosine && q > 0;
-    if needs_norms && (task.base.norms.is_none() || task.query_norms.len() != q) {
-        return mismatch("cosine needs the lengths of rows and queries".to_owned());
-    }
-    if let Some(mask) = task.mask {
-        let words = n.div_ceil(32);
-        let wanted = if q == 0 { 0 } else { (q - 1) * mask.stride + words };
-        if mask.words.len() < wanted || (mask.stride != 0 && mask.stride < words) {
-            return mismatch(format!("a mask of {} words for {q} queries x {n} rows", mask.words.len()));
-        }
-    }
-    Ok(())
-}
-
-impl Engine for CpuEngine {
+impl Backend<Op> for CpuEngine {
     fn name(&self) -> String {
         let s = if self.threads == 1 { "" } else { "s" };
         format!("cpu ({}, {} thread{s})", self.level().name(), self.threads)
@@ -287,43 +343,24 @@ impl Engine for CpuEngine {
         self.cache.clone()
     }
 
-    fn run(&self, task: &Task<'_>, stats: &mut SearchStats) -> Result<Output, EngineError> {
-        check(task)?;
-        stats.device = self.name();
-        if let ([Step::Search { screen: Screen::Int8, .. }, Step::Refine, Step::SelectK { k }], Some(coded)) =
-            (&task.plan.steps[..], task.base.codes)
-        {
-            return self.search_coded(task, coded, *k, stats).map(Output::Candidates);
-        }
-        let mut flow = Flow::Start(task.input);
-        for &step in &task.plan.steps {
-            let begin = Instant::now();
-            flow = self.step(task, step, flow, stats)?;
-            stats.add_stage(step.verb(), begin.elapsed(), false);
-            stats.add_kernel(format!("{}/{}", step.verb(), self.level().name()));
-        }
-        match flow {
-            Flow::Start(_) => mismatch("a plan without steps".to_owned()),
-            Flow::Candidates(candidates) => Ok(Output::Candidates(candidates)),
-            Flow::Done(output) => Ok(output),
-        }
+    fn run<'a>(&'a self, program: &'a Program, inputs: &'a [Input<'a>]) -> Pending<'a> {
+        Pending::done(self.execute(program, inputs))
     }
 
-    fn wants_screen(&self, plan: &Plan) -> bool {
-        // Packing rows into panels costs about what so many queries cost directly: fewer in short rows, where the
-        // direct pass spends its time adding up lanes.
-        let worth = match plan.problem.dim {
-            0..48 => 4,
-            48..512 => 8,
-            512..2048 => 16,
-            _ => 24,
-        };
-        plan.problem.queries >= worth && plan.problem.dtype != DType::Bits && screens(plan.problem.metric)
-    }
-
-    fn wants_codes(&self, problem: &Problem) -> bool {
-        // Fewer rows are searched at once, more neighbours leave little to exclude.
-        problem.rows >= 4096 && problem.dim <= MOST_DIM && problem.dtype != DType::Bits && screens(problem.metric)
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            kind: Kind::Cpu,
+            // Packing rows into panels costs about what so many queries cost directly: fewer in short rows, where the
+            // direct pass spends its time adding up lanes.
+            screen_queries: &[(48, 4), (512, 8), (2048, 16), (usize::MAX, 24)],
+            screen_keep: usize::MAX,
+            f16: false,
+            // Fewer rows are searched at once.
+            coded_rows: 4096,
+            coded_queries: 0,
+            coded_assign: true,
+            room: None,
+        }
     }
 
     fn ceilings(&self) -> Ceilings {
@@ -337,9 +374,9 @@ impl std::fmt::Debug for CpuEngine {
     }
 }
 
-/// The queries of a task as f32, if they are.
-fn f32_queries<'a>(task: &Task<'a>) -> Option<crate::types::MatrixView<'a, f32>> {
-    match task.queries {
+/// The queries as f32, if they are.
+fn f32_queries<'a>(pairs: &Compared<'a>) -> Option<crate::types::MatrixView<'a, f32>> {
+    match pairs.queries {
         RowsView::F32(queries) => Some(queries),
         _ => None,
     }

@@ -1,10 +1,10 @@
 //! `normalize`: the norm of each row, and each row divided by it.
 
-use super::{CpuEngine, mismatch, room};
-use crate::engine::{EngineError, Output, Task};
-use crate::plan::Norm;
 use crate::simd::direct::Picks;
 use crate::simd::{Simd, SimdKernel, convert};
+use super::CpuEngine;
+use crate::compute::{EngineError, Output, room};
+use crate::ops::Norm;
 use crate::types::RowsView;
 use crate::with_rows;
 
@@ -13,11 +13,7 @@ const ROWS_PER_ITEM: usize = 64;
 
 impl CpuEngine {
     /// Normalised rows in f32, and the norms.
-    pub(super) fn normalize(&self, task: &Task<'_>, norm: Norm) -> Result<Output, EngineError> {
-        let base = task.base.rows;
-        if matches!(base, RowsView::Bits(_)) {
-            return mismatch("packed bits cannot be normalised".to_owned());
-        }
+    pub(super) fn normalize(&self, base: RowsView<'_>, norm: Norm) -> Result<Output, EngineError> {
         let (n, dim, token) = (base.rows(), base.dim(), self.token);
         room(n, dim, 4)?;
         let (mut rows, mut norms) = (vec![0.0f32; n * dim], vec![0.0f32; n]);

@@ -2,17 +2,18 @@
 
 use super::distance::{Direct, allowed_rows, allows, shared};
 use super::select_k::{each_bit, pack, unpack};
-use super::{CpuEngine, Scratch};
-use crate::engine::{EngineError, Output, Task};
 use crate::simd::select::survivors;
+use super::{CpuEngine, Scratch};
+use crate::compute::{EngineError, Output};
+use crate::ops::Compared;
 use crate::stats::SearchStats;
 
 impl CpuEngine {
     /// The hits of every query, smallest (key, position) first.
-    pub(super) fn range(&self, task: &Task<'_>, key: f32, stats: &mut SearchStats) -> Result<Output, EngineError> {
-        let (n, q, dim) = (task.base.rows.rows(), task.queries.rows(), task.base.rows.dim());
-        let mask = shared(task.mask, q);
-        let direct = Direct::new(self.token, task);
+    pub(super) fn range(&self, pairs: &Compared<'_>, key: f32, stats: &mut SearchStats) -> Result<Output, EngineError> {
+        let (n, q, dim) = (pairs.base.rows.rows(), pairs.queries.rows(), pairs.base.rows.dim());
+        let mask = shared(pairs.mask, q);
+        let direct = Direct::new(self.token, pairs);
         let workers = self.workers(n * q * dim);
         let size = n.div_ceil(if workers == 1 { 1 } else { 8 * workers }).max(64);
         let chunks = (0..n).step_by(size).map(|start| start..n.min(start + size));
@@ -36,7 +37,7 @@ impl CpuEngine {
             });
         });
         let read = allowed_rows(mask, n);
-        stats.bytes_read += (read * task.base.rows.dtype().row_bytes(dim)) as u64;
+        stats.bytes_read += (read * pairs.base.rows.dtype().row_bytes(dim)) as u64;
         stats.scanned += (read * q) as u64;
         let hits = gather(&mut scratch, q);
         for s in &mut scratch {

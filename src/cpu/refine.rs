@@ -1,10 +1,11 @@
 //! `refine`: the direct keys of given candidates.
 
 use super::distance::Direct;
-use super::{CpuEngine, Scratch, mismatch};
-use crate::engine::{Candidates, EngineError, Task};
 use crate::simd::direct::Picks;
 use crate::simd::select::prefetch;
+use super::{CpuEngine, Scratch};
+use crate::compute::{Candidates, EngineError};
+use crate::ops::Compared;
 use crate::stats::SearchStats;
 
 /// Candidates of a query that are refined at a time.
@@ -17,16 +18,13 @@ impl CpuEngine {
     /// Replaces the keys by direct ones, +inf where there is no candidate; everything else stays.
     pub(super) fn refine(
         &self,
-        task: &Task<'_>,
+        pairs: &Compared<'_>,
         mut candidates: Candidates,
         stats: &mut SearchStats,
     ) -> Result<Candidates, EngineError> {
-        let (n, dim, width) = (task.base.rows.rows(), task.base.rows.dim(), candidates.width.max(1));
+        let (dim, width) = (pairs.base.rows.dim(), candidates.width.max(1));
         let Candidates { keys, positions, .. } = &mut candidates;
-        if let Some(&far) = positions.iter().find(|&&p| p != u32::MAX && p as usize >= n) {
-            return mismatch(format!("candidate {far} of {n} rows"));
-        }
-        let direct = Direct::new(self.token, task);
+        let direct = Direct::new(self.token, pairs);
         let workers = self.workers(positions.len() * dim);
         let queries = positions.chunks(width).zip(keys.chunks_mut(width)).enumerate();
         let items = queries.flat_map(|(q, (positions, keys))| {
@@ -48,7 +46,7 @@ impl CpuEngine {
                 for start in (0..some.len()).step_by(AHEAD) {
                     let end = some.len().min(start + AHEAD);
                     let next = &some[end..some.len().min(end + AHEAD)];
-                    next.iter().for_each(|&p| prefetch(self.token, task.base.rows.row_bytes(p as usize)));
+                    next.iter().for_each(|&p| prefetch(self.token, pairs.base.rows.row_bytes(p as usize)));
                     direct.keys_of(q, Picks::List(&some[start..end]), &mut found[start..end]);
                 }
                 let mut found = found.iter();
@@ -61,7 +59,7 @@ impl CpuEngine {
         self.keep(scratch);
         let refined = candidates.positions.iter().filter(|&&p| p != u32::MAX).count();
         stats.refined += refined as u64;
-        stats.bytes_read += (refined * task.base.rows.dtype().row_bytes(dim)) as u64;
+        stats.bytes_read += (refined * pairs.base.rows.dtype().row_bytes(dim)) as u64;
         Ok(candidates)
     }
 }

@@ -7,10 +7,11 @@
 use std::ops::Range;
 
 use super::select_k::{TopK, merge};
-use super::{CpuEngine, Scratch};
-use crate::engine::{Candidates, EngineError, Listed, Mask, Task};
-use crate::kernels::lists::Probes;
 use crate::simd::lists::{Asked, Sink, prefetch, scan};
+use super::{CpuEngine, Scratch};
+use crate::compute::{Candidates, EngineError, Mask};
+use crate::ops::scan::Listed;
+use crate::ops::lists::Probes;
 use crate::stats::SearchStats;
 
 /// Queries from which on a batch is worth sorting by list.
@@ -23,7 +24,6 @@ impl CpuEngine {
     /// The `keep` smallest keys of each query in the lists probed for it, and their slots.
     pub(super) fn scan(
         &self,
-        task: &Task<'_>,
         listed: &Listed<'_>,
         keep: usize,
         stats: &mut SearchStats,
@@ -34,13 +34,13 @@ impl CpuEngine {
             return Ok(out);
         }
         if q < BATCH {
-            self.scan_pairs(task, listed, &Pairs::by_rank(&listed.probes, q), &mut out);
+            self.scan_pairs(listed, &Pairs::by_rank(&listed.probes, q), &mut out);
         } else {
             let first = self.first_probes(listed, keep);
             let lists = listed.lists.lists.len();
-            self.scan_pairs(task, listed, &Pairs::by_list(&listed.probes, q, lists, 0..first), &mut out);
+            self.scan_pairs(listed, &Pairs::by_list(&listed.probes, q, lists, 0..first), &mut out);
             if first < width {
-                self.scan_pairs(task, listed, &Pairs::by_list(&listed.probes, q, lists, first..width), &mut out);
+                self.scan_pairs(listed, &Pairs::by_list(&listed.probes, q, lists, first..width), &mut out);
             }
         }
         let probed = listed.probes.lists.iter().filter(|&&l| l != u32::MAX);
@@ -57,7 +57,7 @@ impl CpuEngine {
     }
 
     /// Scans for these pairs and merges what they give with what is in `out`.
-    fn scan_pairs(&self, task: &Task<'_>, listed: &Listed<'_>, pairs: &Pairs, out: &mut Candidates) {
+    fn scan_pairs(&self, listed: &Listed<'_>, pairs: &Pairs, out: &mut Candidates) {
         let (q, keep, lists) = (listed.queries.queries, out.width, listed.lists);
         let parts = lists.form.padded(lists.dim);
         let work: usize = pairs.spans.iter().map(|s| lists.lists[s.list as usize].len() * s.asked.len() * parts).sum();
@@ -77,9 +77,9 @@ impl CpuEngine {
                 }
                 let number = span.list as usize;
                 let positions = &lists.lists[number].positions;
-                let mut sink = Best { best, thresholds, mask: task.mask, positions, first: lists.starts[number] };
+                let mut sink = Best { best, thresholds, mask: listed.mask, positions, first: lists.starts[number] };
                 let asked = &pairs.asked[span.asked.clone()];
-                let metric = task.plan.problem.metric;
+                let metric = listed.metric;
                 scan(self.token, metric, (lists, number), listed.queries, asked, blocks, &mut sink);
             }
         });
@@ -188,12 +188,12 @@ impl Pairs {
 mod tests {
     use super::*;
     use crate::cpu::{CpuOptions, Level};
-    use crate::engine::{Engine, Input, Output, Tag};
-    use crate::kernels::lists::{Encoded, Form, Lists, Prepared, Terms};
-    use crate::kernels::scan::reference;
-    use crate::plan::{Plan, Problem, Step};
+    use crate::compute::{Output, Tag};
+    use crate::ops::lists::{Encoded, Form, Lists, Prepared, Terms};
+    use crate::ops::scan::reference;
+    use crate::ops::run;
     use crate::random::Random;
-    use crate::types::{DType, MatrixView, Metric, RowsView};
+    use crate::types::{DType, Metric};
 
     struct Numbers(Random);
 
@@ -279,23 +279,16 @@ mod tests {
                 let probes = Probes { width, lists: &probed, offsets: &offsets };
                 let words = lists.rows().div_ceil(32);
                 let allowed: Vec<u32> = (0..words).map(|_| random.next() | random.next() << 8).collect();
-                let mask = (dim == 37).then_some(Mask { words: &allowed, stride: 0 });
+                let mask = (dim == 37).then_some(Mask { words: &allowed, stride: 0, tag: None });
                 for keep in [1, 9, 300] {
                     let wanted = reference(Metric::L2, &lists, &prepared, &probes, mask, keep);
                     for level in Level::available() {
                         let engine = CpuEngine::new(CpuOptions { threads: Some(2), level: Some(level) });
-                        let nothing = RowsView::F32(MatrixView::new(&[], dim).unwrap());
-                        let step = Step::Scan { form, probes: width, lists: lengths.len(), keep };
-                        let problem =
-                            Problem { metric: Metric::L2, dtype: DType::F32, dim, rows: lists.rows(), queries };
-                        let (plan, tag) = (Plan::one(problem, step), Tag::new());
-                        let listed = Listed { lists: &lists, tag: &tag, queries: &prepared, probes };
-                        let base = crate::engine::Base { rows: nothing, norms: None, tag: None, codes: None };
-                        let input = Input::Lists(listed);
-                        let task = Task { plan: &plan, base, queries: nothing, query_norms: &[], mask, input };
-                        let Output::Candidates(found) = engine.run(&task, &mut SearchStats::default()).unwrap() else {
-                            panic!()
-                        };
+                        let (metric, tag) = (Metric::L2, Tag::new());
+                        let listed = Listed { metric, lists: &lists, tag: &tag, queries: &prepared, probes, mask };
+                        let (program, inputs) = listed.program(keep).unwrap();
+                        let answer = run(&engine, &program, &inputs, &mut SearchStats::default());
+                        let Ok(Output::Candidates(found)) = answer else { panic!() };
                         for (q, wanted) in wanted.iter().enumerate() {
                             let what = format!("{form} scaled {scaled} dim {dim} query {q} keep {keep} {level:?}");
                             let keys = &found.keys[q * keep..(q + 1) * keep];

@@ -5,12 +5,13 @@ use std::ops::Range;
 use super::dense;
 use super::distance::{Direct, allowed_rows, allows, picks, shared};
 use super::select_k::{each_bit, merge};
-use super::{CpuEngine, Scratch, f32_queries};
-use crate::engine::{Candidates, EngineError, Mask, Task};
-use crate::kernels::search::{screens, slack};
-use crate::plan::Screen;
 use crate::simd::direct::Picks;
 use crate::simd::panel::{Bound, MAX_GROUP, Queries, Tiling};
+use super::{CpuEngine, Scratch, f32_queries};
+use crate::compute::{Candidates, EngineError, Mask};
+use crate::ops::Compared;
+use crate::ops::search::{screens, slack};
+use crate::ops::Screen;
 use crate::stats::SearchStats;
 use crate::types::MatrixView;
 use crate::with_rows;
@@ -25,31 +26,30 @@ impl CpuEngine {
     /// The `keep` smallest keys, or lower bounds of them, of each query.
     pub(super) fn search(
         &self,
-        task: &Task<'_>,
+        pairs: &Compared<'_>,
         screen: Screen,
         keep: usize,
         stats: &mut SearchStats,
     ) -> Result<Candidates, EngineError> {
-        let (n, q, dim) = (task.base.rows.rows(), task.queries.rows(), task.base.rows.dim());
+        let (n, q, dim) = (pairs.base.rows.rows(), pairs.queries.rows(), pairs.base.rows.dim());
         let mut out = Candidates::places(q, keep)?;
-        let screened = match (screen, task.base.norms, f32_queries(task)) {
-            // Without codes, and for want of f16 arithmetic, in f32.
-            (Screen::F32 | Screen::F16 | Screen::Int8, Some(norms), Some(queries))
-                if screens(task.plan.problem.metric) && task.query_norms.len() == q =>
+        let screened = match (screen, pairs.base.norms, f32_queries(pairs)) {
+            (Screen::F32, Some(norms), Some(queries))
+                if screens(pairs.metric) && pairs.query_norms.len() == q =>
             {
                 Some((norms, queries))
             }
             _ => None,
         };
         if let Some((norms, queries)) = screened
-            && task.mask.is_none()
+            && pairs.mask.is_none()
             && dense::suits(n, q, keep)
         {
-            self.search_dense(task, norms, queries, &mut out);
-            stats.bytes_read += (n * task.base.rows.dtype().row_bytes(dim)) as u64;
+            self.search_dense(pairs, norms, queries, &mut out);
+            stats.bytes_read += (n * pairs.base.rows.dtype().row_bytes(dim)) as u64;
             stats.scanned += (n * q) as u64;
         } else if n > 0 && q > 0 && keep > 0 {
-            let mask = shared(task.mask, q);
+            let mask = shared(pairs.mask, q);
             let batch = (LIST_BYTES / (16 * keep.min(n) * self.threads)).clamp(1, MOST_QUERIES);
             for first in (0..q).step_by(batch) {
                 let queries = first..q.min(first + batch);
@@ -58,11 +58,11 @@ impl CpuEngine {
                 let reset = |s: &mut Scratch| s.reset_lists(queries.len(), keep.min(n));
                 let scratch = match screened {
                     None => {
-                        let pass = DirectPass { direct: Direct::new(self.token, task), mask, queries: queries.clone() };
+                        let pass = DirectPass { direct: Direct::new(self.token, pairs), mask, queries: queries.clone() };
                         self.spread(workers, chunks, reset, |s, rows| pass.chunk(self, s, rows))
                     }
                     Some((norms, all)) => {
-                        let pass = ScreenPass::new(self, task, mask, norms, all, queries.clone());
+                        let pass = ScreenPass::new(self, pairs, mask, norms, all, queries.clone());
                         self.spread(workers, chunks, reset, |s, rows| pass.chunk(self, s, rows))
                     }
                 };
@@ -70,7 +70,7 @@ impl CpuEngine {
                 self.keep(scratch);
             }
             let read = allowed_rows(mask, n);
-            stats.bytes_read += (q.div_ceil(batch) * read * task.base.rows.dtype().row_bytes(dim)) as u64;
+            stats.bytes_read += (q.div_ceil(batch) * read * pairs.base.rows.dtype().row_bytes(dim)) as u64;
             stats.scanned += (read * q) as u64;
         }
         if screened.is_some() {
@@ -112,7 +112,7 @@ impl DirectPass<'_> {
 
 /// The screen of a batch.
 pub(super) struct ScreenPass<'a> {
-    task: &'a Task<'a>,
+    pairs: &'a Compared<'a>,
     mask: Option<Mask<'a>>,
     bound: Bound,
     norms: &'a [f32],
@@ -124,7 +124,7 @@ pub(super) struct ScreenPass<'a> {
 impl<'a> ScreenPass<'a> {
     pub(super) fn new(
         engine: &CpuEngine,
-        task: &'a Task<'a>,
+        pairs: &'a Compared<'a>,
         mask: Option<Mask<'a>>,
         norms: &'a [f32],
         all: MatrixView<'a, f32>,
@@ -133,8 +133,8 @@ impl<'a> ScreenPass<'a> {
         let dim = all.dim();
         let tiling = Tiling::new(engine.token, dim, queries.len());
         let packed = Queries::pack(tiling, all.slice(queries.start, queries.end));
-        let bound = Bound { metric: task.plan.problem.metric, slack: slack(dim) };
-        ScreenPass { task, mask, bound, norms, queries, tiling, packed }
+        let bound = Bound { metric: pairs.metric, slack: slack(dim) };
+        ScreenPass { pairs, mask, bound, norms, queries, tiling, packed }
     }
 
     fn chunk(&self, engine: &CpuEngine, s: &mut Scratch, rows: Range<usize>) {
@@ -156,11 +156,11 @@ impl<'a> ScreenPass<'a> {
         mut each: impl FnMut(usize, usize, &[f32]),
     ) {
         let t = &self.tiling;
-        let query_norms = &self.task.query_norms[self.queries.clone()];
+        let query_norms = &self.pairs.query_norms[self.queries.clone()];
         let (block, unlimited) = (t.panel * t.panels, [f32::INFINITY; MAX_GROUP]);
         for first in (0..rows).step_by(block) {
             let picks = Picks::Run { start: first, len: block.min(rows - first) };
-            with_rows!(self.task.base.rows, m => s.panels.multiply(engine.token, &self.packed, m, picks, |panel, group, mut tile| {
+            with_rows!(self.pairs.base.rows, m => s.panels.multiply(engine.token, &self.packed, m, picks, |panel, group, mut tile| {
                 let rows = panel * t.panel..picks.len().min((panel + 1) * t.panel);
                 let group = group * t.group..self.queries.len().min((group + 1) * t.group);
                 let norms = &self.norms[first + rows.start..first + rows.end];
@@ -177,9 +177,9 @@ impl<'a> ScreenPass<'a> {
         let Scratch { lists, thresholds, norms, panels, .. } = s;
         norms.clear();
         norms.extend((0..picks.len()).map(|i| self.norms[picks.at(i)]));
-        let query_norms = &self.task.query_norms[self.queries.clone()];
+        let query_norms = &self.pairs.query_norms[self.queries.clone()];
         let t = &self.tiling;
-        with_rows!(self.task.base.rows, m => panels.multiply(engine.token, &self.packed, m, picks, |panel, group, mut tile| {
+        with_rows!(self.pairs.base.rows, m => panels.multiply(engine.token, &self.packed, m, picks, |panel, group, mut tile| {
             let rows = panel * t.panel..picks.len().min((panel + 1) * t.panel);
             let group = group * t.group..self.queries.len().min((group + 1) * t.group);
             let masks: [u64; MAX_GROUP] = tile.screen(

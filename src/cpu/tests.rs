@@ -3,10 +3,10 @@
 use half::{bf16, f16};
 
 use super::*;
-use crate::engine::{Base, Mask};
-use crate::kernels::{self, metric::tolerance};
-use crate::plan::{Norm, Problem, Screen};
-use crate::types::{Bitmap, BitsView, MatrixView};
+use crate::compute::Mask;
+use crate::ops::{self, Norm, metric::tolerance};
+use nearfield::tasks::{Base, Input, Plan, Problem, Step, Task};
+use crate::types::{Bitmap, BitsView, DType, MatrixView, Metric};
 
 const DIMS: [usize; 12] = [1, 2, 3, 7, 17, 31, 33, 64, 100, 127, 384, 769];
 
@@ -84,7 +84,7 @@ impl Stored {
 }
 
 fn lengths(rows: &RowsView<'_>) -> Vec<f32> {
-    let length = |r| kernels::distance::row_f64(rows, r).iter().map(|x| x * x).sum::<f64>().sqrt() as f32;
+    let length = |r| ops::distance::row_f64(rows, r).iter().map(|x| x * x).sum::<f64>().sqrt() as f32;
     (0..rows.rows()).map(length).collect()
 }
 
@@ -123,7 +123,7 @@ impl Case {
         let base = Base { rows: self.rows.view(self.unit), norms: Some(&self.norms), tag: None, codes: None };
         let (queries, query_norms) = (self.queries.view(self.unit), &self.query_norms[..]);
         let task = Task { plan: &plan, base, queries, query_norms, mask, input };
-        engine.run(&task, &mut SearchStats::default()).unwrap()
+        task.run(engine, &mut SearchStats::default()).unwrap()
     }
 
     fn tolerance(&self, exact: f64, q: usize, r: usize) -> f64 {
@@ -132,7 +132,7 @@ impl Case {
     }
 
     fn exact(&self) -> Vec<f64> {
-        kernels::distance::reference(self.problem.metric, &self.queries.view(self.unit), &self.rows.view(self.unit))
+        ops::distance::reference(self.problem.metric, &self.queries.view(self.unit), &self.rows.view(self.unit))
     }
 
     /// The keys are right for their positions, in order, and as small as those of the reference.
@@ -262,7 +262,7 @@ fn strides_are_stepped_over() {
                 let base = Base { rows: view.into(), norms: Some(&lengths), tag: None, codes: None };
                 let (queries, query_norms) = (view.into(), &lengths[..]);
                 let task = Task { plan: &plan, base, queries, query_norms, mask: None, input: Input::None };
-                engine.run(&task, &mut SearchStats::default()).unwrap()
+                task.run(&engine, &mut SearchStats::default()).unwrap()
             };
             assert_eq!(run(view), run(dense), "{plan} {:?}", engine.level());
         }
@@ -304,7 +304,7 @@ fn direct_search_matches_the_reference() {
         let (queries, rows) = (case.queries.view(case.unit), case.rows.view(case.unit));
         let exact = case.exact();
         for k in [1, 7, 150, 160] {
-            let want = kernels::search::reference(case.problem.metric, &queries, &rows, None, k);
+            let want = ops::search::reference(case.problem.metric, &queries, &rows, None, k);
             for engine in &engines {
                 let step = Step::Search { screen: Screen::None, keep: k };
                 let got = candidates(case.run(engine, &[step], None, Input::None));
@@ -334,7 +334,7 @@ fn screened_search_matches_the_reference_and_bounds_hold() {
 fn screened(what: &str, case: &Case, engines: &[CpuEngine]) {
     let (queries, rows) = (case.queries.view(case.unit), case.rows.view(case.unit));
     let (exact, n) = (case.exact(), case.problem.rows);
-    let want = kernels::search::reference(case.problem.metric, &queries, &rows, None, 5);
+    let want = ops::search::reference(case.problem.metric, &queries, &rows, None, 5);
     for engine in engines {
         let what = format!("{what} {:?}", engine.level());
         let keep = 40;
@@ -376,9 +376,9 @@ fn filters_hold_for_one_and_for_each_query() {
             let words = n.div_ceil(32);
             let each: Vec<u32> =
                 (0..q).flat_map(|q| Bitmap::from_fn(n, |i| (i * 13 + q) % 11 < q).words().to_vec()).collect();
-            let masks = [Mask { words: one.words(), stride: 0 }, Mask { words: &each, stride: words }];
+            let masks = [Mask { words: one.words(), stride: 0, tag: None }, Mask { words: &each, stride: words, tag: None }];
             for mask in masks {
-                let want = kernels::search::reference(metric, &queries, &rows, Some(mask), 12);
+                let want = ops::search::reference(metric, &queries, &rows, Some(mask), 12);
                 for engine in &engines {
                     let what = format!("{metric} {dtype} {:?} stride {}", engine.level(), mask.stride);
                     for screen in [Screen::None, Screen::F32] {
@@ -453,7 +453,7 @@ fn select_k_is_exact_with_ties_infinity_and_nan() {
                 for q in 0..queries {
                     let segment = q * width..(q + 1) * width;
                     let named = positions.map(|p| &p[segment.clone()]);
-                    let want = kernels::select_k::reference(&keys[segment], named, k);
+                    let want = ops::select_k::reference(&keys[segment], named, k);
                     for i in 0..k {
                         let (key, position) = (got.keys[q * k + i], got.positions[q * k + i]);
                         let (a, b) = want.get(i).copied().unwrap_or((f32::INFINITY, u32::MAX));
@@ -474,7 +474,7 @@ fn refine_leaves_empty_places_and_selects() {
         let input = Input::Positions { positions: &positions, width: 3 };
         let got = candidates(case.run(&engine, &[Step::Refine], None, input));
         let (queries, rows) = (case.queries.view(7), case.rows.view(7));
-        let want = kernels::refine::reference(Metric::L2, &queries, &rows, &positions, 3);
+        let want = ops::refine::reference(Metric::L2, &queries, &rows, &positions, 3);
         for (i, (&key, &exact)) in got.keys.iter().zip(&want).enumerate() {
             let close = (f64::from(key) - exact).abs() <= case.tolerance(exact, i / 3, 0);
             assert!(close || key == f32::INFINITY && exact == f64::INFINITY);
@@ -499,7 +499,7 @@ fn row_b2_normalise_every_norm_and_type_without_overflow() {
                 for norm in [Norm::L2, Norm::L1, Norm::Max] {
                     let step = Step::Normalize { norm };
                     let Output::Rows { rows, norms } = case.run(&engine, &[step], None, Input::None) else { panic!() };
-                    let (want, want_norms) = kernels::normalize::reference(norm, &case.rows.view(dim));
+                    let (want, want_norms) = ops::normalize::reference(norm, &case.rows.view(dim));
                     let close = |got: f32, want: f64| {
                         let error = (f64::from(got) - want).abs();
                         error <= 2e-7 * want.abs() + 1e-45 || f64::from(got) > 3e38 && want > 3e38
@@ -539,13 +539,15 @@ fn what_does_not_fit_is_refused() {
     let base = Base { rows: case.rows.view(4), norms: None, tag: None, codes: None };
     let (queries, query_norms) = (case.queries.view(4), &case.query_norms[..]);
     let task = Task { plan: &plan, base, queries, query_norms, mask: None, input: Input::None };
-    let run = |task: &Task<'_>| engine.run(task, &mut SearchStats::default());
+    let run = |task: &Task<'_>| task.run(&engine, &mut SearchStats::default());
     assert!(matches!(run(&task), Err(EngineError::Mismatch(_))), "cosine without lengths");
     let norms = Some(&case.norms[..]);
     let good = Task { base: Base { norms, ..base }, ..task };
     assert!(run(&good).is_ok());
     assert!(run(&Task { queries: case.rows.view(4), ..good }).is_err(), "another number of queries");
-    assert!(run(&Task { mask: Some(Mask { words: &[], stride: 0 }), ..good }).is_err(), "a short mask");
+    let plan = Plan::one(case.problem, Step::Search { screen: Screen::None, keep: 1 });
+    let mask = Some(Mask { words: &[], stride: 0, tag: None });
+    assert!(run(&Task { plan: &plan, mask, ..good }).is_err(), "a short mask");
     let plan = Plan::one(case.problem, Step::Search { screen: Screen::None, keep: 1 << 60 });
     assert!(matches!(run(&Task { plan: &plan, ..good }), Err(EngineError::AnswerTooLarge { .. })));
     let plan = Plan::one(case.problem, Step::Refine);
@@ -566,7 +568,7 @@ fn statistics_and_ceilings_are_filled() {
     let (queries, query_norms) = (case.queries.view(8), &case.query_norms[..]);
     let task = Task { plan: &plan, base, queries, query_norms, mask: None, input: Input::None };
     let mut stats = SearchStats::default();
-    engine.run(&task, &mut stats).unwrap();
+    task.run(&engine, &mut stats).unwrap();
     assert_eq!(stats.kernels, ["search/portable", "refine/portable", "select_k/portable"]);
     assert_eq!((stats.scanned, stats.refined, stats.bytes_read), (1000, 110, 1600 + 110 * 16));
     assert_eq!(stats.stages.len(), 3);

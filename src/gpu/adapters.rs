@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use crate::kernels::search::screened::matrix_memory;
+use crate::ops::search::screened::matrix_memory;
 
 /// What is known of an adapter, and whether nearfield can use it.
 #[derive(Clone, Debug, PartialEq)]

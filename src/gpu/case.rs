@@ -1,13 +1,14 @@
 //! The cases of self-tests: which kernel is to prove itself, and the launch that has its pipeline.
 
 use super::pipelines::Key;
-use crate::kernels::lists::Form;
-use crate::kernels::scan::Layout;
-use crate::kernels::search::few;
-use crate::kernels::search::screened::{self, Unit};
-use crate::kernels::tuning::KernelTuning;
-use crate::kernels::{self, DeviceCaps, Launch};
-use crate::plan::Norm;
+use crate::ops::lists::Form;
+use crate::ops::scan::Layout;
+use crate::ops::search::few;
+use crate::ops::search::screened::{self, Unit};
+use crate::ops::tile::TileArgs;
+use crate::ops::tuning::KernelTuning;
+use crate::ops::{self, DeviceCaps, Launch};
+use crate::ops::Norm;
 use crate::types::{DType, Metric};
 
 /// Rows of the tiny case: more than a tile of any shape, and than a list of a self-test has room for.
@@ -47,6 +48,9 @@ pub(super) enum Case {
     },
     Refine,
     Select,
+    Matmul {
+        transposed: bool,
+    },
     Normalize {
         norm: Norm,
     },
@@ -68,6 +72,7 @@ impl Case {
             Case::Range { .. } => "range",
             Case::Refine => "refine",
             Case::Select => "select_k",
+            Case::Matmul { .. } => "matmul",
             Case::Normalize { .. } => "normalize",
             Case::Scan { .. } => "scan",
         }
@@ -98,91 +103,39 @@ impl Case {
     /// A launch with the pipeline that is tested.
     pub(super) fn probe(self, metric: Metric, dtype: DType, queries: usize, caps: &DeviceCaps) -> Launch {
         let (row_end, q_end, dim) = (CASE_ROWS as u32, queries as u32, CASE_DIM);
+        let tile = TileArgs {
+            metric,
+            dtype,
+            dim,
+            row_begin: 0,
+            row_end,
+            q_begin: 0,
+            q_end,
+            position_base: 0,
+            mask: None,
+            mask_row_base: 0,
+        };
         match self {
-            Case::Search { keep, .. } if few::fits(queries, keep) => few::record(
-                &few::Args {
-                    metric,
-                    dtype,
-                    dim,
-                    row_begin: 0,
-                    row_end,
-                    q_begin: 0,
-                    q_end,
-                    position_base: 0,
-                    mask: None,
-                    mask_row_base: 0,
-                },
-                caps,
-            ),
-            Case::Search { keep, .. } => kernels::search::record(
-                &kernels::search::Args {
-                    metric,
-                    dtype,
-                    dim,
-                    keep: keep as u32,
-                    row_begin: 0,
-                    row_end,
-                    q_begin: 0,
-                    q_end,
-                    position_base: 0,
-                    mask: None,
-                    mask_row_base: 0,
-                    part_base: 0,
-                    parts_total: 1,
-                },
+            Case::Search { keep, .. } if few::fits(queries, keep) => few::record(&few::Args { tile }, caps),
+            Case::Search { keep, .. } => ops::search::record(
+                &ops::search::Args { tile, keep: keep as u32, part_base: 0, parts_total: 1 },
                 caps,
             ),
             Case::Screened { unit, .. } => probe_screened(unit, metric, dtype, queries, caps),
-            Case::Distance { .. } => kernels::distance::record(
-                &kernels::distance::Args {
-                    metric,
-                    dtype,
-                    dim,
-                    row_begin: 0,
-                    row_end,
-                    q_begin: 0,
-                    q_end,
-                    mask: None,
-                    mask_row_base: 0,
-                    out_stride: row_end,
-                    out_offset: 0,
-                },
+            Case::Distance { .. } => ops::distance::record(
+                &ops::distance::Args { tile, out_stride: row_end, out_offset: 0 },
                 caps,
             ),
-            Case::Assign { .. } => kernels::assign::record(
-                &kernels::assign::Args {
-                    metric,
-                    dim,
-                    row_begin: 0,
-                    row_end,
-                    q_begin: 0,
-                    q_end,
-                    position_base: 0,
-                    mask: None,
-                    mask_row_base: 0,
-                    first: true,
-                },
+            Case::Assign { .. } => ops::assign::record(
+                &ops::assign::Args { tile, first: true },
                 caps,
             ),
-            Case::Range { .. } => kernels::range::record_fill(
-                &kernels::range::Args {
-                    metric,
-                    dtype,
-                    dim,
-                    key: 0.0,
-                    row_begin: 0,
-                    row_end,
-                    q_begin: 0,
-                    q_end,
-                    position_base: 0,
-                    mask: None,
-                    mask_row_base: 0,
-                    out_base: 0,
-                },
+            Case::Range { .. } => ops::range::record_fill(
+                &ops::range::Args { tile, key: 0.0, out_base: 0 },
                 caps,
             ),
-            Case::Refine => kernels::refine::record(
-                &kernels::refine::Args {
+            Case::Refine => ops::refine::record(
+                &ops::refine::Args {
                     metric,
                     dtype,
                     dim,
@@ -195,8 +148,8 @@ impl Case {
                 },
                 caps,
             ),
-            Case::Select => kernels::select_k::record(
-                &kernels::select_k::Args {
+            Case::Select => ops::select_k::record(
+                &ops::select_k::Args {
                     segments: 1,
                     width: 1,
                     in_stride: 1,
@@ -206,14 +159,18 @@ impl Case {
                     has_positions: false,
                     position_base: 0,
                     nan_is_missing: false,
-                    limits: kernels::select_k::Limits::None,
+                    limits: ops::select_k::Limits::None,
                 },
                 caps,
             ),
             Case::Normalize { norm } => {
-                kernels::normalize::record(&kernels::normalize::Args { norm, dtype, dim, row_begin: 0, row_end }, caps)
+                ops::normalize::record(&ops::normalize::Args { norm, dtype, dim, row_begin: 0, row_end }, caps)
             }
             Case::Scan { form, single } => probe_scan(metric, form, single, caps),
+            Case::Matmul { transposed } => {
+                let args = ops::matmul::Args { row_begin: 0, row_end: 1, inner: 1, columns: 1, transposed };
+                ops::matmul::record(&args, caps)
+            }
         }
     }
 
@@ -247,8 +204,8 @@ fn probe_screened(unit: Unit, metric: Metric, dtype: DType, queries: usize, caps
 /// As [`Case::probe`], for the scan of lists.
 fn probe_scan(metric: Metric, form: Form, single: bool, caps: &DeviceCaps) -> Launch {
     let layout = Layout { form, dim: LIST_DIM, add: false, scale: false };
-    kernels::scan::record(
-        &kernels::scan::Args { layout, metric, single, items: 0..1, keep: 1, places: 1, mask: None },
+    ops::scan::record(
+        &ops::scan::Args { layout, metric, single, items: 0..1, keep: 1, places: 1, mask: None },
         caps,
     )
 }

@@ -6,13 +6,13 @@ mod shader;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::lower;
+use super::lower::{self, Site};
 use super::machine::Machine;
 use super::resident::Residents;
 use super::submit::{Bind, Recorder};
-use crate::engine::{Base, EngineError, Input, Task};
-use crate::kernels::distance;
-use crate::plan::{Plan, Problem, Screen, Step};
+use crate::compute::{EngineError, Vectors};
+use crate::ops::distance;
+use crate::ops::{Batch, Extent, Screen};
 use crate::stats::{Ceilings, SearchStats};
 use crate::types::{DType, MatrixView, Metric, RowsView};
 pub(super) use probes::roofs;
@@ -65,27 +65,23 @@ fn operations(machine: &Machine) -> Result<f64, EngineError> {
     for _ in 0..5 {
         let view = |rows: usize| MatrixView::new(&values[..rows * DIM], DIM).map(RowsView::F32);
         let (Ok(base), Ok(batch)) = (view(rows), view(queries)) else { break };
-        let problem = Problem { metric: Metric::L2, dtype: DType::F32, dim: DIM, rows, queries };
-        let plan = Plan::one(problem, Step::Search { screen: Screen::None, keep: 10 });
-        let task = Task {
-            plan: &plan,
-            base: Base { rows: base, norms: None, tag: None, codes: None },
-            queries: batch,
-            query_norms: &[],
-            mask: None,
-            input: Input::None,
-        };
+        let vectors = |rows| Vectors { rows, norms: None, tag: None };
+        let (rows_of, queries_of) = (vectors(base), vectors(batch));
+        let batch = Batch { metric: Metric::L2, rows: rows_of, queries: queries_of, mask: None, codes: None };
+        let program = batch.nearest(10, Screen::None)?;
+        let extent = Extent { metric: Metric::L2, dtype: DType::F32, dim: DIM, rows, queries };
+        let site = Site { machine, residents: &residents, holder: "ceilings" };
         // The first run compiles and learns.
         let mut seconds = f64::INFINITY;
         for _ in 0..2 {
             let mut stats = SearchStats::default();
             let began = Instant::now();
-            lower::run(machine, &residents, &task, &mut stats)?;
+            lower::run(site, &program, &batch.inputs(), &mut stats)?;
             let wall = began.elapsed().as_secs_f64();
             let stage = stats.stages.iter().find(|s| s.name == "search" && s.on_device);
             seconds = stage.map_or(wall, |s| s.time.as_secs_f64()).max(1e-9).min(seconds);
         }
-        best = best.max(distance::cost(&problem).operations / seconds);
+        best = best.max(distance::cost(&extent).operations / seconds);
         if seconds > 5e-3 {
             break;
         }

@@ -11,9 +11,9 @@ use super::faults::{Fault, Faults};
 use super::sync::lock;
 use super::trusted;
 use crate::cache::CacheDir;
-use crate::engine::EngineError;
-use crate::kernels::DeviceCaps;
-use crate::kernels::tuning::KernelTuning;
+use crate::compute::EngineError;
+use crate::ops::DeviceCaps;
+use crate::ops::tuning::KernelTuning;
 
 /// Where a message about a lost device waits to be seen.
 type LostCell = Arc<Mutex<Option<String>>>;

@@ -3,14 +3,14 @@
 //! They lie in shards and live as rows do (see `resident`), but are smaller by far: where rows do not fit into device
 //! memory, their copies often do.
 
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use super::halves;
 use super::machine::Machine;
 use super::memory::{Buffer, ROWS};
 use super::upload::{Upload, bytes_fit, staging_bytes};
-use crate::engine::{EngineError, Tag};
-use crate::kernels::codes::{Codes, GROUP};
+use crate::compute::{EngineError, Tag};
+use crate::ops::codes::{Codes, GROUP};
 use crate::stats::SearchStats;
 use crate::types::{DType, Metric, RowsView};
 
@@ -40,7 +40,7 @@ impl CopyForm<'_> {
     }
 
     /// What two copies must have in common to be of the same form.
-    fn kind(&self) -> (Option<Metric>, DType, usize) {
+    pub(super) fn kind(&self) -> CopyKind {
         match *self {
             CopyForm::Codes(codes) => (None, DType::I8, codes.dim),
             CopyForm::Halves { metric, rows, .. } => (Some(metric), rows.dtype(), rows.dim()),
@@ -113,21 +113,20 @@ pub(super) struct CopyShard {
     pub(super) longest: Arc<Buffer>,
 }
 
+/// What two copies must have in common to be of the same form.
+pub(super) type CopyKind = (Option<Metric>, DType, usize);
+
 /// All copies of one base in one form.
 pub(super) struct Copied {
-    id: Weak<u64>,
     epoch: u64,
-    kind: (Option<Metric>, DType, usize),
     rows: usize,
     shards: Vec<CopyShard>,
-    pub(super) last_used: u64,
 }
 
 impl Copied {
     /// Nothing of it is there yet.
-    pub(super) fn new(tag: &Tag, form: &CopyForm<'_>) -> Copied {
-        let id = Arc::downgrade(tag.id());
-        Copied { id, epoch: tag.epoch(), kind: form.kind(), rows: 0, shards: Vec::new(), last_used: 0 }
+    pub(super) fn new(tag: &Tag) -> Copied {
+        Copied { epoch: tag.epoch(), rows: 0, shards: Vec::new() }
     }
 
     /// Bytes of the rows that are not here yet.
@@ -138,19 +137,6 @@ impl Copied {
     /// What is here.
     pub(super) fn shards(&self) -> Vec<CopyShard> {
         self.shards.clone()
-    }
-
-    pub(super) fn alive(&self) -> bool {
-        self.id.strong_count() > 0
-    }
-
-    fn names(&self, tag: &Tag) -> bool {
-        std::ptr::eq(self.id.as_ptr(), Arc::as_ptr(tag.id()))
-    }
-
-    /// Whether it is a copy of these rows in this form.
-    pub(super) fn is_of(&self, tag: &Tag, form: &CopyForm<'_>) -> bool {
-        self.names(tag) && self.kind == form.kind()
     }
 
     /// Whether it is one of the rows as they are now.

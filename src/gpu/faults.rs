@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::sync::lock;
-use crate::engine::{Candidates, Output};
+use crate::compute::{Candidates, Output};
 
 /// A fault to be injected, so that the ways out of it can be tested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,10 +64,15 @@ impl Faults {
     /// Makes the answer of a self-test wrong if a test asked for that.
     pub(super) fn spoil(&self, verb: &str, subgroups: bool, output: &mut Output) {
         if self.spoils(verb, subgroups) {
-            let (Output::Candidates(Candidates { keys, .. })
-            | Output::Matrix(keys)
-            | Output::Range { keys, .. }
-            | Output::Rows { norms: keys, .. }) = output;
+            let keys = match output {
+                Output::Candidates(Candidates { keys, .. })
+                | Output::Matrix(keys)
+                | Output::Range { keys, .. }
+                | Output::Rows { norms: keys, .. }
+                | Output::Projected { norms: keys, .. }
+                | Output::Probes { offsets: keys, .. } => keys,
+                Output::Prepared(_) | Output::Array(_) => return,
+            };
             keys.iter_mut().step_by(3).for_each(|key| *key += 1.0);
         }
     }

@@ -8,8 +8,8 @@ use half::f16;
 use half::slice::HalfFloatSliceExt;
 
 use super::sync::{in_threads, share};
-use crate::kernels::search::screened::{MATRIX_QUERIES, MATRIX_STEP};
-use crate::kernels::search::slack;
+use crate::ops::search::screened::{MATRIX_QUERIES, MATRIX_STEP};
+use crate::ops::search::slack;
 use crate::types::{Metric, RowsView};
 
 /// Components of an f16 row on the device.

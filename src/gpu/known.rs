@@ -11,9 +11,9 @@ use super::adapters::AdapterReport;
 use super::context::Context;
 use super::sync::lock;
 use crate::cache::{File, Found};
-use crate::kernels::source::{self, ParamsIn, Target};
-use crate::kernels::tuning::KernelTuning;
-use crate::kernels::{self};
+use crate::ops::source::{self, ParamsIn, Target};
+use crate::ops::tuning::KernelTuning;
+use crate::ops::{self};
 
 /// Work a second that no device leaves.
 pub(super) const RATES: std::ops::RangeInclusive<f64> = 1e6..=1e15;
@@ -148,7 +148,7 @@ fn texts() -> u32 {
     static TEXTS: OnceLock<u32> = OnceLock::new();
     *TEXTS.get_or_init(|| {
         let mut hash = crc32fast::Hasher::new();
-        for kernel in kernels::registry() {
+        for kernel in ops::registry() {
             for &variant in kernel.variants {
                 hash.update(source::compose(kernel, variant, ParamsIn::Uniform, Target::Naga).as_bytes());
             }

@@ -1,4 +1,4 @@
-//! Inverted lists in device memory: whole blocks of rows in the order of their slots, as `kernels::scan::Layout` packs
+//! Inverted lists in device memory: whole blocks of rows in the order of their slots, as `ops::scan::Layout` packs
 //! them.
 //!
 //! They lie in shards of at most one storage binding, cut where a scan cuts lists into items, so that no item lies in two.
@@ -9,9 +9,10 @@ use std::sync::{Arc, Weak};
 use super::machine::Machine;
 use super::memory::{Buffer, ROWS};
 use super::upload::{Upload, bytes_fit, staging_bytes};
-use crate::engine::{EngineError, Listed, Tag};
-use crate::kernels::lists::{BLOCK, Lists};
-use crate::kernels::scan::{ITEM_ROWS, Layout};
+use crate::compute::{EngineError, Tag};
+use crate::ops::scan::Listed;
+use crate::ops::lists::{BLOCK, Lists};
+use crate::ops::scan::{ITEM_ROWS, Layout};
 use crate::stats::SearchStats;
 
 /// Slots `first..end` of all lists in one buffer.
@@ -76,14 +77,13 @@ pub(super) struct Held {
     id: Weak<u64>,
     epoch: u64,
     shards: Vec<ListShard>,
-    pub(super) last_used: u64,
 }
 
 impl Held {
     /// Brings lists to the device.
     pub(super) fn upload(machine: &Machine, listed: &Listed<'_>, stats: &mut SearchStats) -> Result<Held, EngineError> {
         let shards = upload(machine, &Layout::of(listed.lists), listed.lists, stats)?;
-        Ok(Held { id: Arc::downgrade(listed.tag.id()), epoch: listed.tag.epoch(), shards, last_used: 0 })
+        Ok(Held { id: Arc::downgrade(listed.tag.id()), epoch: listed.tag.epoch(), shards })
     }
 
     /// What is here.
@@ -96,12 +96,8 @@ impl Held {
         self.names(tag) && self.epoch == tag.epoch()
     }
 
-    pub(super) fn alive(&self) -> bool {
-        self.id.strong_count() > 0
-    }
-
     /// Whether they belong to a tag, in whatever state.
-    pub(super) fn names(&self, tag: &Tag) -> bool {
+    fn names(&self, tag: &Tag) -> bool {
         std::ptr::eq(self.id.as_ptr(), Arc::as_ptr(tag.id()))
     }
 }
@@ -208,7 +204,7 @@ fn shard_ends(lists: &Lists, most: u32) -> Vec<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::lists::{Encoded, Form};
+    use crate::ops::lists::{Encoded, Form};
 
     #[test]
     fn shards_are_cut_between_pieces() {

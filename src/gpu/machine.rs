@@ -12,9 +12,9 @@ use super::known::Known;
 use super::memory::{Memory, READ_BACK};
 use super::pipelines::{Key, Pipelines};
 use super::sync::lock;
-use crate::engine::EngineError;
-use crate::kernels::DeviceCaps;
-use crate::kernels::tuning::KernelTuning;
+use crate::compute::EngineError;
+use crate::ops::DeviceCaps;
+use crate::ops::tuning::KernelTuning;
 use crate::types::{DType, Metric};
 
 /// Stages that can be timed in one command buffer; nothing is learned from further ones.

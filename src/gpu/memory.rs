@@ -11,7 +11,7 @@ use super::adapters::Kind;
 use super::context::Context;
 use super::sync::lock;
 use super::trusted;
-use crate::engine::EngineError;
+use crate::compute::EngineError;
 
 /// Bytes and who holds them.
 #[derive(Debug, Default)]

@@ -1,7 +1,7 @@
-//! The GPU engine: runs a [`Plan`](crate::plan::Plan) through wgpu on Vulkan, Metal or DX12.
+//! The GPU engine: runs a [`Program`] through wgpu on Vulkan, Metal or DX12.
 //!
-//! From a step to the device: `lower` turns steps into launches (geometry and parameters come from
-//! [`kernels`](crate::kernels)), `submit` cuts them into command buffers and reads results back, `resident` keeps rows,
+//! From an operation to the device: `lower` turns operations into launches (geometry and parameters come from
+//! [`kernels`](crate::ops)), `submit` cuts them into command buffers and reads results back, `resident` keeps rows,
 //! `copies` their codes and `listed` inverted lists in device memory within the budget of `memory`. `machine` is what all
 //! runs share; it lets `selftest` try every kernel, as a `case`, before it is trusted. `pipelines` compiles kernels,
 //! `context` turns the driver's errors into ours, `adapters` chooses the device. `tests/layers.rs` has their order.
@@ -35,15 +35,14 @@ pub use faults::Fault;
 
 use self::context::Context;
 use self::machine::Machine;
+use self::lower::Site;
 use self::resident::Residents;
 use crate::cache::CacheDir;
-use crate::engine::{Base, Engine, EngineError, Listed, Output, Task};
-use crate::kernels;
-use crate::kernels::search::MAX_KEEP;
-use crate::kernels::tuning::KernelTuning;
-use crate::plan::{Plan, Problem, Screen, Step};
+use crate::compute::{self, Answer, Backend, Capabilities, EngineError, Input, Pending, Room, Tag};
+use crate::ops::search::MAX_KEEP;
+use crate::ops::tuning::KernelTuning;
+use crate::ops::{Op, Program};
 use crate::stats::{Ceilings, Roofs, SearchStats};
-use crate::types::DType;
 
 /// Which device to open, and how much of it.
 #[derive(Clone, Debug)]
@@ -68,11 +67,13 @@ pub struct Work {
     pub tests: u64,
 }
 
-/// A GPU that runs plans.
+/// A GPU that runs programs.
 pub struct GpuEngine {
     machine: Machine,
     residents: Residents,
     info: AdapterReport,
+    /// The holder of arrays on this device, opened this time.
+    holder: String,
     /// Runs share it; one that found no memory beside the others waits until it is alone.
     turn: RwLock<()>,
     ceilings: OnceLock<Ceilings>,
@@ -129,6 +130,7 @@ impl GpuEngine {
         GpuEngine {
             machine: Machine::new(context, &info, memory, selftest::prove),
             residents: Residents::default(),
+            holder: format!("{}, opened as {}", info.name, Tag::new().id()),
             info,
             turn: RwLock::default(),
             ceilings: OnceLock::new(),
@@ -160,16 +162,21 @@ impl GpuEngine {
         self.machine.memory.peak()
     }
 
-    /// Bytes of these rows that are not on the device, and whether they will stay there once they are.
-    pub fn residency(&self, base: &Base<'_>) -> (u64, bool) {
+    /// For each input that may stay on the device: its name, the bytes of it that are not there, and whether they will stay
+    /// once they are.
+    pub fn residency<'a>(&self, inputs: &[Input<'a>]) -> Vec<(&'a Tag, u64, bool)> {
         let scratch = lower::scratch_bytes(self.budget());
-        (self.residents.missing_bytes(base), base.tag.is_some() && resident::fits(self.budget(), base, scratch))
-    }
-
-    /// Bytes of these lists that are not on the device, and whether they will stay there once they are.
-    pub fn list_residency(&self, listed: &Listed<'_>) -> (u64, bool) {
-        let scratch = lower::scratch_bytes(self.budget());
-        (self.residents.missing_lists(listed), listed::fits(self.budget(), listed.lists, scratch))
+        let of = |input: &Input<'a>| match *input {
+            Input::Vectors(base) => {
+                let fits = resident::fits(self.budget(), &base, scratch);
+                Some((base.tag?, self.residents.missing_bytes(&base), fits))
+            }
+            Input::Lists(lists, tag) => {
+                Some((tag, self.residents.missing_lists(lists, tag), listed::fits(self.budget(), lists, scratch)))
+            }
+            _ => None,
+        };
+        inputs.iter().filter_map(of).collect()
     }
 
     /// Which shapes the kernels take.
@@ -234,12 +241,32 @@ impl GpuEngine {
         self.machine.context.inject(fault);
     }
 
-    fn attempt(&self, task: &Task<'_>, stats: &mut SearchStats) -> Result<Output, EngineError> {
-        let mut own = stats.clone();
-        own.device = self.name();
-        let output = lower::run(&self.machine, &self.residents, task, &mut own)?;
-        *stats = own;
-        Ok(output)
+    fn attempt(&self, program: &Program, inputs: &[Input<'_>]) -> Result<Answer, EngineError> {
+        let mut stats = SearchStats { device: self.name(), ..SearchStats::default() };
+        let site = Site { machine: &self.machine, residents: &self.residents, holder: &self.holder };
+        let outputs = lower::run(site, program, inputs, &mut stats)?;
+        Ok(Answer { outputs, stats })
+    }
+
+    fn execute(&self, program: &Program, inputs: &[Input<'_>]) -> Result<Answer, EngineError> {
+        self.machine.context.check_lost()?;
+        let shared = self.turn.read().unwrap_or_else(PoisonError::into_inner);
+        let mut result = self.attempt(program, inputs);
+        drop(shared);
+        if matches!(result, Err(EngineError::OutOfMemory { .. })) {
+            // Other runs may hold what this one needs.
+            let _alone = self.turn.write().unwrap_or_else(PoisonError::into_inner);
+            self.trim();
+            result = self.attempt(program, inputs);
+        }
+        if matches!(result, Err(EngineError::Driver(_)))
+            && let Err(lost) = self.machine.context.check_alive()
+        {
+            result = Err(lost);
+        }
+        self.machine.context.faults.end_of_run();
+        self.machine.pipelines.persist();
+        result
     }
 }
 
@@ -249,7 +276,7 @@ impl std::fmt::Debug for GpuEngine {
     }
 }
 
-impl Engine for GpuEngine {
+impl Backend<Op> for GpuEngine {
     fn name(&self) -> String {
         self.info.name.clone()
     }
@@ -266,61 +293,27 @@ impl Engine for GpuEngine {
         self.machine.pipelines.notes()
     }
 
-    fn run(&self, task: &Task<'_>, stats: &mut SearchStats) -> Result<Output, EngineError> {
-        self.machine.context.check_lost()?;
-        let shared = self.turn.read().unwrap_or_else(PoisonError::into_inner);
-        let mut result = self.attempt(task, stats);
-        drop(shared);
-        if matches!(result, Err(EngineError::OutOfMemory { .. })) {
-            // Other runs may hold what this one needs.
-            let _alone = self.turn.write().unwrap_or_else(PoisonError::into_inner);
-            self.trim();
-            result = self.attempt(task, stats);
-        }
-        if matches!(result, Err(EngineError::Driver(_)))
-            && let Err(lost) = self.machine.context.check_alive()
-        {
-            result = Err(lost);
-        }
-        self.machine.context.faults.end_of_run();
-        self.machine.pipelines.persist();
-        result
+    fn run<'a>(&'a self, program: &'a Program, inputs: &'a [Input<'a>]) -> Pending<'a> {
+        Pending::done(self.execute(program, inputs))
     }
 
-    fn wants_screen(&self, plan: &Plan) -> bool {
-        let p = &plan.problem;
-        let scratch = lower::scratch_bytes(self.budget());
-        let component = match plan.steps.first() {
-            // Codes have at most as many components as rows.
-            Some(Step::Search { screen: Screen::Int8, .. }) => 1,
-            Some(Step::Search { screen: Screen::F16, .. }) if self.machine.context.matrix.is_some() => 2,
-            _ => 0,
-        };
-        let bytes = p.rows as u64 * (rows::row_bytes(p.dtype, p.dim) + 4);
-        if component > 0 {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            kind: compute::Kind::Gpu,
+            // With fewer queries reading the rows is all the time there is.
+            screen_queries: &[(usize::MAX, SCREEN_QUERIES)],
+            screen_keep: MAX_KEEP as usize,
+            f16: self.machine.context.matrix.is_some(),
             // Less to read even for one query; but a card reads the rows themselves sooner than it goes through levels.
-            let reads_rows = self.machine.context.kind() == Kind::Discrete
-                && p.queries < SCREEN_QUERIES
-                && upload::bytes_fit(self.budget(), bytes, scratch);
-            let bytes = p.rows as u64 * (p.dim.next_multiple_of(16) as u64 * component + 17);
-            return !reads_rows
-                && kernels::search::screens(p.metric)
-                && upload::bytes_fit(self.budget(), bytes, scratch);
+            coded_rows: 0,
+            coded_queries: if self.machine.context.kind() == Kind::Discrete { SCREEN_QUERIES } else { 0 },
+            coded_assign: false,
+            room: Some(Room {
+                budget: self.budget(),
+                scratch: lower::scratch_bytes(self.budget()),
+                staging: 2 * upload::staging_bytes(self.budget()),
+            }),
         }
-        let fused = plan.steps.iter().all(|s| !matches!(s, Step::Search { keep, .. } if *keep > MAX_KEEP as usize));
-        fused
-            && p.queries >= SCREEN_QUERIES
-            && p.dtype != DType::Bits
-            && kernels::search::screens(p.metric)
-            && upload::bytes_fit(self.budget(), bytes, scratch)
-    }
-
-    fn refines(&self, task: &Task<'_>) -> bool {
-        lower::refines(&self.machine, task)
-    }
-
-    fn wants_codes(&self, p: &Problem) -> bool {
-        p.dtype != DType::Bits && self.wants_screen(&Plan::one(*p, Step::Search { screen: Screen::Int8, keep: 1 }))
     }
 
     fn ceilings(&self) -> Ceilings {

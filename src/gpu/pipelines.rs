@@ -11,9 +11,9 @@ use super::known::{Known, RATES};
 use super::sync::lock;
 use super::trusted;
 use crate::cache;
-use crate::engine::EngineError;
-use crate::kernels::source::{self, ParamsIn, Target};
-use crate::kernels::{Access, Kernel, Launch, Variant};
+use crate::compute::EngineError;
+use crate::ops::source::{self, ParamsIn, Target};
+use crate::ops::{Access, Kernel, Launch, Variant};
 
 /// What makes a pipeline another one: entry point, variant, and the constants by their bits.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -1,20 +1,23 @@
 //! Copies of bases in device memory, so that the rows of an index cross the bus once.
 //!
 //! A base lies in shards of at most one storage binding and 2 GiB. Appended rows go into the free end of the last shard
-//! and then into new shards, each half as large as all before it, so that there are few. What is not searched for the
-//! longest goes first when another base needs the room. A base that can never fit is streamed (see `stream`).
+//! and then into new shards, each half as large as all before it, so that there are few. What was not used for the
+//! longest goes first when something else needs the room. A base that can never fit is streamed (see `stream`).
 
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Instant;
 
-use super::copies::{Copied, CopyForm, CopyShard};
+use super::copies::{Copied, CopyForm, CopyKind, CopyShard};
 use super::listed::{self, Held, ListShard};
 use super::machine::Machine;
 use super::memory::{Buffer, ROWS};
 use super::rows;
 use super::sync::lock;
 use super::upload::{Upload, bytes_fit, staging_bytes};
-use crate::engine::{Base, EngineError, Listed, Tag};
+use crate::compute::{EngineError, Tag, Vectors};
+use crate::ops::lists::Lists;
+use crate::ops::scan::Listed;
 use crate::stats::SearchStats;
 use crate::types::{DType, RowsView};
 
@@ -58,52 +61,87 @@ impl Shard {
     }
 }
 
-/// A base in device memory.
+/// Rows of one base in device memory.
 struct Resident {
-    id: Weak<u64>,
     epoch: u64,
     dtype: DType,
     dim: usize,
     rows: usize,
     shards: Vec<Shard>,
-    last_used: u64,
 }
 
 impl Resident {
-    fn new(tag: Option<&Tag>, view: &RowsView<'_>) -> Resident {
-        Resident {
-            id: tag.map(|t| Arc::downgrade(t.id())).unwrap_or_default(),
-            epoch: tag.map_or(0, Tag::epoch),
-            dtype: view.dtype(),
-            dim: view.dim(),
-            rows: 0,
-            shards: Vec::new(),
-            last_used: 0,
-        }
+    fn new(epoch: u64, view: &RowsView<'_>) -> Resident {
+        Resident { epoch, dtype: view.dtype(), dim: view.dim(), rows: 0, shards: Vec::new() }
     }
 
-    fn is_copy_of(&self, tag: &Tag, view: &RowsView<'_>) -> bool {
-        self.names(tag)
-            && self.epoch == tag.epoch()
-            && (self.dtype, self.dim) == (view.dtype(), view.dim())
-            && self.rows <= view.rows()
+    fn is_copy_of(&self, epoch: u64, view: &RowsView<'_>) -> bool {
+        let same = (self.epoch, self.dtype, self.dim) == (epoch, view.dtype(), view.dim());
+        same && self.rows <= view.rows()
     }
+}
 
+/// What of its owner's memory is kept.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum What {
+    /// The rows as they are.
+    Rows,
+    /// Rows in the form of a screen.
+    Copy(CopyKind),
+    /// Inverted lists.
+    Lists,
+    /// A bitmap of rows.
+    Bits,
+}
+
+/// What is kept.
+enum Kept {
+    Rows(Resident),
+    Copy(Copied),
+    Lists(Held),
+    /// With the state that it is of, and its words.
+    Bits(u64, usize, Arc<Buffer>),
+}
+
+/// Something that is kept on the device for as long as its owner lives and there is room.
+struct Entry {
+    id: Weak<u64>,
+    what: What,
+    /// Locked while it is uploaded, and by nobody who holds up others.
+    kept: Mutex<Option<Kept>>,
+    /// The state that is there, and how many rows of it: readable while more are uploaded.
+    epoch: AtomicU64,
+    rows: AtomicUsize,
+    last_used: AtomicU64,
+}
+
+impl Entry {
     fn names(&self, tag: &Tag) -> bool {
         std::ptr::eq(self.id.as_ptr(), Arc::as_ptr(tag.id()))
     }
+
+    /// Rows that are there of the tag's state.
+    fn there(&self, tag: &Tag) -> usize {
+        if self.epoch.load(Ordering::Acquire) == tag.epoch() { self.rows.load(Ordering::Acquire) } else { 0 }
+    }
+
+    fn note(&self, epoch: u64, rows: usize) {
+        self.rows.store(rows, Ordering::Release);
+        self.epoch.store(epoch, Ordering::Release);
+    }
 }
 
-/// What lies in device memory, and when it was used last.
+/// Everything that lies in device memory, and when it was used last. The lock is held to find and to drop, never while
+/// something is uploaded.
 #[derive(Default)]
 struct Store {
-    bases: Vec<Resident>,
-    copies: Vec<Copied>,
-    lists: Vec<Held>,
+    /// By address and kind; few, since each belongs to an index.
+    entries: Vec<Arc<Entry>>,
     clock: u64,
 }
 
-/// All bases in device memory, the copies that screens read, and lists.
+/// All bases in device memory, the copies that screens read, and lists: one store, from which goes first what was not used
+/// for the longest.
 #[derive(Default)]
 pub(super) struct Residents {
     store: Mutex<Store>,
@@ -115,12 +153,12 @@ pub(super) fn bytes_per_row(view: &RowsView<'_>, norms: bool) -> u64 {
 }
 
 /// Bytes of a whole base on the device.
-pub(super) fn base_bytes(base: &Base<'_>) -> u64 {
+pub(super) fn base_bytes(base: &Vectors<'_>) -> u64 {
     bytes_per_row(&base.rows, base.norms.is_some()).saturating_mul(base.rows.rows() as u64)
 }
 
 /// Whether a base fits a budget.
-pub(super) fn fits(limit: u64, base: &Base<'_>, scratch: u64) -> bool {
+pub(super) fn fits(limit: u64, base: &Vectors<'_>, scratch: u64) -> bool {
     bytes_fit(limit, base_bytes(base), scratch)
 }
 
@@ -130,7 +168,7 @@ impl Residents {
     pub(super) fn place(
         &self,
         machine: &Machine,
-        base: &Base<'_>,
+        base: &Vectors<'_>,
         scratch: u64,
         stats: &mut SearchStats,
     ) -> Result<Option<Vec<Shard>>, EngineError> {
@@ -138,41 +176,61 @@ impl Residents {
         if !bytes_fit(limit, base_bytes(base), scratch) {
             return Ok(None);
         }
-        let wanted = base_bytes(base);
-        let staging = staging_bytes(limit);
-        let mut store = lock(&self.store);
-        let now = store.tick();
+        let (wanted, staging) = (base_bytes(base), staging_bytes(limit));
         let Some(tag) = base.tag else {
-            let mut once = Resident::new(None, &base.rows);
-            store.make_room(machine, wanted + scratch + 2 * staging, None);
-            drop(store);
+            let mut once = Resident::new(0, &base.rows);
+            self.make_room(machine, wanted + scratch + 2 * staging);
             once.append(machine, base, stats)?;
             return Ok(Some(once.shards));
         };
-        store.bases.retain(|b| !b.names(tag) || b.is_copy_of(tag, &base.rows));
-        if !store.bases.iter().any(|b| b.names(tag)) {
-            store.bases.push(Resident::new(Some(tag), &base.rows));
-        }
-        let there = store.bases.iter().find(|b| b.names(tag)).map_or(0, |b| b.rows);
-        let missing = bytes_per_row(&base.rows, base.norms.is_some()) * (base.rows.rows() - there) as u64;
+        let entry = self.entry(tag, What::Rows);
+        let mut kept = lock(&entry.kept);
+        let mut resident = match kept.take() {
+            Some(Kept::Rows(resident)) if resident.is_copy_of(tag.epoch(), &base.rows) => resident,
+            _ => Resident::new(tag.epoch(), &base.rows),
+        };
+        let missing = bytes_per_row(&base.rows, base.norms.is_some()) * (base.rows.rows() - resident.rows) as u64;
         if missing > 0 {
-            store.make_room(machine, missing + scratch + 2 * staging, Some(tag));
+            lock(&self.store).make_room(machine, missing + scratch + 2 * staging, Some(&entry));
         }
-        let Some(resident) = store.bases.iter_mut().find(|b| b.names(tag)) else { return Ok(None) };
-        resident.last_used = now;
-        if let Err(error) = resident.append(machine, base, stats) {
-            store.bases.retain(|b| !b.names(tag));
-            return Err(error);
+        // After an error nothing of it is kept, and it is made anew the next time.
+        entry.note(tag.epoch(), 0);
+        resident.append(machine, base, stats)?;
+        entry.note(tag.epoch(), resident.rows);
+        let shards = resident.shards.clone();
+        *kept = Some(Kept::Rows(resident));
+        Ok(Some(shards))
+    }
+
+    /// The entry of something, new if need be, used now.
+    fn entry(&self, tag: &Tag, what: What) -> Arc<Entry> {
+        let mut store = lock(&self.store);
+        let now = store.tick();
+        if let Some(entry) = store.entries.iter().find(|e| e.what == what && e.names(tag)) {
+            entry.last_used.store(now, Ordering::Relaxed);
+            return entry.clone();
         }
-        Ok(Some(resident.shards.clone()))
+        let entry = Arc::new(Entry {
+            id: Arc::downgrade(tag.id()),
+            what,
+            kept: Mutex::default(),
+            epoch: AtomicU64::new(tag.epoch()),
+            rows: AtomicUsize::new(0),
+            last_used: AtomicU64::new(now),
+        });
+        store.entries.push(entry.clone());
+        entry
+    }
+
+    /// Rows that are there of something.
+    fn there(&self, tag: &Tag, what: What) -> usize {
+        let store = lock(&self.store);
+        store.entries.iter().find(|e| e.what == what && e.names(tag)).map_or(0, |entry| entry.there(tag))
     }
 
     /// Bytes of a base that are not on the device.
-    pub(super) fn missing_bytes(&self, base: &Base<'_>) -> u64 {
-        let there = base.tag.map_or(0, |tag| {
-            let store = lock(&self.store);
-            store.bases.iter().find(|b| b.is_copy_of(tag, &base.rows)).map_or(0, |b| b.rows)
-        });
+    pub(super) fn missing_bytes(&self, base: &Vectors<'_>) -> u64 {
+        let there = base.tag.map_or(0, |tag| self.there(tag, What::Rows));
         bytes_per_row(&base.rows, base.norms.is_some()) * (base.rows.rows().saturating_sub(there)) as u64
     }
 
@@ -185,22 +243,21 @@ impl Residents {
         scratch: u64,
         stats: &mut SearchStats,
     ) -> Result<Vec<CopyShard>, EngineError> {
-        let mut store = lock(&self.store);
-        let now = store.tick();
-        store.copies.retain(|c| c.alive() && (!c.is_of(tag, form) || c.fresh(tag, form)));
-        let mut copied = match store.copies.iter().position(|c| c.is_of(tag, form)) {
-            Some(place) => store.copies.remove(place),
-            None => Copied::new(tag, form),
+        let entry = self.entry(tag, What::Copy(form.kind()));
+        let mut kept = lock(&entry.kept);
+        let mut copied = match kept.take() {
+            Some(Kept::Copy(copied)) if copied.fresh(tag, form) => copied,
+            _ => Copied::new(tag),
         };
-        copied.last_used = now;
         let missing = copied.missing_bytes(form);
         if missing > 0 {
-            store.make_room(machine, missing + scratch + 2 * staging_bytes(machine.memory.limit()), None);
+            let staging = 2 * staging_bytes(machine.memory.limit());
+            lock(&self.store).make_room(machine, missing + scratch + staging, Some(&entry));
         }
-        // After an error it is gone, and is made anew the next time.
+        // After an error nothing of it is kept, and it is made anew the next time.
         copied.append(machine, form, stats)?;
         let shards = copied.shards();
-        store.copies.push(copied);
+        *kept = Some(Kept::Copy(copied));
         Ok(shards)
     }
 
@@ -216,27 +273,57 @@ impl Residents {
         if !listed::fits(limit, lists.lists, scratch) {
             return Ok(None);
         }
-        let mut store = lock(&self.store);
-        let now = store.tick();
-        store.lists.retain(|held| !held.names(lists.tag) || held.is_of(lists.tag));
-        if let Some(held) = store.lists.iter_mut().find(|held| held.names(lists.tag)) {
-            held.last_used = now;
+        let (tag, slots) = (lists.tag, lists.lists.slots());
+        let entry = self.entry(tag, What::Lists);
+        let mut kept = lock(&entry.kept);
+        if let Some(Kept::Lists(held)) = &*kept
+            && held.is_of(tag)
+        {
             return Ok(Some(held.shards()));
         }
+        *kept = None;
+        entry.note(tag.epoch(), 0);
         let bytes = listed::all_bytes(lists.lists);
-        store.make_room(machine, bytes + scratch + 2 * staging_bytes(limit), None);
-        let mut held = Held::upload(machine, lists, stats)?;
-        held.last_used = now;
+        lock(&self.store).make_room(machine, bytes + scratch + 2 * staging_bytes(limit), Some(&entry));
+        let held = Held::upload(machine, lists, stats)?;
+        entry.note(tag.epoch(), slots.max(1));
         let shards = held.shards();
-        store.lists.push(held);
+        *kept = Some(Kept::Lists(held));
         Ok(Some(shards))
     }
 
+    /// A bitmap, uploaded if it is not there yet.
+    pub(super) fn place_bits(
+        &self,
+        machine: &Machine,
+        words: &[u32],
+        tag: &Tag,
+        scratch: u64,
+        stats: &mut SearchStats,
+    ) -> Result<Arc<Buffer>, EngineError> {
+        let entry = self.entry(tag, What::Bits);
+        let mut kept = lock(&entry.kept);
+        match &*kept {
+            Some(Kept::Bits(epoch, held, bits)) if (*epoch, *held) == (tag.epoch(), words.len()) => {
+                return Ok(bits.clone());
+            }
+            _ => *kept = None,
+        }
+        let bytes: &[u8] = bytemuck::cast_slice(words);
+        let size = (bytes.len() as u64).max(4);
+        let staging = staging_bytes(machine.memory.limit());
+        lock(&self.store).make_room(machine, size + scratch + 2 * staging, Some(&entry));
+        let bits = Arc::new(machine.memory.buffer(&machine.context, "nearfield.bits", size, ROWS)?);
+        let mut upload = Upload::new(machine, staging);
+        upload.write(&bits, 0, bytes)?;
+        upload.finish(stats)?;
+        *kept = Some(Kept::Bits(tag.epoch(), words.len(), bits.clone()));
+        Ok(bits)
+    }
+
     /// Bytes of lists that are not on the device.
-    pub(super) fn missing_lists(&self, lists: &Listed<'_>) -> u64 {
-        let store = lock(&self.store);
-        let there = store.lists.iter().any(|held| held.is_of(lists.tag));
-        if there { 0 } else { listed::all_bytes(lists.lists) }
+    pub(super) fn missing_lists(&self, lists: &Lists, tag: &Tag) -> u64 {
+        if self.there(tag, What::Lists) > 0 { 0 } else { listed::all_bytes(lists) }
     }
 
     /// Drops bases, the longest unused first, until so many bytes are free.
@@ -246,49 +333,32 @@ impl Residents {
 
     /// Gives up every base that no search is using.
     pub(super) fn clear(&self) {
-        let mut store = lock(&self.store);
-        store.bases.clear();
-        store.copies.clear();
-        store.lists.clear();
+        lock(&self.store).entries.clear();
     }
 }
 
 impl Store {
-    /// Drops what belongs to bases that are gone; gives the time of a new use.
-    pub(super) fn tick(&mut self) -> u64 {
-        self.bases.retain(|b| b.id.strong_count() > 0);
-        self.copies.retain(Copied::alive);
-        self.lists.retain(Held::alive);
+    /// Drops what belongs to owners that are gone; gives the time of a new use.
+    fn tick(&mut self) -> u64 {
+        self.entries.retain(|e| e.id.strong_count() > 0);
         self.clock += 1;
         self.clock
     }
 
-    /// Drops bases, copies and lists, the longest unused first, until so many bytes are free or only the rows of `keep` are
-    /// left.
-    pub(super) fn make_room(&mut self, machine: &Machine, bytes: u64, keep: Option<&Tag>) {
-        /// When the longest unused was used, and its place.
-        fn oldest(used: impl Iterator<Item = (usize, u64)>) -> Option<(u64, usize)> {
-            used.map(|(i, used)| (used, i)).min()
-        }
+    /// Drops what was not used for the longest, until so many bytes are free or only `keep` is left.
+    fn make_room(&mut self, machine: &Machine, bytes: u64, keep: Option<&Arc<Entry>>) {
         while machine.memory.free() < bytes {
-            let others = self.bases.iter().enumerate().filter(|(_, b)| !keep.is_some_and(|tag| b.names(tag)));
-            let base = oldest(others.map(|(i, b)| (i, b.last_used)));
-            let copy = oldest(self.copies.iter().enumerate().map(|(i, c)| (i, c.last_used)));
-            let lists = oldest(self.lists.iter().enumerate().map(|(i, l)| (i, l.last_used)));
-            let first = [base, copy, lists].into_iter().flatten().map(|(used, _)| used).min();
-            match (base, copy, lists) {
-                (Some((used, i)), ..) if Some(used) == first => drop(self.bases.remove(i)),
-                (_, Some((used, i)), _) if Some(used) == first => drop(self.copies.remove(i)),
-                (_, _, Some((_, i))) => drop(self.lists.remove(i)),
-                _ => return,
-            }
+            let others = self.entries.iter().enumerate().filter(|(_, e)| !keep.is_some_and(|k| Arc::ptr_eq(k, e)));
+            let oldest = others.min_by_key(|(_, e)| e.last_used.load(Ordering::Relaxed)).map(|(i, _)| i);
+            let Some(oldest) = oldest else { return };
+            self.entries.remove(oldest);
         }
     }
 }
 
 impl Resident {
     /// Uploads the rows that are not here yet, and the lengths where they have become known.
-    fn append(&mut self, machine: &Machine, base: &Base<'_>, stats: &mut SearchStats) -> Result<(), EngineError> {
+    fn append(&mut self, machine: &Machine, base: &Vectors<'_>, stats: &mut SearchStats) -> Result<(), EngineError> {
         let mut upload = Upload::new(machine, staging_bytes(machine.memory.limit()));
         let total = base.rows.rows();
         while self.rows < total {
@@ -317,7 +387,7 @@ impl Resident {
     }
 
     /// Adds a shard with room for the rows that are missing; when it is not the first, for some more to come.
-    fn grow(&mut self, machine: &Machine, base: &Base<'_>, total: usize) -> Result<(), EngineError> {
+    fn grow(&mut self, machine: &Machine, base: &Vectors<'_>, total: usize) -> Result<(), EngineError> {
         let most = max_shard_rows(machine, &base.rows);
         let missing = total - self.rows;
         let each = bytes_per_row(&base.rows, base.norms.is_some());

@@ -12,9 +12,9 @@ use super::context::Context;
 use super::machine::{Clock, Machine, TIMED};
 use super::memory::{Buffer, READ_BACK, SCRATCH};
 use super::pipelines::Pipeline;
-use crate::engine::EngineError;
-use crate::kernels::Launch;
-use crate::stats::SearchStats;
+use crate::compute::EngineError;
+use crate::ops::Launch;
+use crate::stats::{SearchStats, Stage};
 
 /// How long a command buffer may run, as predicted. Windows resets a GPU after 2 s; a desktop wants its frames.
 pub(super) const SLICE_SECONDS: f64 = 0.05;
@@ -86,6 +86,12 @@ impl<'a> Recorder<'a> {
     /// Scratch filled from the host.
     pub(super) fn upload(&self, bytes: &[u8]) -> Result<Arc<Buffer>, EngineError> {
         let buffer = self.scratch(bytes.len() as u64)?;
+        self.write(&buffer, bytes)?;
+        Ok(buffer)
+    }
+
+    /// Fills the front of a buffer from the host.
+    pub(super) fn write(&self, buffer: &Buffer, bytes: &[u8]) -> Result<(), EngineError> {
         let context = &self.machine.context;
         let whole = bytes.len() / 4 * 4;
         context.scoped(bytes.len() as u64, || {
@@ -95,8 +101,7 @@ impl<'a> Recorder<'a> {
                 last[..bytes.len() - whole].copy_from_slice(&bytes[whole..]);
                 context.queue.write_buffer(buffer.raw(), whole as u64, &last);
             }
-        })?;
-        Ok(buffer)
+        })
     }
 
     /// How many units of `work` each still fit into the command buffer under construction; at least `least`, for which
@@ -194,7 +199,7 @@ impl<'a> Recorder<'a> {
         drop(view);
         target.raw().unmap();
         target.pool(true);
-        self.stats.add_stage("read back", start.elapsed(), false);
+        self.stats.add_stage(Stage::READ_BACK, start.elapsed(), false);
         Ok(parts)
     }
 

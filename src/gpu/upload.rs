@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use super::machine::Machine;
 use super::memory::{Buffer, Hold};
 use super::rows;
-use crate::engine::EngineError;
-use crate::stats::SearchStats;
+use crate::compute::EngineError;
+use crate::stats::{SearchStats, Stage};
 use crate::types::RowsView;
 
 /// Whether a base of so many bytes fits a budget beside scratch and what is staged for its upload.
@@ -104,7 +104,7 @@ impl<'a> Upload<'a> {
             self.machine.context.wait(Some(submission))?;
         }
         if self.spent > Duration::ZERO {
-            stats.add_stage("upload", self.spent + began.elapsed(), false);
+            stats.add_stage(Stage::UPLOAD, self.spent + began.elapsed(), false);
         }
         Ok(())
     }

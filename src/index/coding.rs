@@ -4,8 +4,9 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, TryLockError};
 
 use crate::codec::int8::Coder;
-use crate::engine::{Engine, EngineError, Tag};
-use crate::kernels::codes::Codes;
+use crate::compute::{EngineError, Tag};
+use crate::ops::Engine;
+use crate::ops::codes::Codes;
 use crate::types::{Metric, RowsView};
 
 /// A code with the codes of all rows.
@@ -32,7 +33,7 @@ impl Coding {
         Coding { coder, codes, tag: Tag::new(), trained, loss }
     }
 
-    fn train(engine: &dyn Engine, metric: Metric, rows: &RowsView<'_>, norms: &[f32]) -> Result<Coding, EngineError> {
+    fn train(engine: &Engine, metric: Metric, rows: &RowsView<'_>, norms: &[f32]) -> Result<Coding, EngineError> {
         let coder = Coder::train(engine, metric, rows, norms)?;
         let mut codes = Codes::default();
         coder.encode(engine, rows, norms, &mut codes)?;
@@ -103,7 +104,7 @@ impl Keeper {
     /// The codes of exactly these rows; made, extended or learnt anew as need be. None while somebody else does that.
     pub fn current(
         &self,
-        engine: &dyn Engine,
+        engine: &Engine,
         metric: Metric,
         rows: &RowsView<'_>,
         norms: &[f32],
@@ -165,7 +166,7 @@ impl Coding {
     /// Codes the rows that have no code yet, and those whose code is old.
     fn follow(
         &mut self,
-        engine: &dyn Engine,
+        engine: &Engine,
         rows: &RowsView<'_>,
         norms: &[f32],
         mut stale: Vec<u32>,

@@ -3,7 +3,7 @@
 use crate::cluster::ClusterError;
 use crate::codec::CodecError;
 use crate::codec::spec::SpecError;
-use crate::engine::EngineError;
+use crate::compute::EngineError;
 use crate::error::hint;
 use crate::types::{DType, Metric, ShapeError};
 

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::planner::Planner;
 use super::rowbuf::Rows;
 use super::search::{MaskBits, Queries, Search};
 use super::store::Store;
@@ -10,9 +11,9 @@ use crate::engine::Device;
 use crate::error::{RowError, SearchError};
 use crate::format::{Matrix, SaveError};
 use crate::index::BuildError;
-use crate::kernels::codes::MOST_DIM;
-use crate::kernels::search::screens;
-use crate::plan::{Problem, Screen};
+use crate::ops::codes::MOST_DIM;
+use crate::ops::search::screens;
+use crate::ops::{Extent, Screen};
 use crate::stats::SearchStats;
 use crate::types::{DType, Metric, Neighbors, RangeHits, RowsView, ShapeError};
 
@@ -117,7 +118,7 @@ impl Flat {
     /// [`SearchError`] when the device failed.
     pub fn prepare(&self) -> Result<(), SearchError> {
         let _entered = self.device.enter();
-        let problem = Problem {
+        let extent = Extent {
             metric: self.metric(),
             dtype: self.dtype(),
             dim: self.dim(),
@@ -125,7 +126,7 @@ impl Flat {
             queries: 1,
         };
         let chosen = self.screen.is_none_or(|s| s == Screen::Int8);
-        if chosen && self.codable() && self.device.engine.wants_codes(&problem) {
+        if chosen && self.codable() && Planner::new(&*self.device.engine).wants_codes(&extent) {
             self.store.current_codes(&*self.device.host)?;
         }
         Ok(())
@@ -230,9 +231,8 @@ impl Index for Flat {
     fn explain(&self, queries: RowsView<'_>, k: usize, options: &SearchOptions) -> Result<Explanation, SearchError> {
         let _entered = self.device.enter();
         let search = self.checked(queries, options)?;
-        let plan = search.plan(k, options.screen.or(self.screen))?;
-        let engine = &self.device.engine;
-        Ok(Explanation { device: engine.name(), ceilings: engine.ceilings(), costs: plan.costs(), plan })
+        let program = search.explain(k, options.screen.or(self.screen))?;
+        Ok(Explanation::of(&*self.device.engine, program))
     }
 
     fn trial(&self, queries: RowsView<'_>, k: usize, options: &SearchOptions) -> Result<Trial, SearchError> {

@@ -9,6 +9,7 @@ mod flat;
 mod import;
 mod ivf;
 mod options;
+mod planner;
 mod roster;
 mod rowbuf;
 mod search;

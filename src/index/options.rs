@@ -1,6 +1,6 @@
 //! What searches and training may be told.
 
-use crate::plan::Screen;
+use crate::ops::Screen;
 use crate::types::Filter;
 
 /// What a search may be told besides queries and k. Every method takes the options and gives them back, so that they

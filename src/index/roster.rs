@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::engine::Candidates;
+use crate::compute::{Candidates, Tag};
 use crate::index::BuildError;
 use crate::types::{Bitmap, Metric, NO_ID, Neighbors};
 
@@ -10,7 +10,7 @@ use crate::types::{Bitmap, Metric, NO_ID, Neighbors};
 const MAX_ROWS: usize = u32::MAX as usize - 1;
 
 /// Ids by position. Removed rows stay as holes until a fifth of all are.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Roster {
     slots: usize,
     /// The caller's ids; absent while every id is its row's position.
@@ -18,6 +18,8 @@ pub(crate) struct Roster {
     next_id: u64,
     /// Bits of the rows that are still there; absent while all are.
     live: Option<Bitmap>,
+    /// Names the bits, so that a device keeps them; another epoch when they have changed.
+    live_tag: Tag,
     holes: usize,
 }
 
@@ -25,6 +27,14 @@ pub(crate) struct Roster {
 struct Ids {
     by_position: Vec<u64>,
     positions: HashMap<u64, u32>,
+}
+
+impl Clone for Roster {
+    /// The same ids, with bits of another name: what is removed from one is unknown to the other.
+    fn clone(&self) -> Roster {
+        let Roster { slots, next_id, holes, .. } = *self;
+        Roster { slots, ids: self.ids.clone(), next_id, live: self.live.clone(), live_tag: Tag::new(), holes }
+    }
 }
 
 impl Roster {
@@ -54,6 +64,11 @@ impl Roster {
 
     pub fn live(&self) -> Option<&Bitmap> {
         self.live.as_ref()
+    }
+
+    /// The name of [`Roster::live`].
+    pub fn live_tag(&self) -> &Tag {
+        &self.live_tag
     }
 
     pub fn memory_bytes(&self) -> usize {
@@ -123,6 +138,7 @@ impl Roster {
         }
         self.slots += fresh.len();
         if let Some(live) = &mut self.live {
+            self.live_tag.bump();
             live.grow(fresh.len(), true);
         }
         if let Some(ids) = &mut self.ids {
@@ -143,6 +159,7 @@ impl Roster {
         self.materialise();
         let Some(table) = &mut self.ids else { return 0 };
         let slots = self.slots;
+        self.live_tag.bump();
         let live = self.live.get_or_insert_with(|| Bitmap::new(slots, true));
         let before = self.holes;
         for id in ids {
@@ -178,6 +195,7 @@ impl Roster {
             return None;
         }
         let live = self.live.take()?;
+        self.live_tag.bump();
         self.slots -= self.holes;
         self.holes = 0;
         if let Some(ids) = self.ids.take() {

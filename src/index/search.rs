@@ -1,4 +1,4 @@
-//! The one driver of searches: checks the queries, writes the plan, runs it, proves the screened answers, and
+//! The one driver of searches: checks the queries, writes the program, runs it, proves the screened answers, and
 //! lets the direct pass answer what could not be proven.
 
 use std::borrow::Cow;
@@ -6,16 +6,17 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::coding::Coding;
+use super::planner::{Asked, Planner, after};
 use super::roster::Roster;
 use super::rowbuf::queries_f32;
 use super::store::{Store, negative};
-use crate::engine::{Base, Candidates, Coded, Engine, EngineError, Input, Mask, Output, Task};
+use crate::compute::{Candidates, EngineError, Frame, Input, Mask, Output, Tag, Type, Value, Vectors};
 use crate::error::SearchError;
-use crate::kernels::codes::{MOST_DIM, QueryCodes};
-use crate::kernels::search::{norm_in_range, screens};
 use crate::linalg::{length, lengths};
-use crate::plan::{Plan, Problem, Screen, Step};
-use crate::stats::SearchStats;
+use crate::ops::codes::QueryCodes;
+use crate::ops::search::{kept, norm_in_range};
+use crate::ops::{self, Batch, Coded, Engine, Extent, Host, Op, Program, Refine, Screen, SelectK};
+use crate::stats::{SearchStats, Stage};
 use crate::threads;
 use crate::types::{Bitmap, BitsView, DType, Filter, MatrixView, Metric, RangeHits, RowsView};
 
@@ -106,14 +107,20 @@ fn scale_to_unit(queries: &mut [f32], norms: &mut [f32], dim: usize) {
 }
 
 /// The bits of a filter and of removed rows, as engines take them.
-pub(crate) struct MaskBits {
-    words: Vec<u32>,
+pub(crate) struct MaskBits<'a> {
+    words: Cow<'a, [u32]>,
     stride: usize,
+    /// The name of bits that many searches share.
+    tag: Option<&'a Tag>,
 }
 
-impl MaskBits {
+impl<'a> MaskBits<'a> {
     /// Absent when every row may be returned to every query.
-    pub fn new(roster: &Roster, filter: Option<&Filter>, queries: usize) -> Result<Option<MaskBits>, SearchError> {
+    pub fn new(
+        roster: &'a Roster,
+        filter: Option<&Filter>,
+        queries: usize,
+    ) -> Result<Option<MaskBits<'a>>, SearchError> {
         let with_live = |mut bits: Bitmap| {
             if let Some(live) = roster.live() {
                 bits.and(live);
@@ -137,7 +144,10 @@ impl MaskBits {
         let bitmaps = match filter {
             None => match roster.live() {
                 None => return Ok(None),
-                Some(live) => vec![live.clone()],
+                Some(live) => {
+                    let (words, tag) = (Cow::Borrowed(live.words()), Some(roster.live_tag()));
+                    return Ok(Some(MaskBits { words, stride: 0, tag }));
+                }
             },
             Some(Filter::Rows(bits)) => vec![spread(bits)?],
             Some(Filter::RowsPerQuery(all)) if all.len() != queries => {
@@ -154,7 +164,8 @@ impl MaskBits {
         };
         let per_query = matches!(filter, Some(Filter::RowsPerQuery(_)));
         let stride = if per_query { roster.slots().div_ceil(32) } else { 0 };
-        Ok(Some(MaskBits { words: bitmaps.iter().flat_map(|b| b.words()).copied().collect(), stride }))
+        let words = bitmaps.iter().flat_map(|b| b.words()).copied().collect();
+        Ok(Some(MaskBits { words, stride, tag: None }))
     }
 
     /// Rows allowed for each query; one number where all share the bits.
@@ -167,32 +178,32 @@ impl MaskBits {
     }
 
     pub fn mask(&self) -> Mask<'_> {
-        Mask { words: &self.words, stride: self.stride }
+        Mask { words: &self.words, stride: self.stride, tag: self.tag }
     }
 
-    fn pick(&self, places: &[usize]) -> MaskBits {
+    fn pick<'b>(&'b self, places: &[usize]) -> MaskBits<'b> {
         if self.stride == 0 {
-            return MaskBits { words: self.words.clone(), stride: 0 };
+            return MaskBits { words: Cow::Borrowed(&self.words), stride: 0, tag: self.tag };
         }
         let row = |&q: &usize| self.words[q * self.stride..(q + 1) * self.stride].iter().copied();
-        MaskBits { words: places.iter().flat_map(row).collect(), stride: self.stride }
+        MaskBits { words: places.iter().flat_map(row).collect(), stride: self.stride, tag: None }
     }
 }
 
 /// What a search works on, checked.
 pub(crate) struct Search<'a> {
-    pub engine: &'a dyn Engine,
+    pub engine: &'a Engine,
     /// The CPU, which codes rows and queries.
-    pub host: &'a dyn Engine,
+    pub host: &'a Engine,
     pub store: &'a Store,
     pub queries: Queries<'a>,
-    pub mask: Option<MaskBits>,
+    pub mask: Option<MaskBits<'a>>,
 }
 
 impl Search<'_> {
-    fn problem(&self) -> Problem {
+    fn extent(&self) -> Extent {
         let view = self.store.view();
-        Problem {
+        Extent {
             metric: self.store.metric(),
             dtype: view.dtype(),
             dim: view.dim(),
@@ -201,49 +212,109 @@ impl Search<'_> {
         }
     }
 
-    fn run(&self, plan: &Plan, coding: Option<&Coding>, stats: &mut SearchStats) -> Result<Output, EngineError> {
-        let queries = coding.map(|coding| self.coded(coding, stats)).transpose()?;
-        let codes = coding.zip(queries.as_ref());
-        let codes = codes.map(|(coding, queries)| Coded { codes: &coding.codes, tag: &coding.tag, queries });
-        let task = Task {
-            plan,
-            base: Base { codes, ..self.store.base() },
-            queries: self.queries.view(),
-            query_norms: &self.queries.norms,
-            mask: self.mask.as_ref().map(MaskBits::mask),
-            input: Input::None,
-        };
-        match plan.steps[..] {
-            [screen @ Step::Search { .. }, Step::Refine, select @ Step::SelectK { .. }]
-                if !self.engine.refines(&task) =>
-            {
-                let first = Plan::one(plan.problem, screen);
-                let found = candidates(self.engine.run(&Task { plan: &first, ..task }, stats)?)?;
-                self.refine_on_host(&task, found, select, stats)
-            }
-            _ => self.engine.run(&task, stats),
+    fn planner(&self) -> Planner<'_> {
+        Planner::new(self.engine)
+    }
+
+    fn asked(&self, k: usize) -> Asked {
+        Asked {
+            extent: self.extent(),
+            k: self.places(k),
+            provable: self.provable(),
+            codes: self.store.asked_enough_for_codes(),
         }
     }
 
-    /// The direct keys of candidates of the engine, from the rows where they lie.
-    fn refine_on_host(
-        &self,
-        task: &Task<'_>,
-        found: Candidates,
-        select: Step,
-        stats: &mut SearchStats,
-    ) -> Result<Output, EngineError> {
-        // Without a bound the keys are direct ones, the smallest first.
-        if found.bound.is_empty() {
-            return Ok(Output::Candidates(found));
+    /// As many neighbours as there are rows, at most.
+    fn places(&self, k: usize) -> usize {
+        k.min(self.store.slots()).max(1)
+    }
+
+    /// The inputs of a program: rows, queries, mask, and codes of both.
+    fn batch<'b>(&'b self, codes: Option<Coded<'b>>) -> Batch<'b> {
+        let queries = Vectors { rows: self.queries.view(), norms: Some(&self.queries.norms), tag: None };
+        let mask = self.mask.as_ref().map(|mask| mask.mask());
+        Batch { metric: self.store.metric(), rows: self.store.base(), queries, mask, codes }
+    }
+
+    /// The program of a search behind a screen, over the inputs of `batch` and, where candidates are refined in host memory,
+    /// the function that does it.
+    fn program(&self, batch: &Batch<'_>, k: usize, screen: Screen) -> Result<Program, EngineError> {
+        let (k, extent) = (self.places(k), self.extent());
+        let dim = batch.codes.map_or(extent.dim.next_multiple_of(32), |coded| coded.codes.dim);
+        if !self.planner().refines_on_host(&extent, screen, dim, k) {
+            return batch.nearest(k, screen);
         }
-        let device = std::mem::take(&mut stats.device);
-        let plan = Plan { problem: task.plan.problem, steps: vec![Step::Refine, select] };
-        let input = Input::Positions { positions: &found.positions, width: found.width };
-        let mut refined = candidates(self.host.run(&Task { plan: &plan, input, ..*task }, stats)?)?;
-        stats.device = device;
-        refined.bound = found.bound;
-        Ok(Output::Candidates(refined))
+        let mut program = Program::new();
+        let (pairs, codes) = batch.declare(&mut program)?;
+        let function = program.input(Type::Function);
+        let keep = kept(k, screen, extent.rows);
+        let found = program.push(ops::Search { pairs, screen, keep, codes })?;
+        let refined = program.push(Host {
+            what: "refine on the host",
+            function,
+            operands: vec![found],
+            gives: Type::Candidates { queries: extent.queries, width: keep },
+            cost: ops::refine::cost(&extent, keep),
+        })?;
+        let best = program.push(SelectK { from: refined, k })?;
+        program.output(best);
+        Ok(program)
+    }
+
+    /// The program of a search for `k` neighbours: the very one that runs, unless codes are yet to be made.
+    pub fn explain(&self, k: usize, screen: Option<Screen>) -> Result<Program, SearchError> {
+        let screen = self.planner().screen(&self.asked(k), screen)?;
+        let coding = self.store.fresh_codes().filter(|_| screen == Screen::Int8);
+        match (screen, coding) {
+            (Screen::Int8, None) => Ok(self.extent().nearest(self.places(k), screen)?),
+            (_, coding) => {
+                let queries = match &coding {
+                    Some(coding) => Some(self.coded(coding, &mut SearchStats::default())?),
+                    None => None,
+                };
+                let codes = coding.as_ref().zip(queries.as_ref());
+                let codes = codes.map(|(c, queries)| Coded { codes: &c.codes, tag: &c.tag, queries });
+                Ok(self.program(&self.batch(codes), k, screen)?)
+            }
+        }
+    }
+
+    fn run(
+        &self,
+        k: usize,
+        screen: Screen,
+        coding: Option<&Coding>,
+        stats: &mut SearchStats,
+    ) -> Result<Candidates, EngineError> {
+        let queries = coding.map(|coding| self.coded(coding, stats)).transpose()?;
+        let codes = coding.zip(queries.as_ref());
+        let codes = codes.map(|(coding, queries)| Coded { codes: &coding.codes, tag: &coding.tag, queries });
+        let batch = self.batch(codes);
+        let program = self.program(&batch, k, screen)?;
+        let refine = |frame: &Frame<'_>, operands: &[Value]| self.refine_on_host(frame, operands);
+        let mut inputs = batch.inputs();
+        if program.operations().any(|(_, op)| matches!(op, Op::Host(_))) {
+            inputs.push(Input::Function(&refine));
+        }
+        candidates(ops::run(self.engine, &program, &inputs, stats)?)
+    }
+
+    /// The direct keys of candidates of the engine, from the rows where they lie.
+    fn refine_on_host(&self, frame: &Frame<'_>, operands: &[Value]) -> Result<Output, EngineError> {
+        let [found] = operands else { return Err(mismatch("one operand is refined")) };
+        let found = frame.candidates(*found)?;
+        let batch = Batch { mask: None, ..self.batch(None) };
+        let mut program = Program::new();
+        let (pairs, _) = batch.declare(&mut program)?;
+        let given = Input::Positions { positions: &found.positions, width: found.width };
+        let candidates_given = program.input(given.ty()?);
+        let refined = program.push(Refine { pairs, candidates: candidates_given })?;
+        program.output(refined);
+        let mut inputs = batch.inputs();
+        inputs.push(given);
+        let refined = ops::run(self.host, &program, &inputs, &mut SearchStats::default())?;
+        Ok(Output::Candidates(Candidates { bound: found.bound.clone(), ..candidates(refined)? }))
     }
 
     /// The queries in the code of the rows.
@@ -251,55 +322,26 @@ impl Search<'_> {
         let began = Instant::now();
         let RowsView::F32(queries) = self.queries.view() else { return Err(mismatch("packed bits have no codes")) };
         let queries = coding.coder.queries(self.host, queries, &self.queries.norms)?;
-        stats.add_stage("encode", began.elapsed(), false);
+        stats.add_stage(Stage::ENCODE, began.elapsed(), false);
         Ok(queries)
     }
 
-    /// The codes of all rows, for a plan that wants them. None when they can't be had now: somebody else is making them,
+    /// The codes of all rows, for a screen that wants them. None when they can't be had now: somebody else is making them,
     /// or there is no memory for them.
-    fn codes(&self, plan: &Plan, stats: &mut SearchStats) -> Option<Arc<Coding>> {
-        if plan.screen() != Screen::Int8 {
+    fn codes(&self, screen: Screen, stats: &mut SearchStats) -> Option<Arc<Coding>> {
+        if screen != Screen::Int8 {
             return None;
         }
         let began = Instant::now();
         let coding = self.store.current_codes(self.host).ok().flatten();
-        stats.add_stage("encode", began.elapsed(), false);
+        stats.add_stage(Stage::ENCODE, began.elapsed(), false);
         coding
     }
 
-    /// The plan for the `k` nearest: with the screen asked for, or the one that the engine expects to pay.
-    pub fn plan(&self, k: usize, screen: Option<Screen>) -> Result<Plan, SearchError> {
-        let problem = self.problem();
-        let metric = problem.metric;
-        let k = k.min(problem.rows).max(1);
-        if let Some(screen) = screen
-            && screen != Screen::None
-            && !screens(metric)
-        {
-            return Err(SearchError::Screen { metric, screen });
-        }
-        let plan = |screen| Plan::search(problem, k, screen);
-        // Outside the range of lengths that the proofs cover, every screen degrades to the direct pass.
-        if screen == Some(Screen::None) || !screens(metric) || !self.provable() || problem.dtype == DType::Bits {
-            return Ok(plan(Screen::None));
-        }
-        let screen = match screen {
-            Some(Screen::Int8) if problem.dim > MOST_DIM => Screen::F32,
-            Some(screen) => screen,
-            None if self.codes_pay(&problem, k) => Screen::Int8,
-            None if self.engine.wants_screen(&plan(Screen::F32)) => Screen::F32,
-            None => Screen::None,
-        };
-        Ok(if keeps_all(&plan(screen)) { plan(Screen::None) } else { plan(screen) })
-    }
-
-    /// Whether codes are there, or are worth making for all that has been asked, and the engine would use them.
-    fn codes_pay(&self, problem: &Problem, k: usize) -> bool {
-        // Many neighbours leave little to exclude.
-        k <= problem.rows / 32
-            && problem.dim <= MOST_DIM
-            && self.engine.wants_codes(problem)
-            && self.store.asked_enough_for_codes()
+    /// Whether the engine will search behind codes once there are some.
+    pub fn would_code(&self, k: usize) -> bool {
+        let asked = Asked { codes: true, ..self.asked(k) };
+        self.planner().screen(&asked, None).is_ok_and(|screen| screen == Screen::Int8)
     }
 
     fn provable(&self) -> bool {
@@ -318,26 +360,31 @@ impl Search<'_> {
             stats.device = self.engine.name();
             return Ok(Candidates::places(queries, k)?);
         }
-        let mut plan = self.plan(k, screen)?;
-        let coding = self.codes(&plan, stats);
-        if coding.is_none() && plan.screen() == Screen::Int8 {
-            plan = self.plan(k, Some(Screen::F32))?;
-        }
-        let found = candidates(self.run(&plan, coding.as_deref(), stats)?)?;
+        let mut screen = self.planner().screen(&self.asked(k), screen)?;
+        let (found, screen) = loop {
+            let coding = self.codes(screen, stats);
+            if coding.is_none() && screen == Screen::Int8 {
+                screen = self.planner().screen(&self.asked(k), Some(Screen::F32))?;
+            }
+            match (self.run(k, screen, coding.as_deref(), stats), after(screen)) {
+                // Such as a kernel of the screen that failed its self-test: the next one decides just as well.
+                (Err(EngineError::Unsupported(why)), Some(next)) => {
+                    stats.fallback.get_or_insert(format!("no screen of {screen}: {why}"));
+                    screen = self.planner().screen(&self.asked(k), Some(next))?;
+                }
+                (found, _) => break (found?, screen),
+            }
+        };
         let mut answer = widen(found, queries, k)?;
         let started = Instant::now();
         let unproven = unproven(&answer, k.min(self.store.slots()));
         if !answer.bound.is_empty() {
             stats.proven += (queries - unproven.len()) as u64;
-            stats.add_stage("prove", started.elapsed(), false);
+            stats.add_stage(Stage::PROVE, started.elapsed(), false);
         }
         if !unproven.is_empty() {
             // A screen of more bits first: it excludes nearly all that can be excluded.
-            let next = match plan.screen() {
-                Screen::Int8 | Screen::F16 => Screen::F32,
-                _ => Screen::None,
-            };
-            self.again(&unproven, k, next, &mut answer, stats)?;
+            self.again(&unproven, k, after(screen).unwrap_or(Screen::None), &mut answer, stats)?;
         }
         Ok(answer)
     }
@@ -359,8 +406,8 @@ impl Search<'_> {
             mask: self.mask.as_ref().map(|m| m.pick(places)),
         };
         // For few queries packing rows for a screen costs more than it saves.
-        let wanted = |screen| again.engine.wants_screen(&Plan::search(again.problem(), k, screen));
-        let screen = if screen != Screen::None && wanted(screen) { screen } else { Screen::None };
+        let pays = screen != Screen::None && again.planner().pays(&again.extent(), again.places(k), screen);
+        let screen = if pays { screen } else { Screen::None };
         if screen == Screen::None {
             stats.fell_back += places.len() as u64;
         }
@@ -380,7 +427,9 @@ impl Search<'_> {
         }
         let metric = self.store.metric();
         // `external` is its own inverse.
-        match self.run(&Plan::range(self.problem(), metric.external(radius)), None, stats)? {
+        let batch = self.batch(None);
+        let program = batch.one(|pairs, _| ops::Range { pairs, key: metric.external(radius) })?;
+        match ops::run(self.engine, &program, &batch.inputs(), stats)? {
             Output::Range { offsets, keys, positions } => Ok(RangeHits {
                 offsets,
                 ids: positions.into_iter().map(|p| self.store.roster().id(p)).collect(),
@@ -389,11 +438,6 @@ impl Search<'_> {
             _ => Err(mismatch("a range plan gave no hits").into()),
         }
     }
-}
-
-/// Whether a screen would leave no row out.
-fn keeps_all(plan: &Plan) -> bool {
-    matches!(plan.steps[..], [Step::Search { keep, .. }, ..] if keep >= plan.problem.rows)
 }
 
 /// The queries whose k-th key does not lie strictly below every bound of a row left out.

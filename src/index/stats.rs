@@ -1,7 +1,7 @@
 //! What an index holds and how it is set.
 
 use super::{Index, IndexSpec};
-use crate::plan::Screen;
+use crate::ops::Screen;
 use crate::types::{DType, Metric};
 
 /// What an index holds and how it is set: [`Index::stats`].

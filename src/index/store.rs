@@ -9,9 +9,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::coding::{Coding, Keeper};
 use super::roster::Roster;
 use super::rowbuf::{RowBuf, Rows};
-use crate::engine::{Base, Engine, EngineError, Tag};
+use crate::compute::{EngineError, Tag, Vectors};
+use crate::ops::Engine;
 use crate::index::BuildError;
-use crate::kernels::search::norm_in_range;
+use crate::ops::search::norm_in_range;
 use crate::linalg::lengths;
 use crate::types::{Bitmap, DType, Metric, RowsView};
 
@@ -150,7 +151,7 @@ impl Store {
     }
 
     /// The codes of all rows, made now if need be; none while another search makes them.
-    pub fn current_codes(&self, engine: &dyn Engine) -> Result<Option<Arc<Coding>>, EngineError> {
+    pub fn current_codes(&self, engine: &Engine) -> Result<Option<Arc<Coding>>, EngineError> {
         self.codes.current(engine, self.metric, &self.view(), &self.norms)
     }
 
@@ -177,8 +178,8 @@ impl Store {
         self.codes.forget();
     }
 
-    pub fn base(&self) -> Base<'_> {
-        Base { rows: self.view(), norms: Some(&self.norms), tag: Some(&self.tag), codes: None }
+    pub fn base(&self) -> Vectors<'_> {
+        Vectors { rows: self.view(), norms: Some(&self.norms), tag: Some(&self.tag) }
     }
 
     /// Appends rows under the caller's ids, or under numbers never used before. Gives the ids.

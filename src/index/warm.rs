@@ -2,24 +2,13 @@
 
 use super::search::{MaskBits, Queries, Search};
 use super::{Flat, Ivf, SearchOptions};
-use crate::engine::{Device, Engine};
+use crate::engine::Device;
+use crate::ops::Engine;
 use crate::error::SearchError;
-use crate::kernels::search::screens;
-use crate::plan::Screen;
+use crate::ops::Screen;
 use crate::stats::SearchStats;
 use crate::tune;
 use crate::types::{BitsView, DType, MatrixView, RowsView};
-
-impl Search<'_> {
-    /// Whether the engine will search behind codes once there are some.
-    fn codes_will_pay(&self, k: usize) -> bool {
-        self.plan(k, None).is_ok_and(|plan| {
-            let screened =
-                screens(plan.problem.metric) && self.plan(k, Some(Screen::Int8)).is_ok_and(|p| p.steps.len() > 1);
-            screened && k <= plan.problem.rows / 32 && self.engine.wants_codes(&plan.problem)
-        })
-    }
-}
 
 /// Rows of a base as queries, in memory of their own.
 struct StandIns {
@@ -88,7 +77,7 @@ impl Flat {
         }
         let router = &*self.device().engine;
         let parts = router.parts();
-        let engines: Vec<&dyn Engine> = parts.iter().map(|p| &**p).collect();
+        let engines: Vec<&Engine> = parts.iter().map(|p| &**p).collect();
         let engines = if engines.is_empty() { vec![router] } else { engines };
         for &batch in batches.iter().filter(|&&batch| batch > 0) {
             let queries = StandIns::of(&self.store.view(), batch);
@@ -103,7 +92,7 @@ impl Flat {
                 };
                 search.nearest(k, None, &mut stats)?;
                 // Codes would be made once enough has been asked.
-                if search.codes_will_pay(k) {
+                if search.would_code(k) {
                     search.nearest(k, Some(Screen::Int8), &mut stats)?;
                 }
             }

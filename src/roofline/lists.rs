@@ -1,8 +1,9 @@
 //! Lists of random codes for workloads of `scan`.
 
-use crate::engine::{Listed, Tag};
-use crate::kernels::lists::{Encoded, Form, Lists, Prepared, Probes, Terms};
-use crate::kernels::scan;
+use crate::compute::Tag;
+use crate::ops::scan::Listed;
+use crate::ops::lists::{Encoded, Form, Lists, Prepared, Probes, Terms};
+use crate::ops::scan;
 use crate::random::Random;
 use crate::types::Metric;
 
@@ -64,7 +65,7 @@ impl Packed {
 
     pub(super) fn listed(&self) -> Listed<'_> {
         let probes = Probes { width: self.width, lists: &self.probes, offsets: &self.offsets };
-        Listed { lists: &self.lists, tag: &self.tag, queries: &self.queries, probes }
+        Listed { metric: Metric::L2, lists: &self.lists, tag: &self.tag, queries: &self.queries, probes, mask: None }
     }
 
     /// Bytes of the lists that are probed at all.

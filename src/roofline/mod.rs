@@ -9,9 +9,11 @@ pub mod work;
 
 use std::time::{Duration, Instant};
 
+use crate::compute::Backend;
 use crate::cpu::{CpuEngine, CpuOptions};
 use crate::device::{DEVICE_VARIABLE, DeviceOptions};
-use crate::engine::{Engine, EngineError};
+use crate::compute::EngineError;
+use crate::ops::Engine;
 #[cfg(feature = "gpu")]
 use crate::gpu::{GpuEngine, GpuOptions, Kind, Select, Shader};
 use crate::stats::{Roofs, SearchStats};
@@ -125,7 +127,7 @@ impl Subject {
     }
 
     /// The engine.
-    pub fn engine(&self) -> &dyn Engine {
+    pub fn engine(&self) -> &Engine {
         match self {
             Subject::Cpu(engine) => engine,
             #[cfg(feature = "gpu")]

@@ -1,6 +1,6 @@
 //! The roofline: what the hardware allows, what was reached, and which roof binds.
 
-use crate::kernels::Cost;
+use crate::ops::Cost;
 use crate::stats::{Roofs, Unit};
 
 /// From this share of a roof on the model is at fault: nothing is faster than the hardware, and a tenth is left for noise.

@@ -2,18 +2,21 @@
 
 use super::lists::Packed;
 use crate::codec::int8::Coder;
+use crate::compute::{EngineError, Input, Output, Tag, Vectors};
 use crate::cpu::{CpuEngine, CpuOptions};
-use crate::engine::{Base, Coded, Engine, EngineError, Input, Output, Tag, Task};
-use crate::kernels::codes::{Codes, QueryCodes};
-use crate::kernels::lists::Form;
-use crate::kernels::{self, Cost, metric};
-use crate::plan::{Norm, Plan, Problem, Screen, Step};
+use crate::ops::codes::{Codes, QueryCodes};
+use crate::ops::lists::Form;
+use crate::ops::{
+    self, Assign, Batch, Coded, Cost, Distance, Engine, Extent, Matmul, Norm, Normalize, Program, Range, Refine, Screen,
+    SelectK, metric,
+};
 use crate::random::Random;
 use crate::stats::{SearchStats, Unit};
 use crate::types::{DType, MatrixView, Metric, RowsView};
 
 /// The verbs that are measured, in the order in which they are shown.
-pub const FAMILIES: [&str; 8] = ["distance", "normalize", "search", "select_k", "range", "refine", "assign", "scan"];
+pub const FAMILIES: [&str; 9] =
+    ["distance", "normalize", "search", "select_k", "range", "refine", "assign", "scan", "matmul"];
 
 /// How large the shapes are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +40,7 @@ enum What {
     },
     SelectK(usize),
     Assign,
+    Matmul,
     /// Every row nearer than the one at this place of the first query's order.
     Range {
         place: usize,
@@ -87,9 +91,12 @@ pub struct Bench {
 /// A case with its data.
 pub struct Workload<'a> {
     data: &'a Data,
-    plan: Plan,
+    case: Case,
+    program: Program,
     positions: Vec<u32>,
     matrix: Vec<f32>,
+    /// The largest key of a hit.
+    radius: f32,
     /// The first key of the answer, or the first norm.
     first: f64,
 }
@@ -123,6 +130,12 @@ pub fn family_cases(family: &str, scale: Scale) -> Vec<Case> {
             l2(What::Assign, (2_000, 256, 64)),
             l2(What::Assign, (20_000, 1_024, 128)),
             l2(What::Assign, (200_000, 4_096, 128)),
+        )],
+        "matmul" => vec![by_scale(
+            scale,
+            Case { what: What::Matmul, metric: Metric::InnerProduct, shape: (200, 300, 128) },
+            Case { what: What::Matmul, metric: Metric::InnerProduct, shape: (1_000, 1_000, 512) },
+            Case { what: What::Matmul, metric: Metric::InnerProduct, shape: (4_096, 4_096, 1_024) },
         )],
         "scan" => scan(scale),
         _ => Vec::new(),
@@ -215,6 +228,7 @@ impl Case {
             What::Range { .. } => "range",
             What::Refine { .. } => "refine",
             What::Assign => "assign",
+            What::Matmul => "matmul",
             What::Scan { .. } => "scan",
         }
     }
@@ -230,6 +244,7 @@ impl Case {
             What::Range { .. } => "range".to_owned(),
             What::Refine { width } => format!("refine {width}"),
             What::Assign => "assign".to_owned(),
+            What::Matmul => "matmul".to_owned(),
             What::Scan { form, probes, lists } => format!("scan {form}, {probes} of {lists} lists"),
         }
     }
@@ -259,9 +274,9 @@ impl Case {
         }
     }
 
-    fn problem(&self) -> Problem {
+    fn extent(&self) -> Extent {
         let (queries, rows, dim) = self.shape;
-        Problem { metric: self.metric, dtype: DType::F32, dim, rows, queries }
+        Extent { metric: self.metric, dtype: DType::F32, dim, rows, queries }
     }
 }
 
@@ -282,46 +297,32 @@ impl Bench {
             data.lists = Some(Packed::new(form, case.shape, probes, lists));
         }
         let data = &*data;
-        let (problem, (queries, rows, dim)) = (case.problem(), case.shape);
-        let plan = |step| Plan::one(problem, step);
+        let (queries, rows, dim) = case.shape;
+        let program = Program::new();
         let mut work =
-            Workload { data, plan: plan(Step::Distance), positions: Vec::new(), matrix: Vec::new(), first: 0.0 };
+            Workload { data, case: *case, program, positions: Vec::new(), matrix: Vec::new(), radius: 0.0, first: f64::NAN };
+        if let What::Range { place } = case.what {
+            work.radius = work.key_at(place) as f32;
+        }
         match case.what {
-            What::Distance => work.first = work.key(0),
-            What::Normalize(norm) => {
-                work.plan = plan(Step::Normalize { norm });
-                work.first = length(norm, data.rows.get(..dim).unwrap_or_default());
-            }
-            What::Search { screen, k } => {
-                work.plan = Plan::search(problem, k.min(rows), screen);
-                work.first = work.key_at(0);
-            }
-            What::Assign => {
-                work.plan = plan(Step::Assign);
-                work.first = work.key_at(0);
-            }
-            What::SelectK(k) => {
-                work.plan = plan(Step::SelectK { k: k.min(rows) });
+            What::Distance | What::Refine { .. } => work.first = work.key(0),
+            What::Matmul => work.first = -work.key(0),
+            What::Normalize(norm) => work.first = length(norm, data.rows.get(..dim).unwrap_or_default()),
+            What::Search { .. } | What::Assign | What::Range { .. } => work.first = work.key_at(0),
+            What::SelectK(_) => {
                 let key = |i: u64| (i * 48_271 % 0x7fff_ffff % 1_000_003) as f32 + 1.0;
                 work.matrix = (0..(queries * rows) as u64).map(key).collect();
                 let firsts = work.matrix.iter().take(rows);
                 work.first = firsts.fold(f64::INFINITY, |least, &key| least.min(f64::from(key)));
             }
-            What::Range { place } => {
-                work.plan = plan(Step::Range { key: work.key_at(place) as f32 });
-                work.first = work.key_at(0);
-            }
-            What::Refine { width } => {
-                work.plan = plan(Step::Refine);
-                let position = |i: u64| (i * 7_919 % rows as u64) as u32;
-                work.positions = (0..(queries * width) as u64).map(position).collect();
-                work.first = work.key(0);
-            }
-            What::Scan { form, probes, lists } => {
-                work.plan = plan(Step::Scan { form, probes, lists, keep: 10 });
-                work.first = data.lists.as_ref().map_or(f64::NAN, Packed::first_key);
-            }
+            What::Scan { .. } => work.first = data.lists.as_ref().map_or(f64::NAN, Packed::first_key),
         }
+        if let What::Refine { width } = case.what {
+            let position = |i: u64| (i * 7_919 % rows as u64) as u32;
+            work.positions = (0..(queries * width) as u64).map(position).collect();
+        }
+        // Without the codes that it needs it stays empty, and running it says so.
+        work.program = work.write().map(|(program, _)| program).unwrap_or_default();
         work
     }
 }
@@ -362,34 +363,83 @@ fn length(norm: Norm, row: &[f32]) -> f64 {
 
 impl Workload<'_> {
     /// What is done.
-    pub fn plan(&self) -> &Plan {
-        &self.plan
+    pub fn program(&self) -> &Program {
+        &self.program
     }
 
-    /// Bytes and operations of all its steps.
-    pub fn cost(&self) -> Cost {
-        let Problem { queries, rows, .. } = self.plan.problem;
-        let given = if self.positions.is_empty() { rows } else { self.positions.len() / queries.max(1) };
-        let costs = match self.plan.steps.as_slice() {
-            // Candidates that were given are fewer than rows.
-            [step @ Step::Refine] => vec![kernels::cost(&self.plan.problem, step, given)],
-            _ => self.plan.costs(),
+    /// The program and its inputs.
+    fn write(&self) -> Result<(Program, Vec<Input<'_>>), EngineError> {
+        let view = |floats| self.data.view(floats).map(RowsView::F32);
+        let (rows, queries) = (view(&self.data.rows)?, view(&self.data.queries)?);
+        let batch = Batch {
+            metric: self.case.metric,
+            rows: Vectors { rows, norms: Some(&self.data.row_norms), tag: Some(&self.data.tag) },
+            queries: Vectors { rows: queries, norms: Some(&self.data.query_norms), tag: None },
+            mask: None,
+            codes: self.codes(),
         };
-        let costs = match (self.codes(), costs.as_slice()) {
-            // Codes are read in place of rows.
-            (Some(coded), [first, rest @ ..]) => {
-                let queries = coded.queries.bytes.len() + size_of_val(&coded.queries.terms[..]);
-                let bytes_read = (coded.codes.memory_bytes() + queries) as f64;
-                let operations = (coded.queries.terms.len() * coded.codes.rows() * (2 * coded.codes.dim + 4)) as f64;
-                [&[Cost { bytes_read, operations, ..*first }], rest].concat()
+        let one = |program| Ok((program, batch.inputs()));
+        let (count, dim) = (self.case.shape.1, self.case.shape.2);
+        match self.case.what {
+            What::Distance => one(batch.one(|pairs, _| Distance { pairs })?),
+            What::Search { screen, k } => one(batch.nearest(k.min(count), screen)?),
+            What::Assign => one(batch.one(|pairs, _| Assign { pairs, codes: None, known: None })?),
+            What::Range { .. } => one(batch.one(|pairs, _| Range { pairs, key: self.radius })?),
+            What::Scan { .. } => {
+                let packed = self.lists().ok_or_else(|| EngineError::Mismatch("no lists".to_owned()))?;
+                packed.listed().program(10)
             }
-            _ => costs,
-        };
-        let costs = match (self.lists(), costs.as_slice()) {
-            // A list that several queries probe is read once.
-            (Some(packed), &[cost]) => vec![Cost { bytes_read: packed.bytes() as f64, ..cost }],
-            _ => costs,
-        };
+            What::Refine { width } => {
+                let mut program = Program::new();
+                let (pairs, _) = batch.declare(&mut program)?;
+                let given = Input::Positions { positions: &self.positions, width };
+                let candidates = program.input(given.ty()?);
+                let refined = program.push(Refine { pairs, candidates })?;
+                program.output(refined);
+                let mut inputs = batch.inputs();
+                inputs.push(given);
+                Ok((program, inputs))
+            }
+            What::Normalize(norm) => {
+                let input = Input::Vectors(batch.rows);
+                let mut program = Program::new();
+                let rows = program.input(input.ty()?);
+                let normalized = program.push(Normalize { norm, rows })?;
+                program.output(normalized);
+                Ok((program, vec![input]))
+            }
+            What::SelectK(k) => {
+                let input = Input::Matrix { values: &self.matrix, shape: [self.case.shape.0, count] };
+                let mut program = Program::new();
+                let from = program.input(input.ty()?);
+                let best = program.push(SelectK { from, k: k.min(count) })?;
+                program.output(best);
+                Ok((program, vec![input]))
+            }
+            What::Matmul => {
+                let matrix = |values, rows| Input::Matrix { values, shape: [rows, dim] };
+                let inputs = [matrix(&self.data.queries, self.case.shape.0), matrix(&self.data.rows, count)];
+                let mut program = Program::new();
+                let [a, b] = [program.input(inputs[0].ty()?), program.input(inputs[1].ty()?)];
+                let product = program.push(Matmul { a, b, transposed: true })?;
+                program.output(product);
+                Ok((program, inputs.to_vec()))
+            }
+        }
+    }
+
+    /// Bytes and operations of all its operations.
+    pub fn cost(&self) -> Cost {
+        let mut costs = self.program.costs();
+        // Codes are read in place of rows.
+        if let (Some(coded), Some(first)) = (self.codes(), costs.first_mut()) {
+            let queries = coded.queries.bytes.len() + size_of_val(&coded.queries.terms[..]);
+            first.bytes_read = (coded.codes.memory_bytes() + queries) as f64;
+        }
+        // A list that several queries probe is read once.
+        if let (Some(packed), Some(first)) = (self.lists(), costs.first_mut()) {
+            first.bytes_read = packed.bytes() as f64;
+        }
         costs.into_iter().fold(Cost::default(), |a, b| Cost {
             bytes_read: a.bytes_read + b.bytes_read,
             bytes_written: a.bytes_written + b.bytes_written,
@@ -406,11 +456,14 @@ impl Workload<'_> {
         if let Some(packed) = self.lists() {
             return packed.bytes();
         }
-        let floats = match self.plan.steps.first() {
-            Some(Step::SelectK { .. }) => self.matrix.len(),
-            Some(Step::Normalize { .. }) => 2 * self.data.rows.len(),
-            Some(Step::Distance) => self.data.rows.len() + self.data.row_norms.len() * self.data.query_norms.len(),
-            _ => self.data.rows.len(),
+        let keys = self.data.row_norms.len() * self.data.query_norms.len();
+        let floats = match self.case.what {
+            What::SelectK(_) => self.matrix.len(),
+            What::Normalize(_) => 2 * self.data.rows.len(),
+            What::Distance | What::Matmul => self.data.rows.len() + keys,
+            What::Search { .. } | What::Assign | What::Range { .. } | What::Refine { .. } | What::Scan { .. } => {
+                self.data.rows.len()
+            }
         };
         4 * floats as u64
     }
@@ -419,26 +472,9 @@ impl Workload<'_> {
     ///
     /// # Errors
     /// Those of the engine.
-    pub fn run(&self, engine: &dyn Engine, stats: &mut SearchStats) -> Result<Output, EngineError> {
-        let view = |floats| self.data.view(floats).map(RowsView::F32);
-        let (rows, queries) = (view(&self.data.rows)?, view(&self.data.queries)?);
-        let input = match self.plan.steps.first() {
-            Some(Step::Refine) => {
-                let width = self.positions.len() / self.plan.problem.queries.max(1);
-                Input::Positions { positions: &self.positions, width }
-            }
-            Some(Step::SelectK { .. }) => Input::Matrix(&self.matrix),
-            _ => self.lists().map_or(Input::None, |packed| Input::Lists(packed.listed())),
-        };
-        let task = Task {
-            plan: &self.plan,
-            base: Base { rows, norms: Some(&self.data.row_norms), tag: Some(&self.data.tag), codes: self.codes() },
-            queries,
-            query_norms: &self.data.query_norms,
-            mask: None,
-            input,
-        };
-        engine.run(&task, stats)
+    pub fn run(&self, engine: &Engine, stats: &mut SearchStats) -> Result<Output, EngineError> {
+        let (program, inputs) = self.write()?;
+        ops::run(engine, &program, &inputs, stats)
     }
 
     /// Whether these kernels are those that the case is about; an engine that has none of them takes others.
@@ -449,14 +485,14 @@ impl Workload<'_> {
 
     /// The codes, if the case is about them.
     fn codes(&self) -> Option<Coded<'_>> {
-        let Some(Step::Search { screen: Screen::Int8, .. }) = self.plan.steps.first() else { return None };
+        let What::Search { screen: Screen::Int8, .. } = self.case.what else { return None };
         let (codes, queries, tag) = self.data.codes.as_ref()?;
         Some(Coded { codes, tag, queries })
     }
 
     /// The lists, if the case is about them.
     fn lists(&self) -> Option<&Packed> {
-        matches!(self.plan.steps.first(), Some(Step::Scan { .. })).then_some(self.data.lists.as_ref()).flatten()
+        matches!(self.case.what, What::Scan { .. }).then_some(self.data.lists.as_ref()).flatten()
     }
 
     /// What is wrong with an answer, by its first key: a kernel that is fast and wrong is not fast.
@@ -465,6 +501,7 @@ impl Workload<'_> {
             Output::Candidates(found) => found.keys.first(),
             Output::Matrix(keys) | Output::Range { keys, .. } => keys.first(),
             Output::Rows { norms, .. } => norms.first(),
+            Output::Array(_) | Output::Prepared(_) | Output::Probes { .. } | Output::Projected { .. } => None,
         };
         let got = got.map_or(f64::NAN, |&key| f64::from(key));
         let near = (got - self.first).abs() <= 1e-4 * self.first.abs();
@@ -473,7 +510,7 @@ impl Workload<'_> {
 
     /// The first query and row `row` in f64.
     fn key(&self, row: usize) -> f64 {
-        let Problem { metric, dim, .. } = self.plan.problem;
+        let Extent { metric, dim, .. } = self.case.extent();
         let wide = |x: &[f32], i: usize| -> Vec<f64> {
             x.chunks(dim).nth(i).unwrap_or_default().iter().map(|&x| f64::from(x)).collect()
         };
@@ -482,7 +519,7 @@ impl Workload<'_> {
 
     /// The key at a place in the order of the first query's keys.
     fn key_at(&self, place: usize) -> f64 {
-        let mut keys: Vec<f64> = (0..self.plan.problem.rows).map(|row| self.key(row)).collect();
+        let mut keys: Vec<f64> = (0..self.case.shape.1).map(|row| self.key(row)).collect();
         let place = place.min(keys.len().saturating_sub(1));
         if keys.is_empty() { f64::NAN } else { *keys.select_nth_unstable_by(place, f64::total_cmp).1 }
     }

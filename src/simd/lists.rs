@@ -1,4 +1,4 @@
-//! The scan of one inverted list (`kernels::lists`) for some queries.
+//! The scan of one inverted list (`ops::lists`) for some queries.
 //!
 //! Codes are unpacked, block by block, into bytes `[parts / 4, BLOCK rows, 4]` (or f32 `[dim, BLOCK]`), which is how codes
 //! of 8 bits lie in the list already. A register tile multiplies up to four blocks with up to six queries; a key leaves
@@ -6,7 +6,7 @@
 
 use super::bytes::{ByteKernel, Dot, below, bits};
 use super::{MAX_LANES, Simd, SimdKernel, Token, f16_bits, select};
-use crate::kernels::lists::{BLOCK, Form, List, Lists, Prepared};
+use crate::ops::lists::{BLOCK, Form, List, Lists, Prepared};
 use crate::types::{DType, Metric};
 
 /// Blocks of a tile at most.

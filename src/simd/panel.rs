@@ -130,7 +130,7 @@ pub(crate) struct Panels {
     tiles: Aligned,
 }
 
-/// What turns an inner product into a lower bound of the key: see `kernels::search::lower_bound`.
+/// What turns an inner product into a lower bound of the key: see `ops::search::lower_bound`.
 #[derive(Clone, Copy)]
 pub(crate) struct Bound {
     pub metric: Metric,

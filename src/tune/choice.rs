@@ -1,7 +1,7 @@
 //! The decision between engines, as a function of numbers: so it can be tested without any of them.
 
 use super::model::Predictor;
-use crate::plan::Plan;
+use crate::ops::Program;
 
 /// Where the rows of a search lie, seen from a device with memory of its own.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -27,8 +27,8 @@ pub struct Wanted {
     pub upload: f64,
 }
 
-/// Compares the two engines. The plans differ where one wants a screen and the other does not.
-pub fn choose(cpu: (&Predictor, &Plan), gpu: (&Predictor, &Plan), rows: Residency) -> Wanted {
+/// Compares the two engines. The programs differ where one wants a screen and the other does not.
+pub fn choose(cpu: (&Predictor, &Program), gpu: (&Predictor, &Program), rows: Residency) -> Wanted {
     let on_cpu = cpu.0.seconds(cpu.1, 0);
     let on_gpu = gpu.0.seconds(gpu.1, 0);
     let upload = gpu.0.seconds(gpu.1, rows.missing) - on_gpu;
@@ -58,11 +58,11 @@ impl std::fmt::Display for Wanted {
 mod tests {
     use super::super::model::Calibration;
     use super::*;
-    use crate::plan::{Problem, Screen};
+    use crate::ops::{Extent, Screen};
     use crate::types::{DType, Metric};
 
-    fn plan(rows: usize, dim: usize, queries: usize) -> Plan {
-        Plan::search(Problem { metric: Metric::L2, dtype: DType::F32, dim, rows, queries }, 10, Screen::None)
+    fn plan(rows: usize, dim: usize, queries: usize) -> Program {
+        Extent { metric: Metric::L2, dtype: DType::F32, dim, rows, queries }.nearest(10, Screen::None).unwrap()
     }
 
     fn engines() -> (Predictor, Predictor) {
@@ -75,7 +75,7 @@ mod tests {
     #[test]
     fn row_d5_small_work_stays_large_work_goes() {
         let (cpu, gpu) = engines();
-        let wanted = |p: &Plan, rows: Residency| choose((&cpu, p), (&gpu, p), rows);
+        let wanted = |p: &Program, rows: Residency| choose((&cpu, p), (&gpu, p), rows);
         assert!(!wanted(&plan(1000, 64, 1), Residency::default()).gpu);
         assert!(wanted(&plan(1_000_000, 128, 100), Residency::default()).gpu);
         // The better one by the figures themselves, wherever the two differ by more than a tenth.

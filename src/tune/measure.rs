@@ -3,9 +3,9 @@
 use std::time::Instant;
 
 use super::model::{Calibration, Curve};
-use crate::engine::{Base, Engine, EngineError, Input, Tag, Task};
+use crate::compute::{EngineError, Tag, Vectors};
 use crate::linalg::length;
-use crate::plan::{Plan, Problem, Screen};
+use crate::ops::{self, Batch, Engine, Extent, Program, Screen};
 use crate::random::Random;
 use crate::stats::SearchStats;
 use crate::types::{DType, MatrixView, Metric, RowsView};
@@ -60,21 +60,21 @@ pub(super) struct LadderRun {
 }
 
 impl LadderRun {
-    fn plan(self) -> Plan {
+    fn program(self) -> Result<Program, EngineError> {
         let LadderRun { rows, dim, queries, k, screen } = self;
-        Plan::search(Problem { metric: Metric::L2, dtype: DType::F32, dim, rows, queries }, k.min(rows), screen)
+        Extent { metric: Metric::L2, dtype: DType::F32, dim, rows, queries }.nearest(k.min(rows), screen)
     }
 
     fn work(self, overhead: f64) -> f64 {
-        let plan = self.plan();
+        let costs = self.program().map(|program| program.costs()).unwrap_or_default();
         let pairs = self.rows as f64 * self.queries as f64;
-        plan.costs().first().map_or(1.0, |c| c.operations) + overhead * pairs
+        costs.first().map_or(1.0, |c| c.operations) + overhead * pairs
     }
 }
 
 /// Searches of one engine over made-up rows.
 pub(super) struct Session<'a> {
-    engine: &'a dyn Engine,
+    engine: &'a Engine,
     data: Data,
     /// Seconds that are left to measure in.
     left: f64,
@@ -89,7 +89,7 @@ pub(super) struct Session<'a> {
 
 impl<'a> Session<'a> {
     /// Nothing is measured after `left` seconds.
-    pub(super) fn new(engine: &'a dyn Engine, left: f64) -> Session<'a> {
+    pub(super) fn new(engine: &'a Engine, left: f64) -> Session<'a> {
         Session { engine, data: Data::new(), left, trials: 0, noisy: 0, slowness: 0.0, moved: (0.0, 0.0) }
     }
 
@@ -114,24 +114,20 @@ impl<'a> Session<'a> {
         }
         let mut query_norms = Vec::new();
         lengths(queries, &mut query_norms);
-        let plan = trial.plan();
-        let task = Task {
-            plan: &plan,
-            base: Base {
-                rows: RowsView::F32(rows),
-                norms: screened.then_some(norms.as_slice()),
-                tag: data.tags.iter().find(|(k, _)| *k == key).map(|(_, tag)| tag),
-                codes: None,
-            },
-            queries: RowsView::F32(queries),
-            query_norms: &query_norms,
+        let tag = data.tags.iter().find(|(k, _)| *k == key).map(|(_, tag)| tag);
+        let batch = Batch {
+            metric: Metric::L2,
+            rows: Vectors { rows: RowsView::F32(rows), norms: screened.then_some(norms.as_slice()), tag },
+            queries: Vectors { rows: RowsView::F32(queries), norms: Some(&query_norms), tag: None },
             mask: None,
-            input: Input::None,
+            codes: None,
         };
+        let program = batch.nearest(trial.k.min(trial.rows), trial.screen)?;
+        let inputs = batch.inputs();
         let mut run = || -> Result<f64, EngineError> {
             let mut stats = SearchStats::default();
             let began = Instant::now();
-            self.engine.run(&task, &mut stats)?;
+            ops::run(self.engine, &program, &inputs, &mut stats)?;
             let took = began.elapsed().as_secs_f64();
             let upload: f64 = stats.stages.iter().filter(|s| s.name == "upload").map(|s| s.time.as_secs_f64()).sum();
             if upload > 0.0 && trial.rows * trial.dim >= 1 << 19 {
@@ -223,7 +219,7 @@ fn points(timed: &[(LadderRun, f64)], overhead: f64) -> Vec<(f64, f64)> {
 ///
 /// # Errors
 /// [`EngineError`] of the engine.
-pub(super) fn calibrate(engine: &dyn Engine) -> Result<(Calibration, bool), EngineError> {
+pub(super) fn calibrate(engine: &Engine) -> Result<(Calibration, bool), EngineError> {
     let mut session = Session::new(engine, BUDGET);
     // The clock speeds up, the first pages are touched.
     session.time(LadderRun { rows: LADDER_ROWS[0], dim: LADDER_DIM, queries: 1, k: 10, screen: Screen::None })?;

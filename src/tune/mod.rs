@@ -18,14 +18,15 @@ pub use model::{Calibration, Curve, Predictor};
 pub use shapes::{Timed, tune};
 
 use crate::cache::{CacheDir, File, Found};
-use crate::engine::{Engine, EngineError};
+use crate::compute::EngineError;
+use crate::ops::Engine;
 
 /// What is known of an engine's speed: from this process, else from disk, else measured now (at most 200 ms beside the
 /// time that compiling takes).
 ///
 /// # Errors
 /// [`EngineError`] when the engine fails while it is measured.
-pub fn predictor(engine: &dyn Engine) -> Result<Arc<Predictor>, EngineError> {
+pub fn predictor(engine: &Engine) -> Result<Arc<Predictor>, EngineError> {
     let key = engine.identity();
     // Held while measuring: two measurements side by side would see each other.
     let mut known = known();
@@ -38,7 +39,7 @@ pub fn predictor(engine: &dyn Engine) -> Result<Arc<Predictor>, EngineError> {
 }
 
 /// What is known of an engine's speed without measuring it: from this process, else from disk.
-pub fn remembered(engine: &dyn Engine) -> Option<Arc<Predictor>> {
+pub fn remembered(engine: &Engine) -> Option<Arc<Predictor>> {
     let key = engine.identity();
     let mut known = known();
     if let Some(predictor) = known.get(&key) {
@@ -56,14 +57,14 @@ fn known() -> MutexGuard<'static, HashMap<String, Arc<Predictor>>> {
 }
 
 /// Forgets how fast an engine is, here and on disk: something about it has changed.
-pub fn forget(engine: &dyn Engine) {
+pub fn forget(engine: &Engine) {
     let key = engine.identity();
     known().remove(&key);
     file(&engine.cache(), &key).remove();
 }
 
 /// What was wrong with the file of an engine whose speed this process asked for.
-pub fn note(engine: &dyn Engine) -> Option<String> {
+pub fn note(engine: &Engine) -> Option<String> {
     known().get(&engine.identity())?.note().map(str::to_owned)
 }
 
@@ -71,7 +72,7 @@ fn file(cache: &CacheDir, key: &str) -> File {
     File::of(cache, "speed", key)
 }
 
-fn load_or_measure(engine: &dyn Engine, file: &File) -> Result<Predictor, EngineError> {
+fn load_or_measure(engine: &Engine, file: &File) -> Result<Predictor, EngineError> {
     let (calibration, note) = read(file);
     if let Some(calibration) = calibration {
         return Ok(Predictor::new(calibration, None));

@@ -1,4 +1,4 @@
-//! What a plan will take on an engine.
+//! What a program will take on an engine.
 //!
 //! The model is a few measured curves, seconds over work, for passes with and without a screen and for few and many
 //! queries; between them it interpolates. Work is operations plus a fixed number for each pair of query and row. What no
@@ -10,9 +10,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::{Mutex, PoisonError};
 
-use crate::kernels::Cost;
-use crate::kernels::lists::Form;
-use crate::plan::{Plan, Screen, Step};
+use crate::ops::lists::Form;
+use crate::ops::{Chain, Cost, Extent, Op, Pairs, Program, Screen};
 use crate::types::{DType, Metric};
 
 /// Numbers beyond these are no measurement.
@@ -118,54 +117,60 @@ impl Calibration {
         }
     }
 
-    /// Predicted seconds of each step. Steps that a device runs in one go share the fixed cost of a call.
-    pub fn steps(&self, plan: &Plan) -> Vec<f64> {
-        let p = &plan.problem;
-        let pairs = p.rows as f64 * p.queries as f64;
-        let costs = plan.costs();
+    /// Predicted seconds of each operation. Those that a device runs in one go share the fixed cost of a call.
+    pub fn steps(&self, program: &Program) -> Vec<f64> {
+        let costs = program.costs();
         let rate = self.rate();
         let small =
             |cost: &Cost| (cost.operations / rate).max((cost.bytes_read + cost.bytes_written) / self.bytes_per_second);
         let back = |cost: &Cost| self.transfer.map_or(0.0, |bps| cost.bytes_written / bps);
-        let mut seconds: Vec<f64> = plan
-            .steps
-            .iter()
+        let pass = |pairs: &Pairs, screened: bool, cost: &Cost| {
+            let extent = pairs.extent(program).ok();
+            extent.map_or(0.0, |e| self.pass(screened, e.queries, e.rows as f64 * e.queries as f64, cost))
+        };
+        let mut seconds: Vec<f64> = program
+            .operations()
             .zip(&costs)
             .enumerate()
-            .map(|(i, (step, cost))| match *step {
-                Step::Search { screen, keep } => {
-                    let k =
-                        plan.steps.iter().rev().find_map(|s| if let Step::SelectK { k } = s { Some(*k) } else { None });
-                    self.pass(screen != Screen::None, p.queries, pairs, cost) * self.wider(k.unwrap_or(keep))
+            .map(|(i, ((value, op), cost))| match op {
+                Op::Search(search) => {
+                    let k = Chain::after(program, value, &search.pairs).k.unwrap_or(search.keep);
+                    pass(&search.pairs, search.screen != Screen::None, cost) * self.wider(k)
                 }
-                Step::Assign => self.pass(true, p.queries, pairs, cost),
-                Step::Distance | Step::Range { .. } => self.pass(false, p.queries, pairs, cost) + back(cost),
-                Step::Scan { probes, lists, keep, .. } => {
+                Op::Assign(assign) => pass(&assign.pairs, true, cost),
+                Op::Distance(distance) => pass(&distance.pairs, false, cost) + back(cost),
+                Op::Range(range) => pass(&range.pairs, false, cost) + back(cost),
+                Op::Scan(scan) => {
+                    let (slots, queries) = scan.extent(program);
                     // Of the rows of the lists only a share is looked at.
-                    let pairs = pairs * probes.min(lists) as f64 / lists.max(1) as f64;
-                    self.pass(false, p.queries, pairs, cost) * self.wider(keep) + back(cost)
+                    let (probes, lists) = scan.share;
+                    let pairs = slots as f64 * queries as f64 * probes.min(lists) as f64 / lists.max(1) as f64;
+                    self.pass(false, queries, pairs, cost) * self.wider(scan.keep) + back(cost)
                 }
-                Step::Normalize { .. } => self.fixed() + small(cost) + back(cost),
-                Step::Refine | Step::SelectK { .. } if i == 0 => self.fixed() + small(cost) + back(cost),
-                Step::Refine | Step::SelectK { .. } => small(cost),
+                Op::Normalize(_) => self.fixed() + small(cost) + back(cost),
+                Op::Refine(_) | Op::SelectK(_) | Op::Matmul(_) if i == 0 => self.fixed() + small(cost) + back(cost),
+                Op::Refine(_) | Op::SelectK(_) | Op::Matmul(_) | Op::Host(_) => small(cost),
             })
             .collect();
         // A screened pass was measured together with what follows it.
-        if let [Step::Search { screen, .. }, ..] = plan.steps[..]
-            && screen != Screen::None
-            && let Some((first, rest)) = seconds.split_first_mut()
-        {
-            let after: f64 = rest.iter().sum();
-            let share = if after > 0.5 * *first { 0.5 * *first / after } else { 1.0 };
-            rest.iter_mut().for_each(|s| *s *= share);
-            *first -= after * share;
+        for (i, (value, op)) in program.operations().enumerate() {
+            if let Op::Search(search) = op
+                && search.screen != Screen::None
+                && Chain::after(program, value, &search.pairs).refined
+                && let Some([first, rest @ ..]) = seconds.get_mut(i..i + 3)
+            {
+                let after: f64 = rest.iter().sum();
+                let share = if after > 0.5 * *first { 0.5 * *first / after } else { 1.0 };
+                rest.iter_mut().for_each(|s| *s *= share);
+                *first -= after * share;
+            }
         }
         seconds
     }
 
-    /// Predicted seconds of a plan whose rows lie where the engine wants them, but for `missing` bytes.
-    pub fn seconds(&self, plan: &Plan, missing: u64) -> f64 {
-        self.steps(plan).iter().sum::<f64>() + self.transfer.map_or(0.0, |bps| missing as f64 / bps)
+    /// Predicted seconds of a program whose rows lie where the engine wants them, but for `missing` bytes.
+    pub fn seconds(&self, program: &Program, missing: u64) -> f64 {
+        self.steps(program).iter().sum::<f64>() + self.transfer.map_or(0.0, |bps| missing as f64 / bps)
     }
 
     /// Operations a second of a long pass without a screen.
@@ -284,43 +289,62 @@ impl Predictor {
         self.note.as_deref()
     }
 
-    fn sort(plan: &Plan) -> Sort {
-        let p = &plan.problem;
-        let screen =
-            plan.steps.iter().find_map(|s| if let Step::Search { screen, .. } = s { Some(*screen) } else { None });
+    fn sort(program: &Program) -> Sort {
+        let (mut screen, mut form, mut extent) = (None, None, None);
+        for (_, op) in program.operations() {
+            let pairs = match op {
+                Op::Search(search) => {
+                    screen.get_or_insert(search.screen);
+                    Some(&search.pairs)
+                }
+                Op::Scan(scan) => {
+                    form.get_or_insert(scan.form);
+                    let (rows, queries) = scan.extent(program);
+                    extent = Some(Extent { metric: scan.metric, dtype: DType::F32, dim: 0, rows, queries });
+                    None
+                }
+                Op::Assign(assign) => Some(&assign.pairs),
+                Op::Distance(distance) => Some(&distance.pairs),
+                Op::Range(range) => Some(&range.pairs),
+                Op::Refine(refine) => Some(&refine.pairs),
+                Op::Normalize(_) | Op::SelectK(_) | Op::Matmul(_) | Op::Host(_) => None,
+            };
+            extent = extent.or_else(|| pairs.and_then(|pairs| pairs.extent(program).ok()));
+        }
+        let nothing = Extent { metric: Metric::L2, dtype: DType::F32, dim: 0, rows: 0, queries: 0 };
+        let Extent { metric, dtype, queries, .. } = extent.unwrap_or(nothing);
         // Few, some, many queries.
-        let class = [4, 64].iter().filter(|&&most| p.queries > most).count() as u32;
-        let form = plan.steps.iter().find_map(|s| if let Step::Scan { form, .. } = s { Some(*form) } else { None });
-        (screen.unwrap_or_default(), class, p.dtype, std::mem::discriminant(&p.metric), form)
+        let class = [4, 64].iter().filter(|&&most| queries > most).count() as u32;
+        (screen.unwrap_or_default(), class, dtype, std::mem::discriminant(&metric), form)
     }
 
     /// How many times longer than predicted such searches took so far.
-    pub fn correction(&self, plan: &Plan) -> f64 {
+    pub fn correction(&self, program: &Program) -> f64 {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.get(&Predictor::sort(plan)).map_or(1.0, |&(ratio, _)| ratio)
+        seen.get(&Predictor::sort(program)).map_or(1.0, |&(ratio, _)| ratio)
     }
 
-    /// Predicted seconds of each step.
-    pub fn steps(&self, plan: &Plan) -> Vec<f64> {
-        let correction = self.correction(plan);
-        self.calibration.steps(plan).into_iter().map(|s| s * correction).collect()
+    /// Predicted seconds of each operation.
+    pub fn steps(&self, program: &Program) -> Vec<f64> {
+        let correction = self.correction(program);
+        self.calibration.steps(program).into_iter().map(|s| s * correction).collect()
     }
 
-    /// Predicted seconds of a plan, `missing` bytes of whose rows must be brought to the device first.
-    pub fn seconds(&self, plan: &Plan, missing: u64) -> f64 {
-        let here = self.calibration.seconds(plan, 0);
-        here * self.correction(plan) + self.calibration.seconds(plan, missing) - here
+    /// Predicted seconds of a program, `missing` bytes of whose rows must be brought to the device first.
+    pub fn seconds(&self, program: &Program, missing: u64) -> f64 {
+        let here = self.calibration.seconds(program, 0);
+        here * self.correction(program) + self.calibration.seconds(program, missing) - here
     }
 
     /// Learns from a run that took so long, uploads left out. The first of a sort counts nothing, since it may have
     /// compiled; and no single one counts more than twofold.
-    pub fn learn(&self, plan: &Plan, measured: f64) {
-        let predicted = self.calibration.seconds(plan, 0);
+    pub fn learn(&self, program: &Program, measured: f64) {
+        let predicted = self.calibration.seconds(program, 0);
         if !(predicted > 0.0 && measured > 0.0) {
             return;
         }
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let (ratio, times) = seen.entry(Predictor::sort(plan)).or_insert((1.0, 0));
+        let (ratio, times) = seen.entry(Predictor::sort(program)).or_insert((1.0, 0));
         *times = times.saturating_add(1);
         if *times > 1 {
             let step = (measured / predicted / *ratio).clamp(0.5, 2.0);
@@ -332,18 +356,30 @@ impl Predictor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::Problem;
+    use crate::compute::Type;
+    use crate::ops::Scan;
 
-    fn plan(rows: usize, dim: usize, queries: usize, k: usize) -> Plan {
-        Plan::search(Problem { metric: Metric::L2, dtype: DType::F32, dim, rows, queries }, k, Screen::None)
+    fn extent(rows: usize, dim: usize, queries: usize) -> Extent {
+        Extent { metric: Metric::L2, dtype: DType::F32, dim, rows, queries }
+    }
+
+    fn plan(rows: usize, dim: usize, queries: usize, k: usize) -> Program {
+        extent(rows, dim, queries).nearest(k, Screen::None).unwrap()
     }
 
     #[test]
     fn scans_cost_what_they_look_at_and_teach_nothing_of_searches() {
         let predictor = Predictor::new(Calibration::simple(1e-5, 1e11, 3e10, None), None);
         let scan = |probes| {
-            let step = Step::Scan { form: Form::Integers(8), probes, lists: 1000, keep: 10 };
-            Plan::one(Problem { metric: Metric::L2, dtype: DType::F32, dim: 128, rows: 1_000_000, queries: 50 }, step)
+            let (form, mut program) = (Form::Integers(8), Program::new());
+            let lists = program.input(Type::Lists { form, dim: 128, lists: 1000, slots: 1_000_000 });
+            let queries = program.input(Type::Prepared { queries: 50 });
+            let of_probes = program.input(Type::Probes { queries: 50, width: probes });
+            let (metric, share) = (Metric::L2, (probes, 1000));
+            let scan = Scan { metric, lists, queries, probes: of_probes, mask: None, keep: 10, form, share };
+            let found = program.push(scan).unwrap();
+            program.output(found);
+            program
         };
         let (few, many) = (predictor.seconds(&scan(10), 0), predictor.seconds(&scan(100), 0));
         assert!((5.0..=10.5).contains(&(many / few)), "{few} {many}");
@@ -379,7 +415,7 @@ mod tests {
         assert!((c.seconds(&p, 0) / (1e-5 + 100_000.0 * 512.0 / 1e10) - 1.0).abs() < 0.1, "memory decides");
         assert!(c.seconds(&plan(100_000, 128, 1, 100), 0) > 1.9 * c.seconds(&p, 0));
         assert!(c.seconds(&plan(100_000, 128, 1, 500), 0) > 9.0 * c.seconds(&p, 0));
-        let screened = Plan::search(plan(100_000, 128, 64, 10).problem, 10, Screen::F32);
+        let screened = extent(100_000, 128, 64).nearest(10, Screen::F32).unwrap();
         let steps = c.steps(&screened);
         assert!(steps.len() == 3 && steps.iter().all(|s| *s > 0.0));
         assert_eq!(c.seconds(&p, 1 << 30), c.seconds(&p, 0), "nothing to bring anywhere");

@@ -1,10 +1,10 @@
 //! KernelTuning: times the few shapes that a GPU's kernels have and keeps the fastest, for this process and later ones.
 
 use super::measure::{LadderRun, Session};
-use crate::engine::EngineError;
+use crate::compute::EngineError;
 use crate::gpu::GpuEngine;
-use crate::kernels::tuning::KernelTuning;
-use crate::plan::Screen;
+use crate::ops::tuning::KernelTuning;
+use crate::ops::Screen;
 
 /// A choice and what searches took with it.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -4,9 +4,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use nearfield::RowsView;
-use nearfield::engine::{Candidates, Engine, EngineError, Mask, Output, Task};
-use nearfield::kernels::distance::row_f64;
-use nearfield::plan::{Plan, Step};
+use nearfield::compute::{
+    Answer, Backend, Candidates, Capabilities, EngineError, Input, Output, Pending, Vectors,
+};
+use nearfield::ops::distance::row_f64;
+use nearfield::ops::{Op, Program};
 use nearfield::stats::{Ceilings, SearchStats};
 
 use crate::naive::Naive;
@@ -52,12 +54,14 @@ struct Broken {
 }
 
 impl Broken {
-    fn corrupt(&self, task: &Task<'_>, output: &mut Output) {
+    fn corrupt(&self, inputs: &[Input<'_>], output: &mut Output) {
         if self.fault == Fault::WrongKey {
             let values = match output {
                 Output::Candidates(c) => &mut c.keys,
                 Output::Matrix(keys) | Output::Range { keys, .. } => keys,
-                Output::Rows { rows, .. } => rows,
+                Output::Rows { rows, .. } | Output::Projected { rows, .. } => rows,
+                Output::Probes { offsets, .. } => offsets,
+                Output::Prepared(_) | Output::Array(_) => return,
             };
             if let Some(last) = values.iter_mut().rev().find(|x| x.is_finite()) {
                 *last += last.abs() * 1e-3 + 1e-6;
@@ -65,7 +69,7 @@ impl Broken {
         }
         match output {
             Output::Candidates(c) => self.corrupt_candidates(c),
-            Output::Matrix(keys) if self.fault == Fault::Expansion => *keys = expanded(task),
+            Output::Matrix(keys) if self.fault == Fault::Expansion => *keys = expanded(inputs),
             Output::Range { keys, positions, .. } if self.fault == Fault::TieOrder => swap_tie(keys, positions),
             _ => {}
         }
@@ -111,27 +115,14 @@ fn swap_tie(keys: &[f32], positions: &mut [u32]) {
 }
 
 /// All l2 keys by expansion.
-fn expanded(task: &Task<'_>) -> Vec<f32> {
+fn expanded(inputs: &[Input<'_>]) -> Vec<f32> {
+    let [Input::Vectors(base), Input::Vectors(queries), ..] = inputs else { return Vec::new() };
     let rows = |rows: &RowsView<'_>| -> Vec<Vec<f32>> {
         (0..rows.rows()).map(|r| row_f64(rows, r).iter().map(|&x| x as f32).collect()).collect()
     };
     let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f32>();
-    let (queries, base) = (rows(&task.queries), rows(&task.base.rows));
+    let (queries, base) = (rows(&queries.rows), rows(&base.rows));
     queries.iter().flat_map(|a| base.iter().map(move |b| dot(a, a) + dot(b, b) - 2.0 * dot(a, b))).collect()
-}
-
-/// The bits of the task's mask, or of all rows, a bitmap a query, without the nearest row of the first query.
-fn without_best(task: &Task<'_>, best: u32) -> (Vec<u32>, usize) {
-    let p = task.plan.problem;
-    let stride = p.rows.div_ceil(32).max(1);
-    let mut words = vec![0u32; stride * p.queries];
-    for q in 0..p.queries {
-        for r in (0..p.rows).filter(|&r| task.mask.is_none_or(|m| m.allows(q, r))) {
-            words[q * stride + r / 32] |= 1 << (r % 32);
-        }
-    }
-    words[best as usize / 32] &= !(1 << (best % 32));
-    (words, stride)
 }
 
 fn best_of(output: &Output) -> Option<u32> {
@@ -142,51 +133,59 @@ fn best_of(output: &Output) -> Option<u32> {
     }
 }
 
-impl Engine for Broken {
+impl Broken {
+    fn execute(&self, program: &Program, inputs: &[Input<'_>]) -> Result<Answer, EngineError> {
+        let runs = self.runs.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let first = program.operations().next().map(|(_, op)| op);
+        let search = matches!(first, Some(Op::Search(_) | Op::Range(_)));
+        let right = Naive::default();
+        let ask = |naive: Naive| naive.run(program, inputs).wait();
+        let changed = match inputs.first() {
+            Some(Input::Vectors(Vectors { tag: Some(tag), .. })) => tag.epoch() > 0,
+            _ => false,
+        };
+        let mut answer = match self.fault {
+            Fault::ForbiddenRow => ask(Naive { ignores_masks: true, ..right })?,
+            Fault::MissingRow if search => {
+                let answer = ask(right)?;
+                match answer.outputs.first().and_then(best_of) {
+                    None => answer,
+                    hides => ask(Naive { hides, ..right })?,
+                }
+            }
+            Fault::Stale if changed => ask(Naive { sees: Some(15), ..right })?,
+            Fault::Trusting => ask(right).unwrap_or_else(|_| Answer {
+                outputs: vec![Output::Matrix(Vec::new())],
+                stats: SearchStats::default(),
+            }),
+            _ => ask(right)?,
+        };
+        for output in &mut answer.outputs {
+            if let (Fault::Restless, Output::Candidates(c)) = (self.fault, &mut *output) {
+                let keys = c.keys.iter_mut().take(runs as usize % 2);
+                keys.for_each(|key| *key = f32::from_bits(key.to_bits() + 1));
+            }
+            self.corrupt(inputs, output);
+        }
+        Ok(answer)
+    }
+}
+
+impl Backend<Op> for Broken {
     fn name(&self) -> String {
         format!("broken: {:?}", self.fault)
     }
 
-    fn run(&self, task: &Task<'_>, stats: &mut SearchStats) -> Result<Output, EngineError> {
-        let runs = self.runs.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let search = matches!(task.plan.steps[..], [Step::Search { .. }, ..] | [Step::Range { .. }]);
-        let mut output = match self.fault {
-            Fault::ForbiddenRow => Naive.run(&Task { mask: None, ..*task }, stats)?,
-            Fault::MissingRow if search => {
-                let right = Naive.run(task, stats)?;
-                match best_of(&right) {
-                    None => right,
-                    Some(best) => {
-                        let (words, stride) = without_best(task, best);
-                        Naive.run(&Task { mask: Some(Mask { words: &words, stride }), ..*task }, stats)?
-                    }
-                }
-            }
-            Fault::Stale if task.base.tag.is_some_and(|tag| tag.epoch() > 0) => {
-                let mut base = task.base;
-                base.rows = base.rows.slice(0, base.rows.rows().min(15));
-                let norms = base.norms.map(|norms| &norms[..base.rows.rows()]);
-                let mut plan = task.plan.clone();
-                plan.problem.rows = base.rows.rows();
-                base.norms = norms;
-                Naive.run(&Task { plan: &plan, base, ..*task }, stats)?
-            }
-            Fault::Trusting => Naive.run(task, stats).or_else(|_| Ok::<_, EngineError>(Output::Matrix(Vec::new())))?,
-            _ => Naive.run(task, stats)?,
-        };
-        if let (Fault::Restless, Output::Candidates(c)) = (self.fault, &mut output) {
-            c.keys.iter_mut().take(runs as usize % 2).for_each(|key| *key = f32::from_bits(key.to_bits() + 1));
-        }
-        self.corrupt(task, &mut output);
-        Ok(output)
+    fn capabilities(&self) -> Capabilities {
+        Naive::default().capabilities()
     }
 
-    fn wants_screen(&self, _plan: &Plan) -> bool {
-        false
+    fn run<'a>(&'a self, program: &'a Program, inputs: &'a [Input<'a>]) -> Pending<'a> {
+        Pending::done(self.execute(program, inputs))
     }
 
     fn ceilings(&self) -> Ceilings {
-        Naive.ceilings()
+        Naive::default().ceilings()
     }
 }
 

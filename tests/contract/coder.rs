@@ -1,10 +1,11 @@
 //! A naive encoder of rows and queries, in f64, for tests: the subspace is spanned by the first rows of a reflection.
 
 use nearfield::Metric;
-use nearfield::engine::{Coded, Tag};
-use nearfield::kernels::codes::{BIAS, Codes, GROUP, PADDING, QueryCodes, QueryTerms};
-use nearfield::kernels::distance::row_f64;
-use nearfield::kernels::search::slack;
+use nearfield::compute::Tag;
+use crate::task::Coded;
+use nearfield::ops::codes::{BIAS, Codes, GROUP, PADDING, QueryCodes, QueryTerms};
+use nearfield::ops::distance::row_f64;
+use nearfield::ops::search::slack;
 
 use crate::data::{Case, Rng};
 

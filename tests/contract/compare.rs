@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use nearfield::engine::{Candidates, Mask, Output};
+use nearfield::compute::{Candidates, Mask, Output};
 
 use crate::data::Case;
 
@@ -35,6 +35,10 @@ pub fn kind(output: &Output) -> &'static str {
         Output::Matrix(_) => "a matrix",
         Output::Range { .. } => "range hits",
         Output::Rows { .. } => "rows",
+        Output::Projected { .. } => "projected rows",
+        Output::Prepared(_) => "prepared queries",
+        Output::Probes { .. } => "probes",
+        Output::Array(_) => "an array",
     }
 }
 

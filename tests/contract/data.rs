@@ -4,9 +4,10 @@
 use std::cell::OnceCell;
 
 use half::{bf16, f16};
-use nearfield::engine::{Base, Coded, Engine, EngineError, Input, Mask, Output, Tag, Task};
-use nearfield::kernels::{distance, metric};
-use nearfield::plan::{Plan, Problem, Step};
+use nearfield::compute::{EngineError, Mask, Output, Tag};
+use nearfield::ops::Engine;
+use crate::task::{Base, Coded, Input, Plan, Problem, Step, Task};
+use nearfield::ops::{distance, metric};
 use nearfield::stats::SearchStats;
 use nearfield::{BitsView, DType, MatrixView, Metric, RowsView};
 
@@ -296,7 +297,7 @@ impl Case {
     /// Runs steps; what an engine may need and does not have (norms) is only given where the contract says so.
     pub fn try_run(
         &self,
-        engine: &dyn Engine,
+        engine: &Engine,
         steps: &[Step],
         mask: Option<Mask<'_>>,
         input: Input<'_>,
@@ -308,7 +309,7 @@ impl Case {
     /// The same with codes.
     pub fn try_run_coded(
         &self,
-        engine: &dyn Engine,
+        engine: &Engine,
         steps: &[Step],
         mask: Option<Mask<'_>>,
         input: Input<'_>,
@@ -327,11 +328,11 @@ impl Case {
             input,
         };
         let mut stats = SearchStats::default();
-        engine.run(&task, &mut stats).map(|output| (output, stats))
+        task.run(engine, &mut stats).map(|output| (output, stats))
     }
 
     /// [`Case::try_run`] where an error is a failure.
-    pub fn run(&self, engine: &dyn Engine, steps: &[Step], mask: Option<Mask<'_>>, input: Input<'_>) -> Output {
+    pub fn run(&self, engine: &Engine, steps: &[Step], mask: Option<Mask<'_>>, input: Input<'_>) -> Output {
         match self.try_run(engine, steps, mask, input, None) {
             Ok((output, _)) => output,
             Err(e) => panic!("{} on {}: {steps:?} gave an error: {e}", self.label(), engine.name()),
@@ -378,6 +379,6 @@ impl Bits {
     }
 
     pub fn mask(&self) -> Mask<'_> {
-        Mask { words: &self.words, stride: self.stride }
+        Mask { words: &self.words, stride: self.stride, tag: None }
     }
 }

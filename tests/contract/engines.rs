@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use nearfield::cpu::{CpuEngine, CpuOptions, Level};
-use nearfield::engine::Engine;
+use nearfield::ops::Engine;
 
 use crate::naive::Naive;
 use crate::noted::not_tested;
@@ -11,18 +11,18 @@ use crate::noted::not_tested;
 /// An engine, and how much of the suite's variety to spend on it.
 #[derive(Clone)]
 pub struct Subject {
-    pub engine: Arc<dyn Engine>,
+    pub engine: Arc<Engine>,
     /// Every metric with every element type. Where each pair costs seconds of shader compilation, a chosen few.
     pub full: bool,
 }
 
 /// The references themselves.
 pub fn references() -> Option<Subject> {
-    Some(Subject { engine: Arc::new(Naive), full: true })
+    Some(Subject { engine: Arc::new(Naive::default()), full: true })
 }
 
 /// The CPU engine that others are compared with: the best level, on one thread.
-pub fn peer() -> Arc<dyn Engine> {
+pub fn peer() -> Arc<Engine> {
     static PEER: OnceLock<Arc<CpuEngine>> = OnceLock::new();
     PEER.get_or_init(|| Arc::new(CpuEngine::new(CpuOptions { threads: Some(1), level: None }))).clone()
 }

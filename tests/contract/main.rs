@@ -10,11 +10,15 @@ mod engines;
 mod naive;
 #[path = "../noted.rs"]
 mod noted;
+#[path = "../task/mod.rs"]
+mod task;
 
 #[path = "../verbs/assign.rs"]
 mod assign;
 #[path = "../verbs/distance.rs"]
 mod distance;
+#[path = "../verbs/matmul.rs"]
+mod matmul;
 #[path = "../verbs/normalize.rs"]
 mod normalize;
 #[path = "../verbs/range.rs"]
@@ -43,6 +47,7 @@ macro_rules! contract_tests {
             distance: row_b1_every_metric_at_every_dim row_b1_every_dtype row_b1_tiny_distances_of_large_rows
                 row_b1_large_norms row_b1_nearly_equal_distributions row_b1_strided_rows
                 row_b1_more_rows_than_a_grid_has_groups row_e7_zero_rows row_e7_denormals row_e7_empty;
+            matmul: row_f1_sizes_at_tile_edges row_f2_products_stay_on_the_device row_e7_empty wrong_shapes_are_errors;
             normalize: row_b2_every_norm row_b2_zero_huge_and_tiny_rows row_b2_other_dtypes row_e7_empty;
             search: row_b4_every_k row_b4_tile_edges row_b4_one_query_on_many_rows row_b4_every_metric row_b4_every_dtype row_b4_filters
                 row_b4_screen_gives_lower_bounds row_b4_screened_search_is_exact row_b4_screen_with_filters

@@ -1,17 +1,35 @@
 //! The references as an engine: f64, rounded once. It shows that the suite accepts what is right, and is what
 //! `can_fail.rs` spoils.
 
-use nearfield::engine::{Candidates, Coded, Engine, EngineError, Input, Output, Task};
-use nearfield::kernels::{codes, distance, normalize, refine, scan, search, select_k};
-use nearfield::plan::{Plan, Problem, Screen, Step};
+use std::sync::Arc;
+
+use nearfield::compute::{
+    Answer, Array, Backend, Candidates, Capabilities, EngineError, Frame, Input, Operation, Output, Pending, Place, Type,
+    Value,
+};
+use nearfield::ops::scan::Listed;
+use nearfield::ops::{
+    Coded, Compared, Op, Pairs, Program, Screen, codes, distance, matmul, normalize, refine, scan, search, select_k,
+};
 use nearfield::stats::{Ceilings, SearchStats};
 
-pub struct Naive;
+use crate::engines;
 
-type Pairs = Vec<Vec<(f32, u32)>>;
+/// The references, and ways to be wrong that `can_fail.rs` asks for.
+#[derive(Clone, Copy, Default)]
+pub struct Naive {
+    /// Masks are not looked at.
+    pub ignores_masks: bool,
+    /// This row is not there for the first query.
+    pub hides: Option<u32>,
+    /// Only so many rows are there.
+    pub sees: Option<usize>,
+}
+
+type Found = Vec<Vec<(f32, u32)>>;
 
 /// `[queries, width]` places from lists that may be shorter.
-fn places(pairs: Pairs, width: usize) -> Candidates {
+fn places(pairs: Found, width: usize) -> Candidates {
     let mut out = Candidates::empty(pairs.len(), width);
     for (q, list) in pairs.into_iter().enumerate() {
         for (i, (key, position)) in list.into_iter().enumerate() {
@@ -22,37 +40,24 @@ fn places(pairs: Pairs, width: usize) -> Candidates {
 }
 
 /// The keys of all pairs, rounded; zeros lose their sign.
-fn direct_keys(task: &Task<'_>) -> Vec<f32> {
-    let keys = distance::reference(task.plan.problem.metric, &task.queries, &task.base.rows);
+fn direct_keys(pairs: &Compared<'_>) -> Vec<f32> {
+    let keys = distance::reference(pairs.metric, &pairs.queries, &pairs.base.rows);
     keys.into_iter().map(|key| key as f32 + 0.0).collect()
 }
 
 /// The lower bounds of all pairs.
-fn screened_keys(task: &Task<'_>, norms: &[f32]) -> Vec<f32> {
-    let (problem, rows) = (task.plan.problem, task.base.rows);
-    let slack = search::slack(problem.dim);
+fn screened_keys(pairs: &Compared<'_>, norms: &[f32]) -> Vec<f32> {
+    let (extent, rows) = (pairs.extent(), pairs.base.rows);
+    let slack = search::slack(extent.dim);
     let mut keys = Vec::new();
-    for q in 0..problem.queries {
-        let query = distance::row_f64(&task.queries, q);
+    for q in 0..extent.queries {
+        let query = distance::row_f64(&pairs.queries, q);
         for (r, &norm) in norms.iter().enumerate() {
             let dot: f64 = distance::row_f64(&rows, r).iter().zip(&query).map(|(x, y)| x * y).sum();
-            keys.push(search::lower_bound(problem.metric, slack, dot as f32, task.query_norms[q], norm));
+            keys.push(search::lower_bound(extent.metric, slack, dot as f32, pairs.query_norms[q], norm));
         }
     }
     keys
-}
-
-/// The `keep` smallest allowed pairs of each query.
-fn nearest(task: &Task<'_>, keys: &[f32], keep: usize) -> Pairs {
-    let n = task.plan.problem.rows;
-    (0..task.plan.problem.queries)
-        .map(|q| {
-            let allowed: Vec<u32> =
-                (0..n).filter(|&r| task.mask.is_none_or(|m| m.allows(q, r))).map(|r| r as u32).collect();
-            let keys: Vec<f32> = allowed.iter().map(|&r| keys[q * n + r as usize]).collect();
-            select_k::reference(&keys, Some(&allowed), keep)
-        })
-        .collect()
 }
 
 /// The lower bounds of all pairs, from codes.
@@ -65,25 +70,10 @@ fn coded_keys(coded: &Coded<'_>) -> Vec<f32> {
         .collect()
 }
 
-fn search(task: &Task<'_>, screen: Screen, keep: usize) -> Candidates {
-    let bounded = |keys: Vec<f32>| {
-        let mut out = places(nearest(task, &keys, keep), keep);
-        out.bound = out.keys.chunks(keep.max(1)).map(|keys| keys[keep - 1]).collect();
-        out
-    };
-    if let (Screen::Int8, Some(coded)) = (screen, &task.base.codes) {
-        return bounded(coded_keys(coded));
-    }
-    match (screen, task.base.norms) {
-        (Screen::F32, Some(norms)) if search::screens(task.plan.problem.metric) => bounded(screened_keys(task, norms)),
-        _ => places(nearest(task, &direct_keys(task), keep), keep),
-    }
-}
-
-fn refine(task: &Task<'_>, mut from: Candidates) -> Candidates {
-    if from.width > 0 {
-        let keys =
-            refine::reference(task.plan.problem.metric, &task.queries, &task.base.rows, &from.positions, from.width);
+fn refine(pairs: &Compared<'_>, positions: &[u32], width: usize, bound: Vec<f32>) -> Candidates {
+    let mut from = Candidates { width, keys: Vec::new(), positions: positions.to_vec(), bound };
+    if width > 0 {
+        let keys = refine::reference(pairs.metric, &pairs.queries, &pairs.base.rows, positions, width);
         from.keys = keys.into_iter().map(|key| key as f32 + 0.0).collect();
     }
     from
@@ -101,108 +91,170 @@ fn select(from: Candidates, queries: usize, k: usize) -> Candidates {
     Candidates { bound: from.bound, ..places(pairs, k) }
 }
 
-fn range(task: &Task<'_>, radius: f32) -> Output {
-    let (mut offsets, mut keys, mut positions) = (vec![0], Vec::new(), Vec::new());
-    for list in nearest(task, &direct_keys(task), task.plan.problem.rows) {
-        for (key, position) in list.into_iter().filter(|pair| pair.0 <= radius) {
-            keys.push(key);
-            positions.push(position);
-        }
-        offsets.push(keys.len() as u64);
-    }
-    Output::Range { offsets, keys, positions }
-}
-
-/// The words that a mask needs for every row of every query.
-fn mask_words(problem: Problem, stride: usize) -> usize {
-    if problem.queries == 0 { 0 } else { (problem.queries - 1) * stride + problem.rows.div_ceil(32) }
-}
-
-/// The shapes that have to fit.
-fn fits(task: &Task<'_>) -> Result<(), EngineError> {
-    let Plan { problem, steps } = task.plan;
-    if let Input::Lists(listed) = task.input {
-        return listed.check(problem, task.mask);
-    }
-    let (base, queries) = (&task.base.rows, &task.queries);
-    let wrong = |what: &str| Err(EngineError::Mismatch(what.to_owned()));
-    let per_query = steps.iter().any(|s| !matches!(s, Step::Normalize { .. }));
-    match () {
-        _ if base.rows() != problem.rows || base.dim() != problem.dim => wrong("base and problem"),
-        _ if per_query && queries.rows() != problem.queries => wrong("queries and problem"),
-        _ if per_query && queries.dim() != problem.dim => wrong("query dim and problem"),
-        _ if task.base.norms.is_some_and(|norms| norms.len() != problem.rows) => wrong("norms and rows"),
-        _ if task.mask.is_some_and(|m| m.words.len() < mask_words(*problem, m.stride)) => wrong("mask and rows"),
-        _ => Ok(()),
-    }
-}
-
-fn input(task: &Task<'_>) -> Output {
-    let (q, n) = (task.plan.problem.queries, task.plan.problem.rows);
-    match task.input {
-        Input::None | Input::Known(_) => Output::Candidates(Candidates::empty(q, 0)),
-        Input::Positions { positions, width } => {
-            Output::Candidates(Candidates { positions: positions.to_vec(), ..Candidates::empty(q, width) })
-        }
-        Input::Matrix(keys) => matrix(keys.to_vec(), q, n),
-        // What a scan or an assignment begins with.
-        Input::Lists(_) => Output::Candidates(Candidates::empty(q, 0)),
+/// The numbers of a matrix, wherever it is kept.
+fn matrix<'a>(frame: &'a Frame<'_>, value: Value) -> Result<&'a [f32], EngineError> {
+    match frame.array(value) {
+        Some(array) => array.view::<Vec<f32>>("naive").map(Vec::as_slice),
+        None => frame.matrix(value),
     }
 }
 
 /// A matrix as candidates: every row a candidate.
-fn matrix(keys: Vec<f32>, q: usize, n: usize) -> Output {
+fn every_row(keys: &[f32], q: usize, n: usize) -> Candidates {
     let positions = (0..q).flat_map(|_| 0..n as u32).collect();
-    Output::Candidates(Candidates { width: n, keys, positions, bound: Vec::new() })
+    Candidates { width: n, keys: keys.to_vec(), positions, bound: Vec::new() }
 }
 
-impl Engine for Naive {
+impl Naive {
+    /// The operands of pairs, as far as this engine sees them.
+    fn pairs<'a>(&self, pairs: &Pairs, frame: &'a Frame<'_>) -> Result<Compared<'a>, EngineError> {
+        let mut of = pairs.of(frame)?;
+        if self.ignores_masks {
+            of.mask = None;
+        }
+        if let Some(rows) = self.sees.map(|rows| rows.min(of.base.rows.rows())) {
+            of.base.rows = of.base.rows.slice(0, rows);
+            of.base.norms = of.base.norms.map(|norms| &norms[..rows]);
+        }
+        Ok(of)
+    }
+
+    /// The `keep` smallest allowed pairs of each query.
+    fn nearest(&self, pairs: &Compared<'_>, keys: &[f32], keep: usize) -> Found {
+        let n = pairs.base.rows.rows();
+        (0..pairs.queries.rows())
+            .map(|q| {
+                let there = |&r: &usize| {
+                    let hidden = q == 0 && self.hides == Some(r as u32);
+                    !hidden && pairs.mask.is_none_or(|m| m.allows(q, r))
+                };
+                let allowed: Vec<u32> = (0..n).filter(there).map(|r| r as u32).collect();
+                let keys: Vec<f32> = allowed.iter().map(|&r| keys[q * n + r as usize]).collect();
+                select_k::reference(&keys, Some(&allowed), keep)
+            })
+            .collect()
+    }
+
+    fn search(&self, pairs: &Compared<'_>, screen: Screen, keep: usize, coded: Option<Coded<'_>>) -> Candidates {
+        let bounded = |keys: Vec<f32>| {
+            let mut out = places(self.nearest(pairs, &keys, keep), keep);
+            out.bound = out.keys.chunks(keep.max(1)).map(|keys| keys[keep - 1]).collect();
+            out
+        };
+        if let (Screen::Int8, Some(coded)) = (screen, &coded) {
+            return bounded(coded_keys(coded));
+        }
+        match (screen, pairs.base.norms) {
+            (Screen::F32, Some(norms)) if search::screens(pairs.metric) => bounded(screened_keys(pairs, norms)),
+            _ => places(self.nearest(pairs, &direct_keys(pairs), keep), keep),
+        }
+    }
+
+    fn range(&self, pairs: &Compared<'_>, radius: f32) -> Output {
+        let (mut offsets, mut keys, mut positions) = (vec![0], Vec::new(), Vec::new());
+        for list in self.nearest(pairs, &direct_keys(pairs), pairs.base.rows.rows()) {
+            for (key, position) in list.into_iter().filter(|pair| pair.0 <= radius) {
+                keys.push(key);
+                positions.push(position);
+            }
+            offsets.push(keys.len() as u64);
+        }
+        Output::Range { offsets, keys, positions }
+    }
+
+    fn operation(
+        &self,
+        program: &Program,
+        frame: &Frame<'_>,
+        op: &Op,
+        stats: &mut SearchStats,
+    ) -> Result<Output, EngineError> {
+        let mut counted = |pairs: &Compared<'_>| {
+            let extent = pairs.extent();
+            stats.scanned = (extent.rows * extent.queries) as u64;
+        };
+        Ok(match op {
+            Op::Normalize(op) => {
+                let (rows, norms) = normalize::reference(op.norm, &frame.vectors(op.rows, 1)?.rows);
+                let round = |x: Vec<f64>| x.into_iter().map(|x| x as f32).collect();
+                Output::Rows { rows: round(rows), norms: round(norms) }
+            }
+            Op::Distance(op) => Output::Matrix(direct_keys(&self.pairs(&op.pairs, frame)?)),
+            Op::Search(op) => {
+                let pairs = self.pairs(&op.pairs, frame)?;
+                counted(&pairs);
+                let coded = op.codes.map(|codes| Coded::of(frame, codes)).transpose()?;
+                Output::Candidates(self.search(&pairs, op.screen, op.keep, coded))
+            }
+            Op::Assign(op) => {
+                let found = self.search(&self.pairs(&op.pairs, frame)?, Screen::None, 1, None);
+                Output::Candidates(Candidates { bound: Vec::new(), ..found })
+            }
+            Op::Range(op) => self.range(&self.pairs(&op.pairs, frame)?, op.key),
+            Op::Scan(op) => {
+                let Listed { metric, lists, queries, probes, mask, .. } = op.of(frame)?;
+                let mask = mask.filter(|_| !self.ignores_masks);
+                Output::Candidates(places(scan::reference(metric, lists, queries, &probes, mask, op.keep), op.keep))
+            }
+            Op::Refine(op) => {
+                let (positions, width) = frame.positions(op.candidates)?;
+                let bound = frame.candidates(op.candidates).map(|c| c.bound.clone()).unwrap_or_default();
+                Output::Candidates(refine(&self.pairs(&op.pairs, frame)?, positions, width, bound))
+            }
+            Op::SelectK(op) => match (frame.candidates(op.from), program.ty(op.from)?) {
+                (Ok(from), &Type::Candidates { queries, .. }) => {
+                    Output::Candidates(select(from.clone(), queries, op.k))
+                }
+                (_, &Type::Matrix { rows, width }) => {
+                    Output::Candidates(select(every_row(matrix(frame, op.from)?, rows, width), rows, op.k))
+                }
+                _ => return Err(EngineError::Mismatch("nothing to select from".to_owned())),
+            },
+            Op::Matmul(op) => {
+                let (a, b) = (matrix(frame, op.a)?, matrix(frame, op.b)?);
+                let product = matmul::reference(op.sizes(program)?, a, b, op.transposed);
+                Output::Matrix(product.into_iter().map(|x| x as f32).collect())
+            }
+            Op::Host(op) => op.call(frame)?,
+        })
+    }
+
+    fn execute(&self, program: &Program, inputs: &[Input<'_>]) -> Result<Answer, EngineError> {
+        let mut frame = program.bind(inputs)?;
+        let mut stats = SearchStats { device: self.name(), ..SearchStats::default() };
+        for (value, op) in program.operations() {
+            op.examine(&frame)?;
+            let made = self.operation(program, &frame, op, &mut stats)?;
+            stats.add_kernel(format!("{}/naive", op.name()));
+            frame.set(value, made);
+        }
+        for &(value, place) in program.outputs() {
+            if let &Type::Matrix { rows, width } = program.ty(value)? {
+                let values = matrix(&frame, value)?.to_vec();
+                frame.set(
+                    value,
+                    match place {
+                        Place::Host => Output::Matrix(values),
+                        Place::Device => Output::Array(Array::new("naive", [rows, width], Arc::new(values))),
+                    },
+                );
+            }
+        }
+        Ok(Answer { outputs: frame.finish(program.outputs())?, stats })
+    }
+}
+
+impl Backend<Op> for Naive {
     fn name(&self) -> String {
         "naive".to_owned()
     }
 
-    fn run(&self, task: &Task<'_>, stats: &mut SearchStats) -> Result<Output, EngineError> {
-        fits(task)?;
-        let problem = task.plan.problem;
-        let mut state = input(task);
-        for step in &task.plan.steps {
-            stats.device = self.name();
-            stats.add_kernel(format!("{}/naive", step.verb()));
-            stats.scanned = (problem.rows * problem.queries) as u64;
-            state = match (*step, state) {
-                (Step::Normalize { norm }, _) => {
-                    let (rows, norms) = normalize::reference(norm, &task.base.rows);
-                    let round = |x: Vec<f64>| x.into_iter().map(|x| x as f32).collect();
-                    Output::Rows { rows: round(rows), norms: round(norms) }
-                }
-                (Step::Distance, _) => Output::Matrix(direct_keys(task)),
-                (Step::Search { screen, keep }, _) => Output::Candidates(search(task, screen, keep)),
-                (Step::Assign, _) => {
-                    Output::Candidates(Candidates { bound: Vec::new(), ..search(task, Screen::None, 1) })
-                }
-                (Step::Range { key }, _) => range(task, key),
-                (Step::Scan { keep, .. }, _) => {
-                    let Input::Lists(listed) = task.input else {
-                        return Err(EngineError::Mismatch("no lists".to_owned()));
-                    };
-                    let (lists, queries) = (listed.lists, listed.queries);
-                    let found = scan::reference(problem.metric, lists, queries, &listed.probes, task.mask, keep);
-                    Output::Candidates(places(found, keep))
-                }
-                (Step::Refine, Output::Candidates(from)) => Output::Candidates(refine(task, from)),
-                (Step::SelectK { k }, Output::Candidates(from)) => Output::Candidates(select(from, problem.queries, k)),
-                (Step::SelectK { k }, Output::Matrix(keys)) => match matrix(keys, problem.queries, problem.rows) {
-                    Output::Candidates(from) => Output::Candidates(select(from, problem.queries, k)),
-                    other => other,
-                },
-                (step, _) => return Err(EngineError::Mismatch(format!("{step} has nothing to work on"))),
-            };
-        }
-        Ok(state)
+    fn capabilities(&self) -> Capabilities {
+        engines::peer().capabilities()
     }
 
-    fn wants_screen(&self, _plan: &Plan) -> bool {
-        false
+    fn run<'a>(&'a self, program: &'a Program, inputs: &'a [Input<'a>]) -> Pending<'a> {
+        Pending::done(self.execute(program, inputs))
     }
 
     fn ceilings(&self) -> Ceilings {

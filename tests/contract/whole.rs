@@ -1,7 +1,8 @@
 //! What concerns an engine as a whole: agreement with others, resident rows, threads, repetition, wrong shapes.
 
-use nearfield::engine::{Base, EngineError, Input, Tag, Task};
-use nearfield::plan::{Plan, Screen, Step};
+use nearfield::compute::{EngineError, Tag};
+use nearfield::ops::Screen;
+use crate::task::{Base, Input, Plan, Step, Task};
 use nearfield::stats::SearchStats;
 use nearfield::{DType, Metric};
 use proptest::prelude::*;
@@ -127,7 +128,7 @@ pub fn wrong_shapes_are_errors(s: &Subject) {
         ("fewer rows than the plan says", Task { base: Base { rows: shorter, ..whole.base }, ..whole }),
         ("fewer norms than rows", Task { base: Base { norms: Some(&norms[..39]), ..whole.base }, ..whole }),
     ] {
-        let outcome = s.engine.run(&task, &mut SearchStats::default());
+        let outcome = task.run(&*s.engine, &mut SearchStats::default());
         assert!(matches!(outcome, Err(EngineError::Mismatch(_))), "{what}: {outcome:?}");
     }
     let check = candidates(case.run(&*s.engine, &SEARCH, None, Input::None));

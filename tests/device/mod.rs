@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::sync::{Mutex, OnceLock};
 
 use half::{bf16, f16};
-use nearfield::kernels::source::{ParamsIn, Target, compose};
-use nearfield::kernels::tuning::KernelTuning;
-use nearfield::kernels::{Access, DeviceCaps, Launch};
+use nearfield::ops::source::{ParamsIn, Target, compose};
+use nearfield::ops::tuning::KernelTuning;
+use nearfield::ops::{Access, DeviceCaps, Launch};
 use nearfield::{BitsView, DType, RowsView};
 
 /// A device with default limits, in one of the ways to run a kernel.

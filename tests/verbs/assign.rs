@@ -1,8 +1,8 @@
 //! `assign`: the nearest centroid of each point.
 
-use nearfield::engine::{Candidates, Input, Known};
-use nearfield::kernels::assign::{self, BLOCK, POINTS};
-use nearfield::plan::Step;
+use nearfield::compute::{Candidates, Known};
+use crate::task::{Input, Step};
+use nearfield::ops::assign::{self, BLOCK, POINTS};
 use nearfield::{DType, Metric};
 
 use crate::Subject;

@@ -1,8 +1,9 @@
 //! `normalize`: three norms, rows of any size of number, against f64.
 
-use nearfield::engine::{Input, Output};
-use nearfield::kernels::normalize;
-use nearfield::plan::{Norm, Step};
+use nearfield::compute::Output;
+use nearfield::ops::Norm;
+use crate::task::{Input, Step};
+use nearfield::ops::normalize;
 use nearfield::{DType, Metric};
 
 use crate::Subject;

@@ -1,7 +1,6 @@
 //! `refine`: the direct keys of given candidates.
 
-use nearfield::engine::Input;
-use nearfield::plan::Step;
+use crate::task::{Input, Step};
 use nearfield::{DType, Metric};
 
 use crate::Subject;

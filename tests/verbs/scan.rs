@@ -2,10 +2,10 @@
 //! one line of arithmetic, and exactly those where numbers are whole.
 
 use half::{bf16, f16};
-use nearfield::engine::{Base, Candidates, EngineError, Input, Listed, Mask, Output, Tag, Task};
-use nearfield::kernels::lists::{Encoded, Form, Lists, Prepared, Probes, Terms};
-use nearfield::kernels::{metric, scan};
-use nearfield::plan::{Plan, Problem, Step};
+use nearfield::compute::{Candidates, EngineError, Mask, Output, Tag};
+use crate::task::{Base, Input, Listed, Plan, Problem, Step, Task};
+use nearfield::ops::lists::{Encoded, Form, Lists, Prepared, Probes, Terms};
+use nearfield::ops::{metric, scan};
 use nearfield::stats::SearchStats;
 use nearfield::{DType, MatrixView, Metric, RowsView};
 
@@ -155,8 +155,7 @@ impl Case {
             rows: self.lists.rows(),
             queries: self.queries.queries,
         };
-        let (form, lists) = (self.lists.form, self.lists.lists.len());
-        let plan = Plan::one(problem, Step::Scan { form, probes: self.width, lists, keep });
+        let plan = Plan::one(problem, Step::Scan { keep });
         let listed = Listed { lists: &self.lists, tag: &self.tag, queries: &self.queries, probes: self.probes() };
         let task = Task {
             plan: &plan,
@@ -166,7 +165,7 @@ impl Case {
             mask,
             input: Input::Lists(listed),
         };
-        s.engine.run(&task, &mut SearchStats::default())
+        task.run(&*s.engine, &mut SearchStats::default())
     }
 
     /// How far a key may be from that of the reference.
@@ -181,7 +180,7 @@ impl Case {
             self.lists.code(list, place, &mut code);
             let norm = |x: &[f32]| x.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
             let (row, query) =
-                (nearfield::kernels::lists::floats(dtype, &code), &self.queries.floats[q * dim..(q + 1) * dim]);
+                (nearfield::ops::lists::floats(dtype, &code), &self.queries.floats[q * dim..(q + 1) * dim]);
             let exact = f64::from(key);
             return metric::tolerance(self.metric, dtype, dim, exact, norm(query), norm(&row)) + exact.abs() * 6e-8;
         }

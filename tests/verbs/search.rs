@@ -1,7 +1,8 @@
 //! `search`: the k nearest rows in one pass, directly and through the f32 screen.
 
-use nearfield::engine::{Candidates, Input, Mask};
-use nearfield::plan::{Screen, Step};
+use nearfield::compute::{Candidates, Mask};
+use nearfield::ops::Screen;
+use crate::task::{Input, Step};
 use nearfield::{DType, Metric};
 
 use crate::Subject;
@@ -294,7 +295,7 @@ fn screened_query_is_right(
         check!(std::mem::replace(&mut left_out[row], false), "row {row} is kept twice");
         let (exact, scale) = (case.key(query, row), scale(case, query, row));
         check!(key <= direct[row], "row {row}: the lower bound {key:e} exceeds the direct key {:e}", direct[row]);
-        let slack = f64::from(nearfield::kernels::search::slack(case.problem().dim));
+        let slack = f64::from(nearfield::ops::search::slack(case.problem().dim));
         let useful = exact - 3.0 * slack * scale - f64::from(f32::MIN_POSITIVE) * 1e3;
         check!(f64::from(key) >= useful, "row {row}: the lower bound {key:e} is far below the key {exact:e}");
         let sorted = place == 0 || (keys[place - 1], positions[place - 1]) < (key, position);

@@ -1,7 +1,8 @@
 //! `search` through screens of low precision: 8-bit codes, and f16.
 
-use nearfield::engine::{Candidates, Input, Mask};
-use nearfield::plan::{Screen, Step};
+use nearfield::compute::{Candidates, Mask};
+use nearfield::ops::Screen;
+use crate::task::{Input, Step};
 use nearfield::stats::SearchStats;
 use nearfield::{DType, Metric};
 use proptest::prelude::*;
@@ -200,11 +201,12 @@ pub fn row_b8_adversarial_rows(s: &Subject) {
     }
 }
 
-/// Codes that do not fit their rows are an error; none at all is another screen.
+/// Codes that do not fit their rows are an error, and so are none at all.
 pub fn row_b8_codes_that_do_not_fit(s: &Subject) {
     let case = Case::random(Metric::L2, DType::F32, (5, 300, 24), Values::Signed);
     let without = Screened { case: &case, screen: Screen::Int8, codes: None };
-    without.right(s, 10, None, false);
+    let refused = without.run(s, &[Step::Search { screen: Screen::Int8, keep: 10 }], None);
+    assert!(refused.as_ref().is_err_and(|why| why.contains("needs codes")), "{refused:?}");
     let empty = Case::random(Metric::L2, DType::F32, (0, 300, 24), Values::Signed);
     Screened::int8(&empty, 16).right(s, 10, None, false);
 }

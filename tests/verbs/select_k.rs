@@ -1,8 +1,7 @@
 //! `select_k`: the k smallest of each segment, exactly.
 
-use nearfield::engine::Input;
-use nearfield::kernels::select_k;
-use nearfield::plan::Step;
+use crate::task::{Input, Step};
+use nearfield::ops::select_k;
 use nearfield::{DType, Metric};
 
 use crate::Subject;

@@ -1,7 +1,7 @@
 //! The two engines side by side, for the commands that show both.
 
 use anyhow::Result;
-use nearfield::kernels::metric::tolerance;
+use nearfield::ops::metric::tolerance;
 use nearfield::{DType, Device, Flat, Metric, Neighbors, RowsView, SearchOptions};
 use serde_json::{Value, json};
 
@@ -30,7 +30,7 @@ pub fn both(args: &DeviceArgs) -> Result<(Device, Gpu)> {
 
 /// Whether the CPU answers.
 pub fn is_cpu(device: &Device) -> bool {
-    device.name().starts_with("cpu")
+    device.kind() == nearfield::DeviceKind::Cpu
 }
 
 /// Why `auto` took the CPU: an answer says it.

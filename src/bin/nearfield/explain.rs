@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 use nearfield::format::Matrix;
-use nearfield::{AnyIndex, DType, Device, Explanation, Index, SearchOptions, Step, Trial};
+use nearfield::{AnyIndex, DType, Device, Explanation, Index, SearchOptions, Trial};
 
 use crate::common::{DeviceArgs, ScreenChoice, k, screen};
 use crate::data::{self, SourceArgs};
@@ -75,7 +75,7 @@ pub fn run(args: &ExplainArgs) -> Result<()> {
 /// A line on an index with codes, or none.
 fn how_it_looks(index: &AnyIndex, explanation: &Explanation, asked: &ListArgs) -> String {
     let AnyIndex::Ivf(ivf) = index else { return String::new() };
-    let scans = explanation.plan.steps.iter().any(|step| matches!(step, Step::Scan { .. }));
+    let scans = explanation.scans_lists();
     let looks = match asked.probes().unwrap_or(ivf.probes()).min(ivf.lists()) {
         _ if ivf.lists() == 1 && scans => "all codes are looked at".to_owned(),
         probes if scans => format!("{probes} of {} lists are looked at", ivf.lists()),
@@ -90,7 +90,7 @@ fn how_it_looks(index: &AnyIndex, explanation: &Explanation, asked: &ListArgs) -
 /// Every engine that can answer: those of the device, and the CPU beside a GPU.
 fn engines(device: &Device, args: &DeviceArgs) -> Result<Vec<Device>> {
     let mut engines = device.parts();
-    if !engines.iter().any(|d| d.name().starts_with("cpu (")) {
+    if !engines.iter().any(|d| d.kind() == nearfield::DeviceKind::Cpu) {
         engines.insert(0, crate::common::open(&args.options(Some("cpu")))?);
     }
     Ok(engines)
@@ -99,7 +99,7 @@ fn engines(device: &Device, args: &DeviceArgs) -> Result<Vec<Device>> {
 /// Which engine `auto` takes for such a search, and why.
 fn verdict(trials: &[(String, Trial)]) -> String {
     let predicted = |trial: &Trial| trial.predicted.iter().sum::<f64>();
-    let hardware = |name: &str| name.starts_with("cpu (") || !software(name);
+    let hardware = |name: &str| !software(name);
     let there = trials.iter().filter(|(name, _)| hardware(name));
     let Some((best, trial)) = there.min_by(|a, b| predicted(&a.1).total_cmp(&predicted(&b.1))) else {
         return String::new();

@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::super::machine::Machine;
 use super::super::memory::{Buffer, READ_BACK};
 use super::super::trusted;
-use crate::engine::EngineError;
+use crate::compute::EngineError;
 use crate::random::Random;
 
 /// What is in a buffer before the first run.

@@ -1,17 +1,14 @@
 //! `assign`: the nearest row of each query, in one launch a block and shard.
 
 use super::{Block, Job, ROW_STEP, block_queries};
-use crate::engine::{Candidates, EngineError};
+use crate::compute::{Candidates, EngineError};
 use crate::gpu::case::Case;
 use crate::gpu::submit::Bind;
-use crate::kernels::assign;
+use crate::ops::assign;
 
 /// The row with the smallest (key, position) for each query.
 pub(super) fn run(job: &mut Job<'_>) -> Result<Candidates, EngineError> {
-    let p = job.task.plan.problem;
-    if !assign::assigns(p.metric, p.dtype) {
-        return Err(EngineError::Mismatch(format!("points are not assigned by {} to {} rows", p.metric, p.dtype)));
-    }
+    let p = job.work.extent;
     let mut out = Candidates::places(p.queries, 1)?;
     let each = job.query_bytes() + 16;
     let count = block_queries(job.queries_at_a_time(), job.scratch, |q| q as u64 * each);
@@ -43,22 +40,11 @@ fn nearest(job: &mut Job<'_>, block: &Block) -> Result<[Bind; 2], EngineError> {
         let mut row = 0;
         while row < shard.rows {
             let caps = job.caps("assign");
-            let mut args = assign::Args {
-                metric: job.metric(),
-                dim: job.dim(),
-                row_begin: row as u32,
-                row_end: shard.rows as u32,
-                q_begin: 0,
-                q_end: block.count,
-                position_base: shard.first as u32,
-                mask: block.mask.as_ref().map(|m| m.1),
-                mask_row_base: shard.first as u32,
-                first,
-            };
+            let mut args = assign::Args { tile: job.tile(shard, block, (row, shard.rows)), first };
             let pipeline = job.pipeline(&assign::record(&args, &caps))?;
             let fit = job.rec.fit(&pipeline, work, ROW_STEP)? / ROW_STEP * ROW_STEP;
             let rows = fit.min(shard.rows - row);
-            args.row_end = (row + rows) as u32;
+            args.tile.row_end = (row + rows) as u32;
             let mut binds = job.inputs(shard, block, true);
             binds.extend(out.iter().cloned());
             job.rec.launch("assign", &pipeline, assign::record(&args, &caps), binds, work * rows as f64);

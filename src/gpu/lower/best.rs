@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Job;
 use super::select::{self, Selection};
-use crate::engine::EngineError;
+use crate::compute::EngineError;
 use crate::gpu::memory::Buffer;
 use crate::gpu::submit::Bind;
 

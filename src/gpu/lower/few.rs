@@ -4,12 +4,12 @@ use super::screened::Lists;
 use super::search::{select_on_host, sort_into};
 use super::select::{self, Selection};
 use super::{Block, Job, ROW_STEP, matrix};
-use crate::engine::{Candidates, EngineError};
+use crate::compute::{Candidates, EngineError};
 use crate::gpu::submit::Bind;
-use crate::kernels::search::few;
-use crate::kernels::search::screened::Limit;
-use crate::kernels::select_k::Limits;
-use crate::kernels::source::MISSING_KEY;
+use crate::ops::search::few;
+use crate::ops::search::screened::Limit;
+use crate::ops::select_k::Limits;
+use crate::ops::source::MISSING_KEY;
 
 /// Up to so many keys are selected from by the host, sooner than another kernel would start.
 const FEW_KEYS: usize = 8192;
@@ -34,21 +34,10 @@ pub(super) fn block(job: &mut Job<'_>, block: &Block, keep: usize, out: &mut Can
         let mut row = 0;
         while row < shard.rows {
             let caps = job.caps("search");
-            let mut args = few::Args {
-                metric: job.metric(),
-                dtype: job.dtype(),
-                dim: job.dim(),
-                row_begin: row as u32,
-                row_end: shard.rows as u32,
-                q_begin: 0,
-                q_end: block.count,
-                position_base: shard.first as u32,
-                mask: block.mask.as_ref().map(|m| m.1),
-                mask_row_base: shard.first as u32,
-            };
+            let mut args = few::Args { tile: job.tile(shard, block, (row, shard.rows)) };
             let pipeline = job.pipeline(&few::record(&args, &caps))?;
             let rows = job.rec.fit(&pipeline, work, ROW_STEP)?.min(shard.rows - row).min(most);
-            args.row_end = (row + rows) as u32;
+            args.tile.row_end = (row + rows) as u32;
             let groups = few::groups(&args, &caps);
             let bytes = u64::from(groups * block.count) * 4;
             let least = [job.rec.scratch(bytes)?, job.rec.scratch(bytes)?].map(|least| Bind::first(&least, bytes));

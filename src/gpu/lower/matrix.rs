@@ -2,12 +2,11 @@
 
 use super::search::select_on_host;
 use super::{Block, Job, ROW_STEP, block_queries};
-use crate::engine::{Candidates, EngineError, Output};
+use crate::compute::{Candidates, EngineError, Output};
 use crate::gpu::case::Case;
 use crate::gpu::submit::Bind;
-use crate::kernels::{distance, normalize};
-use crate::plan::Norm;
-use crate::types::DType;
+use crate::ops::{distance, normalize};
+use crate::ops::Norm;
 
 /// Keys of all queries of a block and some rows.
 pub(super) struct Tile {
@@ -37,23 +36,12 @@ pub(super) fn tiles<'a>(
         let mut row = 0;
         while row < shard.rows {
             let caps = job.caps("distance");
-            let mut args = distance::Args {
-                metric: job.metric(),
-                dtype: job.dtype(),
-                dim: job.dim(),
-                row_begin: row as u32,
-                row_end: shard.rows as u32,
-                q_begin: 0,
-                q_end: block.count,
-                mask: block.mask.as_ref().map(|m| m.1),
-                mask_row_base: shard.first as u32,
-                out_stride: 0,
-                out_offset: 0,
-            };
+            let mut args =
+                distance::Args { tile: job.tile(shard, block, (row, shard.rows)), out_stride: 0, out_offset: 0 };
             let pipeline = job.pipeline(&distance::record(&args, &caps))?;
             let fit = job.rec.fit(&pipeline, work, ROW_STEP)? / ROW_STEP * ROW_STEP;
             let rows = fit.min(shard.rows - row).min(most);
-            args.row_end = (row + rows) as u32;
+            args.tile.row_end = (row + rows) as u32;
             args.out_stride = rows as u32;
             let keys = Bind::first(&out, (rows * queries) as u64 * 4);
             let mut binds = job.inputs(shard, block, true);
@@ -116,7 +104,7 @@ pub(super) fn search_on_host(job: &mut Job<'_>, out: &mut Candidates) -> Result<
     // At most 256 MiB of keys on the host, or one query.
     let most = ((256 << 20) / (rows * 4)).max(1);
     let count = queries_of_a_block(job).min(most);
-    let mask = job.task.mask;
+    let mask = job.work.mask;
     let mut first = 0;
     while first < job.queries() {
         let queries = count.min(job.queries() - first);
@@ -139,10 +127,7 @@ pub(super) fn search_on_host(job: &mut Job<'_>, out: &mut Candidates) -> Result<
 
 /// Each row divided by its norm, and the norms.
 pub(super) fn normalize(job: &mut Job<'_>, norm: Norm) -> Result<Output, EngineError> {
-    let p = job.task.plan.problem;
-    if p.dtype == DType::Bits {
-        return Err(EngineError::Mismatch("rows of bits have no norm".to_owned()));
-    }
+    let p = job.work.extent;
     job.ensure(Case::Normalize { norm })?;
     let (mut rows, mut norms) = (Vec::with_capacity(p.rows * p.dim), Vec::with_capacity(p.rows));
     let most = ((job.scratch / 3 / (p.dim as u64 * 4 + 4)) as usize).max(1);

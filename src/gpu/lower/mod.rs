@@ -1,4 +1,4 @@
-//! From the steps of a plan to launches.
+//! From the operations of a program to launches.
 //!
 //! Queries go in blocks whose scratch stays within a fixed number of bytes whatever the shapes are; rows come from
 //! shards, which are resident or streamed; launches are as long as a command buffer may be. A block is one submission
@@ -7,6 +7,7 @@
 mod assign;
 mod best;
 mod few;
+mod matmul;
 mod matrix;
 mod range;
 mod scan;
@@ -15,6 +16,7 @@ mod search;
 mod select;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::adapters::Kind;
 use super::case::Case;
@@ -26,10 +28,14 @@ use super::resident::{self, Residents, Shard};
 use super::rows;
 use super::submit::{Bind, Recorder, SLICE_SECONDS};
 use super::upload::Upload;
-use crate::engine::{Candidates, EngineError, Input, Mask, Output, Task};
-use crate::kernels::search::screened::Unit;
-use crate::kernels::{DeviceCaps, Launch, distance};
-use crate::plan::{Screen, Step};
+use crate::compute::{Candidates, EngineError, Frame, Input, Mask, Operation, Output, Tag, Type, Value, Vectors};
+use crate::ops::scan::Listed;
+use crate::ops::search::screened::Unit;
+use crate::ops::tile::TileArgs;
+use crate::ops::{
+    Assign, Chain, Coded, Compared, DeviceCaps, Distance, Extent, Launch, Op, Pairs, Program, Range, Refine, Screen,
+    Search, distance,
+};
 use crate::stats::SearchStats;
 use crate::types::{DType, Metric, RowsView};
 
@@ -55,14 +61,84 @@ enum Source {
     Nowhere,
 }
 
-/// One run of a plan.
+/// The queries of a job, their lengths, and their name when they will be asked again.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    rows: RowsView<'a>,
+    norms: &'a [f32],
+    tag: Option<&'a Tag>,
+}
+
+/// What a job works on, as the operation's operands have it.
+#[derive(Clone, Copy)]
+pub(super) struct Work<'a> {
+    /// Shapes and types.
+    pub(super) extent: Extent,
+    /// The rows; none where the operation has none.
+    base: Option<Vectors<'a>>,
+    /// The queries and their lengths; none where the operation has none, or in a form of its own.
+    queries: Option<Asked<'a>>,
+    mask: Option<Mask<'a>>,
+    /// Words of the mask that one query can need.
+    mask_words: usize,
+    screen: Screen,
+    coded: Option<Coded<'a>>,
+    /// Whether the candidates of a screen get direct keys in the same go.
+    refined: bool,
+}
+
+impl<'a> Work<'a> {
+    /// Queries against rows.
+    fn of(pairs: &Compared<'a>) -> Work<'a> {
+        Work {
+            extent: pairs.extent(),
+            base: Some(pairs.base),
+            queries: Some(Asked { rows: pairs.queries, norms: pairs.query_norms, tag: pairs.query_tag }),
+            mask: pairs.mask,
+            mask_words: pairs.base.rows.rows().div_ceil(32),
+            screen: Screen::None,
+            coded: None,
+            refined: false,
+        }
+    }
+
+    /// Neither rows nor queries.
+    fn plain(extent: Extent) -> Work<'a> {
+        Work {
+            extent,
+            base: None,
+            queries: None,
+            mask: None,
+            mask_words: 0,
+            screen: Screen::None,
+            coded: None,
+            refined: false,
+        }
+    }
+
+    /// Lists, whose positions may leave some of the mask's bits behind.
+    fn lists(listed: &Listed<'a>) -> Work<'a> {
+        let queries = listed.queries.queries;
+        let mask_words = match listed.mask {
+            None => 0,
+            Some(Mask { stride: 0, words, .. }) => words.len(),
+            // The last query's may end sooner than the next one's would begin.
+            Some(Mask { stride, words, .. }) => stride.min(words.len().saturating_sub(stride * queries.saturating_sub(1))),
+        };
+        let (dim, rows) = (listed.lists.dim, listed.lists.rows());
+        let extent = Extent { metric: listed.metric, dtype: DType::F32, dim, rows, queries };
+        Work { mask: listed.mask, mask_words, ..Work::plain(extent) }
+    }
+}
+
+/// One operation, or some that run as one.
 pub(super) struct Job<'a> {
     machine: &'a Machine,
-    pub(super) task: &'a Task<'a>,
+    pub(super) work: Work<'a>,
     pub(super) rec: Recorder<'a>,
     residents: &'a Residents,
     source: Arc<Source>,
-    /// What the screen of the plan reads in place of the rows.
+    /// What the screen reads in place of the rows.
     copies: Option<screened::Copies>,
     scratch: u64,
     /// Bound where a kernel has an input that it does not read.
@@ -78,177 +154,221 @@ struct Block {
     /// The first of them in the batch.
     first: usize,
     count: u32,
-    queries: Arc<Buffer>,
-    norms: Option<Arc<Buffer>>,
+    queries: Bind,
+    norms: Option<Bind>,
     /// Bits and words from query to query.
     mask: Option<(Arc<Buffer>, u32)>,
 }
 
-/// Runs a plan.
-pub(super) fn run(
-    machine: &Machine,
-    residents: &Residents,
-    task: &Task<'_>,
-    stats: &mut SearchStats,
-) -> Result<Output, EngineError> {
-    validate(task)?;
-    if let Some(nothing) = nothing_to_do(task) {
-        return Ok(nothing);
-    }
-    let mut job = Job::new(machine, residents, task, stats)?;
-    let output = match task.plan.steps.as_slice() {
-        [Step::Search { screen, keep }] => search::run(&mut job, *screen, *keep, *keep).map(Output::Candidates),
-        [Step::Search { screen, keep }, Step::Refine, Step::SelectK { k }] => {
-            search::run(&mut job, *screen, *keep, *k).map(Output::Candidates)
-        }
-        [Step::Search { screen: Screen::None, keep }, Step::SelectK { k }] => {
-            search::run(&mut job, Screen::None, (*keep).min(*k), *k).map(Output::Candidates)
-        }
-        [Step::Assign] => assign::run(&mut job).map(Output::Candidates),
-        [Step::Distance, Step::SelectK { k }] => search::run(&mut job, Screen::None, *k, *k).map(Output::Candidates),
-        [Step::Distance] => matrix::distances(&mut job).map(Output::Matrix),
-        [Step::Normalize { norm }] => matrix::normalize(&mut job, *norm),
-        [Step::Range { key }] => range::run(&mut job, *key),
-        [Step::Refine] => search::refine_given(&mut job).map(Output::Candidates),
-        [Step::SelectK { k }] => select::run(&mut job, *k).map(Output::Candidates),
-        [Step::Scan { keep, .. }] => scan::run(&mut job, *keep).map(Output::Candidates),
-        _ => Err(EngineError::Mismatch(format!("no engine runs the steps {}", task.plan))),
-    }?;
-    job.rec.finish()?;
-    Ok(output)
+/// Who runs a program, for whom arrays on the device are kept.
+#[derive(Clone, Copy)]
+pub(super) struct Site<'a> {
+    pub(super) machine: &'a Machine,
+    pub(super) residents: &'a Residents,
+    /// Names this device, opened this time.
+    pub(super) holder: &'a str,
 }
 
-/// Compares the sizes of everything in a task, so that no kernel reads past an end.
-fn validate(task: &Task<'_>) -> Result<(), EngineError> {
-    let p = &task.plan.problem;
-    let wrong = |what: &str, found: usize, wanted: usize| {
-        Err(EngineError::Mismatch(format!("{what}: found {found}, wanted {wanted}")))
+/// Runs a program; gives its outputs.
+pub(super) fn run(
+    site: Site<'_>,
+    program: &Program,
+    inputs: &[Input<'_>],
+    stats: &mut SearchStats,
+) -> Result<Vec<Output>, EngineError> {
+    let mut frame = program.bind(inputs)?;
+    for (value, op) in program.operations() {
+        if frame.has(value) {
+            continue;
+        }
+        op.examine(&frame)?;
+        let (made, chain) = operation(site, program, &frame, (value, op), stats)?;
+        match chain {
+            None => frame.set(value, made),
+            Some(chain) => {
+                frame.set(chain.result, made);
+                chain.within.into_iter().flatten().for_each(|value| frame.skip(value));
+            }
+        }
+    }
+    for &(value, place) in program.outputs() {
+        matmul::place(site, program, &mut frame, (value, place), stats)?;
+    }
+    frame.finish(program.outputs())
+}
+
+/// The result of one operation, and what ran with it. A new operation does not compile until it has an arm here.
+fn operation(
+    site: Site<'_>,
+    program: &Program,
+    frame: &Frame<'_>,
+    (value, op): (Value, &Op),
+    stats: &mut SearchStats,
+) -> Result<(Output, Option<Chain>), EngineError> {
+    let chain = match op {
+        Op::Search(search) => Some(Chain::after(program, value, &search.pairs)),
+        Op::Distance(distance) if distance.pairs.mask.is_none() => {
+            Some(Chain::after(program, value, &distance.pairs)).filter(|chain| chain.k.is_some() && !chain.refined)
+        }
+        _ => None,
     };
-    if let Some(Step::Scan { .. }) = task.plan.steps.first() {
-        return match task.input {
-            Input::Lists(listed) => listed.check(p, task.mask),
-            _ => Err(EngineError::Mismatch("no lists to scan".to_owned())),
-        };
+    let result = chain.map_or(value, |chain| chain.result);
+    if let Some(nothing) = nothing_to_do(program, op, result)? {
+        return Ok((nothing, chain));
     }
-    if task.base.rows.rows() != p.rows {
-        return wrong("rows", task.base.rows.rows(), p.rows);
-    }
-    if p.rows >= u32::MAX as usize {
-        return wrong("rows of one search, at most", p.rows, u32::MAX as usize - 1);
-    }
-    let first = task.plan.steps.first();
-    let needs_rows = !matches!(first, Some(Step::SelectK { .. }));
-    let needs_queries = needs_rows && !matches!(first, Some(Step::Normalize { .. }));
-    if needs_rows
-        && task.base.rows.dim() != p.dim
-        && !(p.dtype == DType::Bits && task.base.rows.dim() / 8 == p.dim.div_ceil(8))
-    {
-        return wrong("components a row", task.base.rows.dim(), p.dim);
-    }
-    if let Some(norms) = task.base.norms
-        && norms.len() != p.rows
-    {
-        return wrong("norms of rows", norms.len(), p.rows);
-    }
-    if needs_queries {
-        if task.queries.rows() != p.queries {
-            return wrong("queries", task.queries.rows(), p.queries);
+    let mut begin = |work: Work<'_>, job: &mut dyn FnMut(&mut Job<'_>) -> Result<Output, EngineError>| {
+        let mut running = Job::new(site, work, stats)?;
+        let output = job(&mut running)?;
+        running.rec.finish()?;
+        Ok::<_, EngineError>(output)
+    };
+    let made = match op {
+        Op::Search(search) => {
+            let coded = search.codes.map(|codes| Coded::of(frame, codes)).transpose()?;
+            let (refined, k) = chain.map_or((false, None), |chain| (chain.refined, chain.k));
+            let work = Work { screen: search.screen, coded, refined, ..Work::of(&search.pairs.of(frame)?) };
+            let keep = if refined { search.keep } else { search.keep.min(k.unwrap_or(usize::MAX)) };
+            begin(work, &mut |job| {
+                search::run(job, search.screen, keep, k.unwrap_or(keep)).map(Output::Candidates)
+            })?
         }
-        if task.queries.dim() != task.base.rows.dim() {
-            return wrong("components a query", task.queries.dim(), task.base.rows.dim());
+        Op::Distance(distance) => {
+            let work = Work { mask: None, ..Work::of(&distance.pairs.of(frame)?) };
+            match chain.and_then(|chain| chain.k) {
+                Some(k) => begin(work, &mut |job| search::run(job, Screen::None, k, k).map(Output::Candidates))?,
+                None => begin(work, &mut |job| matrix::distances(job).map(Output::Matrix))?,
+            }
         }
-        let bits = task.queries.dtype() == DType::Bits;
-        if bits != (p.dtype == DType::Bits) || !(bits || task.queries.dtype() == DType::F32) {
-            return Err(EngineError::Mismatch(format!("queries of {} over rows of {}", task.queries.dtype(), p.dtype)));
+        Op::Assign(assign) => {
+            begin(Work::of(&assign.pairs.of(frame)?), &mut |job| assign::run(job).map(Output::Candidates))?
         }
-        let norms = p.metric == Metric::Cosine || matches!(first, Some(Step::Search { screen: Screen::F32, .. }));
-        if norms && task.query_norms.len() != p.queries {
-            return wrong("norms of queries", task.query_norms.len(), p.queries);
+        Op::Range(range) => begin(Work::of(&range.pairs.of(frame)?), &mut |job| range::run(job, range.key))?,
+        Op::Refine(refine) => {
+            let (positions, width) = frame.positions(refine.candidates)?;
+            // Where nothing is asked, nothing has to be brought to the device.
+            if positions.iter().all(|&p| p == u32::MAX) {
+                let queries = positions.len() / width.max(1);
+                return Ok((Output::Candidates(Candidates::empty(queries, width)), None));
+            }
+            let work = Work { mask: None, ..Work::of(&refine.pairs.of(frame)?) };
+            let mut found = begin(work, &mut |job| {
+                search::refine_given(job, positions, width).map(Output::Candidates)
+            })?;
+            if let (Output::Candidates(found), Ok(from)) = (&mut found, frame.candidates(refine.candidates)) {
+                found.bound.clone_from(&from.bound);
+            }
+            found
         }
-        if norms && task.base.norms.is_none() {
-            return wrong("norms of rows", 0, p.rows);
+        Op::SelectK(select_k) => match frame.candidates(select_k.from) {
+            // What is in host memory already is sorted there sooner than another kernel would start.
+            Ok(from) => Output::Candidates(select::of_candidates(from, result_queries(program, value)?, select_k.k)?),
+            Err(_) => {
+                let matrix = matmul::host_matrix(site, frame, select_k.from, stats)?;
+                let queries = result_queries(program, value)?;
+                let rows = matrix.len() / queries.max(1);
+                let extent = Extent { metric: Metric::L2, dtype: DType::F32, dim: 1, rows, queries };
+                let mut job = Job::new(site, Work::plain(extent), stats)?;
+                let found = select::run(&mut job, &matrix, select_k.k)?;
+                job.rec.finish()?;
+                Output::Candidates(found)
+            }
+        },
+        Op::Normalize(normalize) => {
+            let base = frame.vectors(normalize.rows, 1)?;
+            let (dtype, dim, rows) = (base.rows.dtype(), base.rows.dim(), base.rows.rows());
+            let extent = Extent { metric: Metric::L2, dtype, dim, rows, queries: 0 };
+            let work = Work { base: Some(Vectors { norms: None, ..base }), ..Work::plain(extent) };
+            begin(work, &mut |job| matrix::normalize(job, normalize.norm))?
         }
-    }
-    if let (Some(Step::Search { screen: Screen::Int8, .. }), Some(coded)) = (first, &task.base.codes)
-        && let Some((what, found, wanted)) = screened::mismatch(coded, p.rows, p.queries)
-    {
-        return wrong(what, found, wanted);
-    }
-    if let Some(mask) = task.mask {
-        let last = if mask.stride == 0 { 0 } else { p.queries.saturating_sub(1) * mask.stride };
-        let wanted = if p.queries == 0 { 0 } else { last + p.rows.div_ceil(32) };
-        if mask.words.len() < wanted || (mask.stride > 0 && mask.stride < p.rows.div_ceil(32)) {
-            return wrong("words of a mask, at least", mask.words.len(), wanted);
+        Op::Scan(scan) => {
+            let listed = scan.of(frame)?;
+            begin(Work::lists(&listed), &mut |job| scan::run(job, listed, scan.keep).map(Output::Candidates))?
         }
-    }
-    match (first, task.input) {
-        (Some(Step::Refine), Input::Positions { positions, width }) if positions.len() != width * p.queries => {
-            wrong("positions", positions.len(), width * p.queries)
+        Op::Matmul(op) => Output::Array(matmul::run(site, program, frame, op, stats)?),
+        Op::Host(host) => {
+            let began = Instant::now();
+            let made = host.call(frame)?;
+            stats.add_stage(host.what, began.elapsed(), false);
+            made
         }
-        (Some(Step::Refine), Input::Positions { .. }) => Ok(()),
-        (Some(Step::Refine), _) => wrong("positions", 0, p.queries),
-        (Some(Step::SelectK { .. }), Input::Matrix(keys)) if keys.len() != p.rows * p.queries => {
-            wrong("keys", keys.len(), p.rows * p.queries)
-        }
-        (Some(Step::SelectK { .. }), Input::Matrix(_)) => Ok(()),
-        (Some(Step::SelectK { .. }), _) => wrong("keys", 0, p.rows * p.queries),
-        _ => Ok(()),
+    };
+    Ok((made, chain))
+}
+
+/// Queries of an operation that gives candidates.
+fn result_queries(program: &Program, value: Value) -> Result<usize, EngineError> {
+    match *program.ty(value)? {
+        Type::Candidates { queries, .. } => Ok(queries),
+        ref other => Err(EngineError::Mismatch(format!("{value} is {other}, wanted candidates"))),
     }
 }
 
 /// The answer where there are no rows, no queries or no places.
-fn nothing_to_do(task: &Task<'_>) -> Option<Output> {
-    let p = &task.plan.problem;
-    let (empty, width) = match *task.plan.steps.last()? {
-        Step::SelectK { k } => (p.rows == 0 || p.queries == 0 || k == 0, k),
-        Step::Search { keep, .. } => (p.rows == 0 || p.queries == 0 || keep == 0, keep),
-        Step::Assign => (p.rows == 0 || p.queries == 0, 1),
-        Step::Scan { keep, .. } => (p.queries == 0 || keep == 0, keep),
-        Step::Refine => match task.input {
-            Input::Positions { width, .. } => (p.rows == 0 || p.queries == 0 || width == 0, width),
-            _ => (false, 0),
-        },
-        Step::Normalize { .. } if p.rows == 0 => return Some(Output::Rows { rows: Vec::new(), norms: Vec::new() }),
-        Step::Distance if p.rows == 0 || p.queries == 0 => return Some(Output::Matrix(Vec::new())),
-        Step::Range { .. } if p.rows == 0 || p.queries == 0 => {
-            let offsets = vec![0; p.queries + 1];
-            return Some(Output::Range { offsets, keys: Vec::new(), positions: Vec::new() });
-        }
-        _ => (false, 0),
+fn nothing_to_do(program: &Program, op: &Op, result: Value) -> Result<Option<Output>, EngineError> {
+    let no_pairs = |pairs: &Pairs| pairs.extent(program).is_ok_and(|e| e.rows == 0 || e.queries == 0);
+    let nothing = match op {
+        Op::Search(Search { pairs, .. })
+        | Op::Assign(Assign { pairs, .. })
+        | Op::Refine(Refine { pairs, .. })
+        | Op::Range(Range { pairs, .. })
+        | Op::Distance(Distance { pairs }) => no_pairs(pairs),
+        Op::Scan(scan) => scan.extent(program).1 == 0,
+        Op::SelectK(select) => matches!(program.ty(select.from)?, Type::Matrix { rows, width } if *rows * *width == 0),
+        Op::Normalize(_) => matches!(program.ty(result)?, Type::Vectors { rows: 0, .. }),
+        // What is caller's, and what has its own way with empty matrices.
+        Op::Host(_) | Op::Matmul(_) => false,
     };
-    empty.then(|| Output::Candidates(Candidates::empty(p.queries, width)))
+    Ok(match *program.ty(result)? {
+        Type::Candidates { queries, width } if nothing || (width == 0 && !matches!(op, Op::Host(_))) => {
+            Some(Output::Candidates(Candidates::empty(queries, width)))
+        }
+        Type::Matrix { .. } if nothing => Some(Output::Matrix(Vec::new())),
+        Type::Vectors { .. } if nothing => Some(Output::Rows { rows: Vec::new(), norms: Vec::new() }),
+        Type::Hits { queries } if nothing => {
+            let offsets = vec![0; queries + 1];
+            Some(Output::Range { offsets, keys: Vec::new(), positions: Vec::new() })
+        }
+        _ => None,
+    })
 }
 
 impl<'a> Job<'a> {
-    fn new(
-        machine: &'a Machine,
-        residents: &'a Residents,
-        task: &'a Task<'a>,
-        stats: &'a mut SearchStats,
-    ) -> Result<Job<'a>, EngineError> {
+    fn new(site: Site<'a>, work: Work<'a>, stats: &'a mut SearchStats) -> Result<Job<'a>, EngineError> {
+        let Site { machine, residents, .. } = site;
         let scratch = scratch_of_a_job(machine);
-        let copies = match copy_for(machine, task, scratch) {
+        let copies = match copy_for(machine, &work, scratch) {
             Some((form, unit)) => {
-                let tag = screened::tag(task, unit);
+                let tag = screened::tag(&work, unit);
                 let shards = residents.place_copy(machine, &form, &tag, scratch, stats)?;
                 Some(screened::Copies::new(&form, unit, shards))
             }
             None => None,
         };
-        let source = match task.plan.steps.as_slice() {
-            [Step::SelectK { .. } | Step::Scan { .. }, ..] => Source::Nowhere,
-            [Step::Search { .. }] if copies.is_some() => Source::Nowhere,
-            _ => locate(machine, residents, task, scratch, stats)?,
+        let source = match &work.base {
+            None => Source::Nowhere,
+            // Behind copies the rows are needed only to refine.
+            Some(base)
+                if matches!(work.screen, Screen::None | Screen::F32) || (work.refined && copies.is_some()) =>
+            {
+                locate(machine, residents, base, scratch, stats)?
+            }
+            Some(_) => Source::Nowhere,
         };
         let rec = Recorder::new(machine, stats);
         let (dummy, dummy_out) = (rec.scratch(16)?, rec.scratch(16)?);
-        let shared_mask = match task.mask {
-            Some(mask) if mask.stride == 0 => Some(rec.upload(bytemuck::cast_slice(&mask.words[..mask_words(task)]))?),
+        let shared_mask = match work.mask {
+            Some(mask) if mask.stride == 0 => {
+                let words = &mask.words[..work.mask_words];
+                match mask.tag {
+                    Some(tag) => Some(residents.place_bits(machine, words, tag, scratch, rec.stats)?),
+                    None => Some(rec.upload(bytemuck::cast_slice(words))?),
+                }
+            }
             _ => None,
         };
         Ok(Job {
             machine,
-            task,
+            work,
             rec,
             residents,
             source: Arc::new(source),
@@ -260,36 +380,37 @@ impl<'a> Job<'a> {
         })
     }
 
-    /// Makes the rows available if the plan was believed to need none.
-    fn need_rows(&mut self) -> Result<(), EngineError> {
-        if matches!(*self.source, Source::Nowhere) {
-            let source = locate(self.machine, self.residents, self.task, self.scratch, self.rec.stats)?;
-            self.source = Arc::new(source);
-        }
-        Ok(())
+    /// The rows.
+    fn base(&self) -> Result<Vectors<'a>, EngineError> {
+        self.work.base.ok_or_else(|| EngineError::Mismatch("an operation without rows".to_owned()))
+    }
+
+    /// The queries and their lengths.
+    fn batch(&self) -> Result<Asked<'a>, EngineError> {
+        self.work.queries.ok_or_else(|| EngineError::Mismatch("an operation without queries".to_owned()))
     }
 
     fn metric(&self) -> Metric {
-        self.task.plan.problem.metric
+        self.work.extent.metric
     }
 
     fn dtype(&self) -> DType {
-        self.task.plan.problem.dtype
+        self.work.extent.dtype
     }
 
     /// Components a row as kernels count them: whole bytes of bits.
     fn dim(&self) -> usize {
-        self.task.base.rows.dim()
+        self.work.extent.dim
     }
 
     /// Rows of the base.
     fn rows(&self) -> usize {
-        self.task.base.rows.rows()
+        self.work.extent.rows
     }
 
     /// Queries of the batch.
     fn queries(&self) -> usize {
-        self.task.plan.problem.queries
+        self.work.extent.queries
     }
 
     /// Queries that a launch over the fewest rows may have without taking much longer than a command buffer should. Long
@@ -306,11 +427,6 @@ impl<'a> Job<'a> {
         queries
     }
 
-    /// Whether the rows cross the bus for each block.
-    fn streamed(&self) -> bool {
-        matches!(*self.source, Source::Streamed { .. })
-    }
-
     /// What kernels of a verb may count on here.
     fn caps(&self, verb: &str) -> DeviceCaps {
         self.machine.caps(verb)
@@ -318,18 +434,14 @@ impl<'a> Job<'a> {
 
     /// Tests the kernel of a case on this device if that has not been done yet.
     fn ensure(&self, case: Case) -> Result<(), EngineError> {
-        let p = &self.task.plan.problem;
-        self.machine.ensure(p.metric, p.dtype, case)
+        let e = &self.work.extent;
+        self.machine.ensure(e.metric, e.dtype, case)
     }
 
     /// Work of comparing one row with `queries` queries, in units that grow as its time does.
     fn row_work(&self, queries: usize) -> f64 {
-        let operations = distance::cost(&crate::plan::Problem {
-            rows: 1,
-            queries: queries.next_multiple_of(4),
-            ..self.task.plan.problem
-        })
-        .operations;
+        let pairs = Extent { rows: 1, queries: queries.next_multiple_of(4), ..self.work.extent };
+        let operations = distance::cost(&pairs).operations;
         operations + rows::row_bytes(self.dtype(), self.dim()) as f64
     }
 
@@ -344,26 +456,62 @@ impl<'a> Job<'a> {
 
     /// Bytes of a query's own mask.
     fn mask_bytes(&self) -> u64 {
-        self.task.mask.map_or(0, |m| if m.stride == 0 { 0 } else { mask_words(self.task) as u64 * 4 })
+        self.work.mask.map_or(0, |m| if m.stride == 0 { 0 } else { self.work.mask_words as u64 * 4 })
     }
 
-    /// Puts queries `first..first + count` on the device.
-    fn block(&self, first: usize, count: usize) -> Result<Block, EngineError> {
-        let queries = self.rec.upload(&rows::pack(&self.task.queries, first, first + count))?;
-        let norms = match self.task.query_norms.get(first..first + count) {
-            Some(norms) if self.dtype() != DType::Bits => Some(self.rec.upload(bytemuck::cast_slice(norms))?),
+    /// Puts queries `first..first + count` on the device, unless they are there.
+    fn block(&mut self, first: usize, count: usize) -> Result<Block, EngineError> {
+        let mask = self.mask(first, count)?;
+        if let Some((queries, norms)) = self.resident_queries(first, count)? {
+            return Ok(Block { first, count: count as u32, queries, norms, mask });
+        }
+        let Asked { rows: batch, norms: lengths, .. } = self.batch()?;
+        let queries = Bind::whole(&self.rec.upload(&rows::pack(&batch, first, first + count))?);
+        let norms = match lengths.get(first..first + count) {
+            Some(norms) if self.dtype() != DType::Bits => {
+                Some(Bind::whole(&self.rec.upload(bytemuck::cast_slice(norms))?))
+            }
             _ => None,
         };
-        Ok(Block { first, count: count as u32, queries, norms, mask: self.mask(first, count)? })
+        Ok(Block { first, count: count as u32, queries, norms, mask })
+    }
+
+    /// Queries that are asked again and again, such as the points of a clustering, stay on the device where there is room.
+    fn resident_queries(
+        &mut self,
+        first: usize,
+        count: usize,
+    ) -> Result<Option<(Bind, Option<Bind>)>, EngineError> {
+        let Asked { rows: batch, norms, tag } = self.batch()?;
+        if tag.is_none() || batch.rows() == 0 || norms.len() != batch.rows() {
+            return Ok(None);
+        }
+        let base = Vectors { rows: batch, norms: Some(norms), tag };
+        // Beside the rows, which this job holds on to.
+        let beside = self.scratch + self.work.base.as_ref().map_or(0, resident::base_bytes);
+        let Some(shards) = self.residents.place(self.machine, &base, beside, self.rec.stats)? else {
+            return Ok(None);
+        };
+        let holds = |s: &&Shard| s.first <= first && first + count <= s.first + s.rows;
+        let Some(shard) = shards.iter().find(holds) else { return Ok(None) };
+        let at = (first - shard.first) as u64;
+        let each = rows::row_bytes(batch.dtype(), batch.dim());
+        let align = u64::from(self.machine.context.limits.min_storage_buffer_offset_alignment);
+        if !(at * each).is_multiple_of(align) || !(at * 4).is_multiple_of(align) {
+            return Ok(None);
+        }
+        let queries = Bind::part(&shard.data, at * each, count as u64 * each);
+        let norms = shard.norms.as_ref().map(|norms| Bind::part(norms, at * 4, count as u64 * 4));
+        Ok(Some((queries, norms)))
     }
 
     /// The mask of queries `first..first + count`, and words from query to query.
     fn mask(&self, first: usize, count: usize) -> Result<Option<(Arc<Buffer>, u32)>, EngineError> {
-        Ok(match (self.task.mask, &self.shared_mask) {
+        Ok(match (self.work.mask, &self.shared_mask) {
             (None, _) => None,
             (Some(_), Some(shared)) => Some((shared.clone(), 0)),
             (Some(mask), None) => {
-                let words = mask_words(self.task);
+                let words = self.work.mask_words;
                 let packed: Vec<u32> = (first..first + count)
                     .flat_map(|q| mask.words[q * mask.stride..q * mask.stride + words].iter().copied())
                     .collect();
@@ -381,11 +529,28 @@ impl<'a> Job<'a> {
     fn inputs(&self, shard: &Shard, block: &Block, mask: bool) -> Vec<Bind> {
         let dummy = || Bind::whole(&self.dummy);
         let some = |buffer: &Option<Arc<Buffer>>| buffer.as_ref().map_or_else(dummy, Bind::whole);
-        let mut binds = vec![self.rows_of(shard), Bind::whole(&block.queries), some(&shard.norms), some(&block.norms)];
+        let lengths = block.norms.clone().unwrap_or_else(dummy);
+        let mut binds = vec![self.rows_of(shard), block.queries.clone(), some(&shard.norms), lengths];
         if mask {
             binds.push(block.mask.as_ref().map_or_else(dummy, |(bits, _)| Bind::whole(bits)));
         }
         binds
+    }
+
+    /// Rows of a shard against all queries of a block.
+    fn tile(&self, shard: &Shard, block: &Block, rows: (usize, usize)) -> TileArgs {
+        TileArgs {
+            metric: self.metric(),
+            dtype: self.dtype(),
+            dim: self.dim(),
+            row_begin: rows.0 as u32,
+            row_end: rows.1 as u32,
+            q_begin: 0,
+            q_end: block.count,
+            position_base: shard.first as u32,
+            mask: block.mask.as_ref().map(|m| m.1),
+            mask_row_base: shard.first as u32,
+        }
     }
 
     /// Calls `each` with every shard in turn, streaming them where they are not resident.
@@ -398,7 +563,7 @@ impl<'a> Job<'a> {
             Source::Nowhere => Ok(()),
             Source::Resident(shards) => shards.iter().try_for_each(|shard| each(self, shard)),
             Source::Streamed { chunk_rows, chunks } => {
-                let base = self.task.base;
+                let base = self.base()?;
                 let mut upload = Upload::new(self.machine, chunk_bytes(&base.rows, *chunk_rows));
                 let starts = (0..base.rows.rows()).step_by(*chunk_rows);
                 for (first, (data, norms)) in starts.zip(chunks.iter().cycle()) {
@@ -420,21 +585,9 @@ impl<'a> Job<'a> {
 
     /// Notes that all pairs of a block and the base were computed once.
     fn count_pass(&mut self, queries: usize) {
-        let p = &self.task.plan.problem;
+        let p = &self.work.extent;
         self.rec.stats.scanned += (p.rows * queries) as u64;
         self.rec.stats.bytes_read += (p.rows * p.dtype.row_bytes(p.dim)) as u64;
-    }
-}
-
-/// Words of the mask that one query can need: bits of all rows, which a scan's positions may leave behind.
-fn mask_words(task: &Task<'_>) -> usize {
-    match (task.input, task.mask) {
-        (Input::Lists(_), Some(Mask { stride: 0, words })) => words.len(),
-        // The last query's may end sooner than the next one's would begin.
-        (Input::Lists(_), Some(Mask { stride, words })) => {
-            stride.min(words.len().saturating_sub(stride * task.plan.problem.queries.saturating_sub(1)))
-        }
-        _ => task.base.rows.rows().div_ceil(32),
     }
 }
 
@@ -448,39 +601,29 @@ fn scratch_of_a_job(machine: &Machine) -> u64 {
     scratch_bytes(machine.memory.limit()).min(machine.context.limits.max_storage_buffer_binding_size / 2)
 }
 
-/// The copy of the rows that a task's screen reads, where it can have one: it must fit, with the rows if they are needed.
-fn copy_for<'a>(machine: &Machine, task: &Task<'a>, scratch: u64) -> Option<(copies::CopyForm<'a>, Unit)> {
-    let rows = if task.plan.steps.len() > 1 { resident::base_bytes(&task.base) } else { 0 };
-    screened::form(machine, task).filter(|(form, _)| copies::fits(machine, form, rows, scratch))
-}
-
-/// Whether the device can do all steps of a task as they are. When it can't, the screen alone fits and the rows do not:
-/// then they are better refined where they lie.
-pub(super) fn refines(machine: &Machine, task: &Task<'_>) -> bool {
-    let scratch = scratch_of_a_job(machine);
-    match screened::form(machine, task) {
-        Some((form, _)) => copy_for(machine, task, scratch).is_some() || !copies::fits(machine, &form, 0, scratch),
-        None => true,
-    }
+/// The copy of the rows that a screen reads, where it can have one: it must fit, with the rows if they are needed.
+fn copy_for<'a>(machine: &Machine, work: &Work<'a>, scratch: u64) -> Option<(copies::CopyForm<'a>, Unit)> {
+    let rows = work.base.as_ref().filter(|_| work.refined).map_or(0, resident::base_bytes);
+    screened::form(machine, work).filter(|(form, _)| copies::fits(machine, form, rows, scratch))
 }
 
 /// The rows on the device, or how they get there.
 fn locate(
     machine: &Machine,
     residents: &Residents,
-    task: &Task<'_>,
+    base: &Vectors<'_>,
     scratch: u64,
     stats: &mut SearchStats,
 ) -> Result<Source, EngineError> {
-    match residents.place(machine, &task.base, scratch, stats)? {
+    match residents.place(machine, base, scratch, stats)? {
         Some(shards) => Ok(Source::Resident(shards)),
-        None => stream(machine, residents, task, scratch),
+        None => stream(machine, residents, base, scratch),
     }
 }
 
 /// Two chunk buffers, as large as the budget allows beside scratch and what is staged.
-fn stream(machine: &Machine, residents: &Residents, task: &Task<'_>, scratch: u64) -> Result<Source, EngineError> {
-    let view = &task.base.rows;
+fn stream(machine: &Machine, residents: &Residents, base: &Vectors<'_>, scratch: u64) -> Result<Source, EngineError> {
+    let view = &base.rows;
     let limit = machine.memory.limit();
     let bytes = CHUNK_BYTES.min(limit.saturating_sub(scratch) / 5);
     let most = resident::max_shard_rows(machine, view).min(view.rows().max(1));
@@ -493,7 +636,7 @@ fn stream(machine: &Machine, residents: &Residents, task: &Task<'_>, scratch: u6
         let usage = super::memory::ROWS;
         let size = chunk_rows as u64 * rows::row_bytes(view.dtype(), view.dim());
         let data = Arc::new(machine.memory.buffer(context, "nearfield.chunk", size, usage)?);
-        let norms = match task.base.norms {
+        let norms = match base.norms {
             Some(_) => {
                 Some(Arc::new(machine.memory.buffer(context, "nearfield.chunk", chunk_rows as u64 * 4, usage)?))
             }

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use super::search::{rank, unrank};
 use super::{Block, Job, ROW_STEP, block_queries, matrix};
-use crate::engine::{EngineError, Output};
+use crate::compute::{EngineError, Output};
 use crate::gpu::case::Case;
 use crate::gpu::memory::Buffer;
 use crate::gpu::resident::Shard;
 use crate::gpu::submit::Bind;
 use crate::gpu::sync::{in_threads, share};
-use crate::kernels::{Launch, range};
+use crate::ops::tile::TileArgs;
+use crate::ops::{Launch, range};
 
 /// Hits of each query, as ranks.
 type Hits = Vec<Vec<u64>>;
@@ -126,7 +127,7 @@ fn on_host(job: &mut Job<'_>, block: &Block, key: f32, begin: usize, end: usize)
         let queries = matrix::queries_of_a_block(job).min(last - first);
         job.ensure(Case::Distance { queries })?;
         let part = job.block(first, queries)?;
-        let mask = job.task.mask;
+        let mask = job.work.mask;
         let mut found: Hits = vec![Vec::new(); part.count as usize];
         matrix::read_tiles(job, &part, |column, width, keys| {
             for (q, (found, keys)) in found.iter_mut().zip(keys.chunks(width)).enumerate() {
@@ -152,20 +153,8 @@ fn pass(
     out: Option<&[Bind; 2]>,
 ) -> Result<(), EngineError> {
     let record = |job: &Job<'_>, shard: &Shard, rows: (usize, usize)| -> Launch {
-        let args = range::Args {
-            metric: job.metric(),
-            dtype: job.dtype(),
-            dim: job.dim(),
-            key,
-            row_begin: rows.0 as u32,
-            row_end: rows.1 as u32,
-            q_begin: begin,
-            q_end: end,
-            position_base: shard.first as u32,
-            mask: block.mask.as_ref().map(|m| m.1),
-            mask_row_base: shard.first as u32,
-            out_base: 0,
-        };
+        let tile = TileArgs { q_begin: begin, q_end: end, ..job.tile(shard, block, rows) };
+        let args = range::Args { tile, key, out_base: 0 };
         match out {
             None => range::record_count(&args, &job.caps("range")),
             Some(_) => range::record_fill(&args, &job.caps("range")),

@@ -9,20 +9,20 @@ use std::sync::Arc;
 use super::search::{rank, sort_into, unrank};
 use super::select::{self, Selection};
 use super::{CHUNK_BYTES, Job, block_queries};
-use crate::engine::{Candidates, EngineError, Input, Listed};
+use crate::compute::{Candidates, EngineError};
+use crate::ops::scan::Listed;
 use crate::gpu::case::Case;
 use crate::gpu::listed::{self, ListShard, Piece, pieces};
 use crate::gpu::memory::{Buffer, ROWS};
 use crate::gpu::submit::Bind;
 use crate::gpu::upload::Upload;
-use crate::kernels::scan::{self, ITEM_QUERIES, ITEM_ROWS, Layout, Wanting};
+use crate::ops::scan::{self, ITEM_QUERIES, ITEM_ROWS, Layout, Wanting};
 
 /// Up to so many places are merged by the host, sooner than another kernel would start.
 const FEW_PLACES: usize = 8192;
 
 /// The `keep` smallest keys of each query in the lists probed for it, and their slots.
-pub(super) fn run(job: &mut Job<'_>, keep: usize) -> Result<Candidates, EngineError> {
-    let Input::Lists(listed) = job.task.input else { return Err(EngineError::Mismatch("no lists".to_owned())) };
+pub(super) fn run(job: &mut Job<'_>, listed: Listed<'_>, keep: usize) -> Result<Candidates, EngineError> {
     let mut out = Candidates::places(job.queries(), keep)?;
     let reach: Vec<Reach> = (0..job.queries()).map(|q| Reach::of(&listed, q)).collect();
     let most = reach.iter().fold(Reach::default(), |a, b| a.max(*b));

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::search::{last_of, refine_block, sort_into};
 use super::select::{self, Selection};
-use super::{Block, Job, block_queries};
-use crate::engine::{Candidates, Coded, EngineError, Tag, Task};
+use super::{Block, Job, Work, block_queries};
+use crate::compute::{Candidates, EngineError, Tag, Vectors};
 use crate::gpu::case::Case;
 use crate::gpu::copies::{CopyForm, CopyShard};
 use crate::gpu::halves;
@@ -14,59 +14,31 @@ use crate::gpu::machine::Machine;
 use crate::gpu::memory::Buffer;
 use crate::gpu::resident::Shard;
 use crate::gpu::submit::Bind;
-use crate::kernels::search::screened::{self, Limit, Unit};
-use crate::kernels::search::screens;
-use crate::kernels::select_k::Limits;
-use crate::plan::{Screen, Step};
-use crate::types::DType;
+use crate::ops::Screen;
+use crate::ops::search::screened::{self, Limit, Unit};
+use crate::ops::select_k::Limits;
 
-/// What the screen of a task reads on this device, and what multiplies it; nothing where it is another screen, or one
-/// that the task or the device can't have.
-pub(super) fn form<'a>(machine: &Machine, task: &Task<'a>) -> Option<(CopyForm<'a>, Unit)> {
-    let p = &task.plan.problem;
-    let Some(Step::Search { screen, .. }) = task.plan.steps.first() else { return None };
-    if !screens(p.metric) || p.dtype == DType::Bits {
-        return None;
-    }
-    match screen {
-        Screen::Int8 => task.base.codes.map(|coded| (CopyForm::Codes(coded.codes), Unit::Codes)),
+/// What a screen reads on this device, and what multiplies it; nothing where it is another screen, or one that the device
+/// can't have.
+pub(super) fn form<'a>(machine: &Machine, work: &Work<'a>) -> Option<(CopyForm<'a>, Unit)> {
+    match work.screen {
+        Screen::Int8 => work.coded.map(|coded| (CopyForm::Codes(coded.codes), Unit::Codes)),
         // The proof of its bound goes as far.
-        Screen::F16 if p.dim <= 1 << 16 => {
-            let norms = task.base.norms.filter(|_| task.query_norms.len() == p.queries)?;
+        Screen::F16 if work.extent.dim <= 1 << 16 => {
+            let Vectors { rows, norms, .. } = work.base?;
             let unit = Unit::Matrix(machine.context.matrix?);
-            Some((CopyForm::Halves { metric: p.metric, rows: task.base.rows, norms }, unit))
+            Some((CopyForm::Halves { metric: work.extent.metric, rows, norms: norms? }, unit))
         }
-        _ => None,
+        Screen::None | Screen::F32 | Screen::F16 => None,
     }
 }
 
 /// The name that the copy lives by. Copies of rows without a name go with it.
-pub(super) fn tag(task: &Task<'_>, unit: Unit) -> Tag {
-    match (unit, task.base.codes) {
+pub(super) fn tag(work: &Work<'_>, unit: Unit) -> Tag {
+    match (unit, work.coded) {
         (Unit::Codes, Some(coded)) => coded.tag.clone(),
-        _ => task.base.tag.cloned().unwrap_or_default(),
+        _ => work.base.and_then(|base| base.tag).cloned().unwrap_or_default(),
     }
-}
-
-/// What does not fit together in the codes of a task: what, found, wanted.
-pub(super) fn mismatch(coded: &Coded<'_>, rows: usize, queries: usize) -> Option<(&'static str, usize, usize)> {
-    let Coded { codes, queries: of_queries, .. } = coded;
-    let dim = codes.dim;
-    let checks = [
-        ("components a code, a multiple of 16", dim, (dim.max(1)).next_multiple_of(16)),
-        // Sums of products fit into an i32.
-        ("components a code, at most", dim.max(1 << 16), 1 << 16),
-        ("codes", codes.rows(), rows),
-        ("squares of codes", codes.square.len(), rows),
-        ("residuals of codes", codes.residual.len(), rows),
-        ("tails of codes", codes.tail.len(), rows),
-        ("lengths of groups of codes", codes.longest.len(), rows.div_ceil(crate::kernels::codes::GROUP)),
-        ("bytes of codes, at least", codes.bytes.len().min(rows * dim), rows * dim),
-        ("components a query's code", of_queries.dim, dim),
-        ("terms of queries", of_queries.terms.len(), queries),
-        ("bytes of queries' codes", of_queries.bytes.len(), queries * dim),
-    ];
-    checks.into_iter().find(|(_, found, wanted)| found != wanted)
 }
 
 /// The copies that a job searches.
@@ -89,20 +61,23 @@ impl Copies {
     }
 }
 
-/// The candidates of the screen: `keep` per query, or the `k` best of them by their direct keys when the plan refines them.
-/// Nothing when the task has no copies here that the screen could read, or when its kernel does not work on this device.
-pub(super) fn run(job: &mut Job<'_>, screen: Screen, keep: usize, k: usize) -> Result<Option<Candidates>, EngineError> {
+/// The candidates of the screen: `keep` per query, or the `k` best of them by their direct keys when they are refined.
+/// Refused when there are no copies here that the screen could read, or when its kernel does not work on this device.
+pub(super) fn run(job: &mut Job<'_>, keep: usize, k: usize) -> Result<Candidates, EngineError> {
     let copies = job.copies.clone();
-    let unit = match (screen, &copies) {
+    let unit = match (job.work.screen, &copies) {
         (Screen::F32, _) => Unit::F32,
         (_, Some(copies)) => copies.unit,
-        _ => return Ok(None),
+        (screen, None) => {
+            let why = format!("the device has no room or no units for a screen of {screen}");
+            return Err(EngineError::Unsupported(why));
+        }
     };
-    let refined = matches!(job.task.plan.steps.get(1), Some(Step::Refine));
+    let refined = job.work.refined;
     let keep = keep.min(job.rows());
     if Lists::bytes(job, keep) > job.scratch / 2 {
         // A budget so small that not even the lists of one query fit.
-        return Ok(None);
+        return Err(EngineError::Unsupported(format!("the device has no room for a screen that keeps {keep} rows")));
     }
     let mut out = Candidates::places(job.queries(), if refined { k } else { keep })?;
     out.bound = vec![f32::INFINITY; job.queries()];
@@ -111,7 +86,7 @@ pub(super) fn run(job: &mut Job<'_>, screen: Screen, keep: usize, k: usize) -> R
     while first < job.queries() {
         let queries = count.min(job.queries() - first);
         match job.ensure(Case::Screened { unit, queries, keep }) {
-            Err(EngineError::Disabled { .. }) => return Ok(None),
+            Err(disabled @ EngineError::Disabled { .. }) => return Err(EngineError::Unsupported(disabled.to_string())),
             other => other?,
         }
         job.ensure(Case::Select)?;
@@ -126,9 +101,9 @@ pub(super) fn run(job: &mut Job<'_>, screen: Screen, keep: usize, k: usize) -> R
         match (&copies, &block) {
             (Some(copies), _) if unit != Unit::F32 => lists.scan_copies(job, copies, first)?,
             (_, Some(block)) => lists.scan_rows(job, block)?,
-            _ => return Ok(None),
+            _ => return Err(EngineError::Mismatch("a screen without what it reads".to_owned())),
         }
-        let bytes = job.task.plan.problem.rows * job.task.plan.problem.dtype.row_bytes(job.task.plan.problem.dim);
+        let bytes = job.rows() * job.dtype().row_bytes(job.dim());
         job.rec.stats.scanned += (job.rows() * queries) as u64;
         job.rec.stats.bytes_read += copies.as_ref().filter(|_| unit != Unit::F32).map_or(bytes as u64, |c| c.bytes);
         let found = lists.finish(job)?;
@@ -157,7 +132,7 @@ pub(super) fn run(job: &mut Job<'_>, screen: Screen, keep: usize, k: usize) -> R
         sort_into(&mut out, first, &keys, &positions, keep);
         first += queries;
     }
-    Ok(Some(out))
+    Ok(out)
 }
 
 /// A number that no pair can fall below that was left out behind these; `all` when there was a place for each.
@@ -190,8 +165,7 @@ fn upload_queries(
     first: usize,
     queries: usize,
 ) -> Result<[Arc<Buffer>; 2], EngineError> {
-    let task = job.task;
-    match (copies.unit, task.base.codes) {
+    match (copies.unit, job.work.coded) {
         (Unit::Codes, Some(coded)) => {
             let mut packed = Vec::with_capacity(queries * screened::query_bytes(copies.dim));
             for q in first..first + queries {
@@ -200,7 +174,8 @@ fn upload_queries(
             Ok([job.rec.upload(&packed)?, job.dummy.clone()])
         }
         _ => {
-            let halves = halves::queries(job.metric(), &task.queries, task.query_norms, first, first + queries);
+            let super::Asked { rows: batch, norms, .. } = job.batch()?;
+            let halves = halves::queries(job.metric(), &batch, norms, first, first + queries);
             let bits = job.rec.upload(bytemuck::cast_slice(&halves.bits))?;
             Ok([bits, job.rec.upload(bytemuck::cast_slice(&halves.terms))?])
         }

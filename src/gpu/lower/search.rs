@@ -5,33 +5,26 @@ use super::best::Best;
 use super::matrix;
 use super::select::{self, Selection};
 use super::{Block, Job, ROW_STEP, block_queries, few, screened};
-use crate::engine::{Candidates, EngineError, Input};
+use crate::compute::{Candidates, EngineError};
 use crate::gpu::case::Case;
 use crate::gpu::resident::Shard;
 use crate::gpu::submit::Bind;
 use crate::gpu::sync::{in_threads, share};
-use crate::kernels::{refine, search};
-use crate::plan::{Plan, Screen, Step};
+use crate::ops::{refine, search};
+use crate::ops::Screen;
+use crate::ops::tile::TileArgs;
 
 /// The `k` best rows of each query. With a screen `keep` candidates are kept, and refined if `k` is less.
 pub(super) fn run(job: &mut Job<'_>, screen: Screen, keep: usize, k: usize) -> Result<Candidates, EngineError> {
-    let refined = matches!(job.task.plan.steps.get(1), Some(Step::Refine));
-    let (mut screen, mut keep) = (screen, keep);
-    if !matches!(screen, Screen::None | Screen::F32) {
-        if let Some(found) = screened::run(job, screen, keep, k)? {
-            return Ok(found);
+    match screen {
+        // The direct pass needs no candidates beyond the answer.
+        Screen::None => direct(job, k),
+        Screen::F32 if keep > search::MAX_KEEP as usize => {
+            let most = search::MAX_KEEP;
+            Err(EngineError::Unsupported(format!("a screen of f32 keeps at most {most} candidates, not {keep}")))
         }
-        (screen, keep) = instead(job, refined, keep, k)?;
+        Screen::F32 | Screen::F16 | Screen::Int8 => screened::run(job, keep, k),
     }
-    // The direct pass needs no candidates beyond the answer, and no second look at rows that cross the bus each time.
-    if screen == Screen::F32
-        && keep <= search::MAX_KEEP as usize
-        && !(refined && job.streamed())
-        && let Some(found) = screened::run(job, screen, keep, k)?
-    {
-        return Ok(found);
-    }
-    direct(job, k)
 }
 
 /// The `k` smallest direct keys of each query.
@@ -77,22 +70,6 @@ fn direct(job: &mut Job<'_>, k: usize) -> Result<Candidates, EngineError> {
     Ok(out)
 }
 
-/// The screen in place of one that can't be had here, and how many candidates it keeps.
-fn instead(job: &mut Job<'_>, refined: bool, keep: usize, k: usize) -> Result<(Screen, usize), EngineError> {
-    // They may lie where the rows have to go.
-    job.copies = None;
-    job.need_rows()?;
-    let norms = job.task.base.norms.is_some() && job.task.query_norms.len() == job.queries();
-    if !norms || !search::screens(job.metric()) {
-        return Ok((Screen::None, k));
-    }
-    let plan = Plan::search(job.task.plan.problem, k, Screen::F32);
-    match plan.steps.first() {
-        Some(&Step::Search { screen, keep: fewer }) if refined => Ok((screen, fewer.min(keep))),
-        _ => Ok((Screen::F32, keep)),
-    }
-}
-
 /// Arguments of the fused kernel for some rows of a shard; the lists are not placed yet.
 pub(super) fn arguments(
     job: &Job<'_>,
@@ -101,30 +78,16 @@ pub(super) fn arguments(
     keep: usize,
     rows: (usize, usize),
 ) -> search::Args {
-    search::Args {
-        metric: job.metric(),
-        dtype: job.dtype(),
-        dim: job.dim(),
-        keep: keep as u32,
-        row_begin: rows.0 as u32,
-        row_end: rows.1 as u32,
-        q_begin: 0,
-        q_end: block.count,
-        position_base: shard.first as u32,
-        mask: block.mask.as_ref().map(|m| m.1),
-        mask_row_base: shard.first as u32,
-        part_base: 0,
-        parts_total: 1,
-    }
+    let tile = job.tile(shard, block, rows);
+    search::Args { tile, keep: keep as u32, part_base: 0, parts_total: 1 }
 }
 
 /// Lists a query that one launch over `rows` rows writes.
 fn parts(job: &Job<'_>, keep: usize, queries: usize, rows: usize) -> u32 {
-    let args = search::Args {
+    let tile = TileArgs {
         metric: job.metric(),
         dtype: job.dtype(),
         dim: job.dim(),
-        keep: keep as u32,
         row_begin: 0,
         row_end: rows as u32,
         q_begin: 0,
@@ -132,9 +95,8 @@ fn parts(job: &Job<'_>, keep: usize, queries: usize, rows: usize) -> u32 {
         position_base: 0,
         mask: None,
         mask_row_base: 0,
-        part_base: 0,
-        parts_total: 1,
     };
+    let args = search::Args { tile, keep: keep as u32, part_base: 0, parts_total: 1 };
     search::parts(&args, &job.caps("search"))
 }
 
@@ -166,7 +128,7 @@ fn fused_block(job: &mut Job<'_>, block: &Block, keep: usize) -> Result<(Bind, B
             let pipeline = job.pipeline(&search::record(&args, &caps))?;
             let fit = job.rec.fit(&pipeline, work, ROW_STEP)? / ROW_STEP * ROW_STEP;
             let rows = fit.min(shard.rows - row);
-            args.row_end = (row + rows) as u32;
+            args.tile.row_end = (row + rows) as u32;
             let lists = search::parts(&args, &caps);
             let whole = rows == job.rows();
             let best = match &mut best {
@@ -257,11 +219,8 @@ pub(super) fn refine_block(
     Ok(keys)
 }
 
-/// The direct keys of the positions that the task gives, in their places.
-pub(super) fn refine_given(job: &mut Job<'_>) -> Result<Candidates, EngineError> {
-    let Input::Positions { positions, width } = job.task.input else {
-        return Err(EngineError::Mismatch("no positions".to_owned()));
-    };
+/// The direct keys of given positions, in their places.
+pub(super) fn refine_given(job: &mut Job<'_>, positions: &[u32], width: usize) -> Result<Candidates, EngineError> {
     job.ensure(Case::Refine)?;
     let mut out = Candidates::places(job.queries(), width)?;
     // A row of candidates that is too wide for the scratch goes in pieces.

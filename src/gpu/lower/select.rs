@@ -2,10 +2,10 @@
 
 use super::best::Best;
 use super::{Job, block_queries, search};
-use crate::engine::{Candidates, EngineError, Input};
+use crate::compute::{Candidates, EngineError};
 use crate::gpu::case::Case;
 use crate::gpu::submit::Bind;
-use crate::kernels::select_k::{self, Limits};
+use crate::ops::select_k::{self, Limits};
 
 /// Units of work a key: passes over it, roughly.
 const KEY_WORK: f64 = 8.0;
@@ -123,10 +123,17 @@ pub(super) fn list_places(k: usize) -> u64 {
     (k as u64).next_multiple_of(64)
 }
 
-/// The k smallest of each row of a matrix in the caller's memory.
-pub(super) fn run(job: &mut Job<'_>, k: usize) -> Result<Candidates, EngineError> {
-    let Input::Matrix(matrix) = job.task.input else { return Err(EngineError::Mismatch("no keys".to_owned())) };
-    let p = job.task.plan.problem;
+/// The k best candidates of each query, of those in host memory.
+pub(super) fn of_candidates(from: &Candidates, queries: usize, k: usize) -> Result<Candidates, EngineError> {
+    let mut out = Candidates::places(queries, k)?;
+    out.bound.clone_from(&from.bound);
+    search::sort_into(&mut out, 0, bytemuck::cast_slice(&from.keys), &from.positions, from.width);
+    Ok(out)
+}
+
+/// The k smallest of each row of a matrix in host memory.
+pub(super) fn run(job: &mut Job<'_>, matrix: &[f32], k: usize) -> Result<Candidates, EngineError> {
+    let p = job.work.extent;
     job.ensure(Case::Select)?;
     let keep = k.min(p.rows);
     let places = list_places(keep);

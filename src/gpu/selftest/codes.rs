@@ -2,13 +2,13 @@
 //! have to be those of the reference.
 
 use super::answer;
-use crate::engine::{Base, Candidates, Coded, EngineError, Input, Mask, Output, Tag, Task};
+use crate::compute::{Candidates, EngineError, Mask, Output, Tag, Vectors};
 use crate::gpu::case::{CODE_DIM as DIM, CODE_ROWS as ROWS, Case};
 use crate::gpu::machine::{Machine, Verdict};
-use crate::kernels::codes::{self, Codes, GROUP, PADDING, QueryCodes, QueryTerms};
-use crate::plan::{Plan, Problem, Screen, Step};
+use crate::ops::codes::{self, Codes, GROUP, PADDING, QueryCodes, QueryTerms};
+use crate::ops::{Batch, Coded, Screen, Search};
 use crate::random::Random;
-use crate::types::{DType, MatrixView, Metric, RowsView};
+use crate::types::{MatrixView, Metric, RowsView};
 
 struct Data {
     codes: Codes,
@@ -39,7 +39,7 @@ impl Data {
     }
 
     fn mask(&self) -> Mask<'_> {
-        Mask { words: &self.mask, stride: ROWS.div_ceil(32) }
+        Mask { words: &self.mask, stride: ROWS.div_ceil(32), tag: None }
     }
 
     /// The allowed rows of a query with their bounds, smallest first.
@@ -89,19 +89,18 @@ pub(super) fn test(machine: &Machine, case: Case, queries: usize, keep: usize) -
     let zeros = vec![0.0f32; ROWS.max(queries)];
     let view = |rows: usize| MatrixView::new(&zeros[..rows], 1).map(RowsView::F32);
     let (Ok(rows), Ok(batch)) = (view(ROWS), view(queries)) else { return Ok(Err("no rows".to_owned())) };
-    let problem = Problem { metric: Metric::InnerProduct, dtype: DType::F32, dim: 1, rows: ROWS, queries };
-    let plan = Plan::one(problem, Step::Search { screen: Screen::Int8, keep: keep.min(ROWS) });
     let tag = Tag::new();
-    let coded = Coded { codes: &data.codes, tag: &tag, queries: &data.queries };
-    let task = Task {
-        plan: &plan,
-        base: Base { rows, norms: None, tag: None, codes: Some(coded) },
-        queries: batch,
-        query_norms: &[],
+    let vectors = |rows| Vectors { rows, norms: None, tag: None };
+    let batch = Batch {
+        metric: Metric::InnerProduct,
+        rows: vectors(rows),
+        queries: vectors(batch),
         mask: Some(data.mask()),
-        input: Input::None,
+        codes: Some(Coded { codes: &data.codes, tag: &tag, queries: &data.queries }),
     };
-    Ok(match answer(machine, case, &task)? {
+    let search = |pairs, codes| Search { pairs, screen: Screen::Int8, keep: keep.min(ROWS), codes };
+    let program = batch.one(search)?;
+    Ok(match answer(machine, case, &program, &batch.inputs())? {
         Ok(Output::Candidates(found)) if found.bound.is_empty() => Err("it was not used".to_owned()),
         Ok(Output::Candidates(found)) => data.check(&found),
         Ok(_) => Err("an answer of another kind".to_owned()),

@@ -3,10 +3,10 @@
 use half::{bf16, f16};
 
 use super::TWINS;
-use crate::engine::{Candidates, Mask};
+use crate::compute::{Candidates, Mask};
 use crate::gpu::case::{CASE_DIM as DIM, CASE_ROWS as ROWS};
-use crate::kernels::{self, metric};
-use crate::plan::Norm;
+use crate::ops::{self, metric};
+use crate::ops::Norm;
 use crate::random::Random;
 use crate::types::{BitsView, DType, MatrixView, Metric, RowsView};
 
@@ -72,7 +72,7 @@ impl Data {
         data.matrix[7] = f32::NAN;
         data.row_norms = lengths(&data.rows());
         data.query_norms = lengths(&data.query_rows());
-        data.exact = kernels::distance::reference(metric, &data.query_rows(), &data.rows());
+        data.exact = ops::distance::reference(metric, &data.query_rows(), &data.rows());
         data
     }
 
@@ -85,7 +85,7 @@ impl Data {
     }
 
     pub(super) fn mask(&self) -> Mask<'_> {
-        Mask { words: &self.mask, stride: ROWS.div_ceil(32) }
+        Mask { words: &self.mask, stride: ROWS.div_ceil(32), tag: None }
     }
 
     fn key(&self, q: usize, r: usize) -> f64 {
@@ -163,7 +163,7 @@ impl Data {
 
     /// Bounds are below the exact keys, close to them, and no row left out could have had a smaller one.
     pub(super) fn check_screen(&self, c: &Candidates, keep: usize) -> Result<(), String> {
-        let slack = f64::from(kernels::search::slack(self.rows().dim()));
+        let slack = f64::from(ops::search::slack(self.rows().dim()));
         for q in 0..self.queries {
             let places = self.places(c, q, keep)?;
             let scale = |r: usize| {
@@ -281,7 +281,7 @@ impl Data {
 
     pub(super) fn check_selected(&self, c: &Candidates) -> Result<(), String> {
         for q in 0..self.queries {
-            let wanted = kernels::select_k::reference(&self.matrix[q * ROWS..(q + 1) * ROWS], None, c.width);
+            let wanted = ops::select_k::reference(&self.matrix[q * ROWS..(q + 1) * ROWS], None, c.width);
             let found = c.keys.iter().copied().zip(c.positions.iter().copied()).skip(q * c.width).take(c.width);
             if let Some((found, wanted)) = found.zip(wanted).find(|(found, wanted)| found != wanted) {
                 return Err(format!("row {q}: found {found:?}, wanted {wanted:?}"));
@@ -291,7 +291,7 @@ impl Data {
     }
 
     pub(super) fn check_normalized(&self, norm: Norm, rows: &[f32], norms: &[f32]) -> Result<(), String> {
-        let (wanted, lengths) = kernels::normalize::reference(norm, &self.rows());
+        let (wanted, lengths) = ops::normalize::reference(norm, &self.rows());
         let bound = (DIM as f64 / 4.0 + 16.0) * f64::powi(2.0, -24);
         let near = |found: f32, exact: f64| (f64::from(found) - exact).abs() <= bound * exact.abs();
         if rows.len() != wanted.len() || norms.len() != lengths.len() {
@@ -306,7 +306,7 @@ impl Data {
 }
 
 fn lengths(rows: &RowsView<'_>) -> Vec<f32> {
-    let row = |r| kernels::distance::row_f64(rows, r);
+    let row = |r| ops::distance::row_f64(rows, r);
     (0..rows.rows()).map(|r| row(r).iter().map(|x| x * x).sum::<f64>().sqrt() as f32).collect()
 }
 

@@ -5,36 +5,46 @@
 
 mod codes;
 mod data;
+mod matmul;
 mod scan;
 
 use self::data::{CANDIDATES, Data};
 use super::case::{CASE_ROWS as ROWS, Case};
-use super::lower;
+use super::lower::{self, Site};
 use super::machine::{Machine, Verdict};
 use super::resident::Residents;
-use crate::engine::{Base, EngineError, Input, Mask, Output, Task};
-use crate::kernels::search::screened::Unit;
-use crate::plan::{Plan, Problem, Screen, Step};
+use crate::compute::{EngineError, Input, Output, Vectors};
+use crate::ops::search::screened::Unit;
+use crate::ops::{
+    Assign, Batch, Distance, Normalize, Program, Range, Refine, Screen, Search, SelectK,
+};
 use crate::stats::SearchStats;
 use crate::types::{DType, Metric};
 
 /// Row r is the same as row r - TWIN for these many rows at the end.
 const TWINS: usize = 100;
 
-/// What the device gives for a task. A text that the driver does not compile is a kernel that does not work, not a device
-/// that does not: that is the inner error.
-fn answer(machine: &Machine, case: Case, task: &Task<'_>) -> Result<Result<Output, String>, EngineError> {
-    match lower::run(machine, &Residents::default(), task, &mut SearchStats::default()) {
-        Ok(mut output) => {
+/// The answer to a case, spoilt if a test asked for that. The outer error is the device's, the inner one the driver's.
+fn answer(
+    machine: &Machine,
+    case: Case,
+    program: &Program,
+    inputs: &[Input<'_>],
+) -> Result<Result<Output, String>, EngineError> {
+    let site = Site { machine, residents: &Residents::default(), holder: "self-test" };
+    match lower::run(site, program, inputs, &mut SearchStats::default()) {
+        Ok(mut outputs) => {
+            let Some(mut output) = outputs.pop() else { return Ok(Err("no answer".to_owned())) };
             machine.context.faults.spoil(case.verb(), machine.caps(case.verb()).subgroups, &mut output);
             Ok(Ok(output))
         }
+        // A text that the driver does not compile is a kernel that does not work, not a device that does not.
         Err(EngineError::Driver(message)) => Ok(Err(message)),
         Err(error) => Err(error),
     }
 }
 
-/// Runs one case. The outer error is the device's, the inner one says what was wrong with the answer.
+/// Runs a case. The outer error is the device's, the inner one says what was wrong with the answer.
 pub(super) fn prove(machine: &Machine, metric: Metric, dtype: DType, case: Case) -> Result<Verdict, EngineError> {
     let queries = case.few_queries(metric, dtype, &machine.caps(case.verb()));
     if let Case::Screened { unit: Unit::Codes, keep, .. } = case {
@@ -43,39 +53,60 @@ pub(super) fn prove(machine: &Machine, metric: Metric, dtype: DType, case: Case)
     if let Case::Scan { form, single } = case {
         return scan::test(machine, metric, form, single);
     }
+    if let Case::Matmul { transposed } = case {
+        return matmul::test(machine, transposed);
+    }
     let data = Data::new(metric, dtype, queries);
-    let run = |step: Step, input: Input<'_>, mask: Option<Mask<'_>>, rows: usize| {
-        let problem = Problem { metric, dtype, dim: data.rows().dim(), rows, queries: data.queries };
-        let plan = Plan::one(problem, step);
-        let task = Task {
-            plan: &plan,
-            base: Base { rows: data.rows(), norms: Some(&data.row_norms), tag: None, codes: None },
-            queries: data.query_rows(),
-            query_norms: &data.query_norms,
-            mask,
-            input,
-        };
-        answer(machine, case, &task)
+    let batch = |mask| Batch {
+        metric,
+        rows: Vectors { rows: data.rows(), norms: Some(&data.row_norms), tag: None },
+        queries: Vectors { rows: data.query_rows(), norms: Some(&data.query_norms), tag: None },
+        mask,
+        codes: None,
     };
-    let output = match case {
-        Case::Search { keep, .. } => {
-            run(Step::Search { screen: Screen::None, keep }, Input::None, Some(data.mask()), ROWS)
-        }
+    let (masked, plain) = (batch(Some(data.mask())), batch(None));
+    let screen = |screen, keep| masked.one(|pairs, _| Search { pairs, screen, keep, codes: None });
+    let (program, inputs) = match case {
+        Case::Search { keep, .. } => (screen(Screen::None, keep)?, masked.inputs()),
         Case::Screened { unit, keep, .. } => {
-            let screen = if unit == Unit::F32 { Screen::F32 } else { Screen::F16 };
-            run(Step::Search { screen, keep: keep.min(ROWS) }, Input::None, Some(data.mask()), ROWS)
+            let of = if unit == Unit::F32 { Screen::F32 } else { Screen::F16 };
+            (screen(of, keep.min(ROWS))?, masked.inputs())
         }
-        Case::Distance { .. } => run(Step::Distance, Input::None, None, ROWS),
-        Case::Assign { .. } => run(Step::Assign, Input::None, Some(data.mask()), ROWS),
-        Case::Range { .. } => run(Step::Range { key: data.radius() }, Input::None, Some(data.mask()), ROWS),
+        Case::Distance { .. } => (plain.one(|pairs, _| Distance { pairs })?, plain.inputs()),
+        Case::Assign { .. } => {
+            (masked.one(|pairs, _| Assign { pairs, codes: None, known: None })?, masked.inputs())
+        }
+        Case::Range { .. } => (masked.one(|pairs, _| Range { pairs, key: data.radius() })?, masked.inputs()),
         Case::Refine => {
-            run(Step::Refine, Input::Positions { positions: &data.candidates, width: CANDIDATES }, None, ROWS)
+            let given = Input::Positions { positions: &data.candidates, width: CANDIDATES };
+            let mut program = Program::new();
+            let (pairs, _) = plain.declare(&mut program)?;
+            let candidates = program.input(given.ty()?);
+            let refined = program.push(Refine { pairs, candidates })?;
+            program.output(refined);
+            let mut inputs = plain.inputs();
+            inputs.push(given);
+            (program, inputs)
         }
-        Case::Select => run(Step::SelectK { k: 9 }, Input::Matrix(&data.matrix), None, ROWS),
-        Case::Normalize { norm } => run(Step::Normalize { norm }, Input::None, None, ROWS),
-        Case::Scan { .. } => Ok(Err("it has a case of its own".to_owned())),
+        Case::Select => {
+            let input = Input::Matrix { values: &data.matrix, shape: [data.queries, ROWS] };
+            let mut program = Program::new();
+            let from = program.input(input.ty()?);
+            let best = program.push(SelectK { from, k: 9 })?;
+            program.output(best);
+            (program, vec![input])
+        }
+        Case::Normalize { norm } => {
+            let mut program = Program::new();
+            let input = Input::Vectors(plain.rows);
+            let rows = program.input(input.ty()?);
+            let normalized = program.push(Normalize { norm, rows })?;
+            program.output(normalized);
+            (program, vec![input])
+        }
+        Case::Scan { .. } | Case::Matmul { .. } => return Ok(Err("it has a case of its own".to_owned())),
     };
-    let output = match output? {
+    let output = match answer(machine, case, &program, &inputs)? {
         Ok(output) => output,
         Err(refused) => return Ok(Err(refused)),
     };
@@ -98,7 +129,7 @@ pub(super) fn prove(machine: &Machine, metric: Metric, dtype: DType, case: Case)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::Candidates;
+    use crate::compute::Candidates;
 
     #[test]
     fn the_tiny_case_has_ties_zero_rows_and_forbidden_rows() {

@@ -2,14 +2,14 @@
 //! forbidden rows, an empty list and one of two items.
 
 use super::answer;
-use crate::engine::{Candidates, EngineError, Input, Listed, Mask, Output, Tag, Task};
+use crate::compute::{Candidates, EngineError, Mask, Output, Tag};
+use crate::ops::scan::Listed;
 use crate::gpu::case::{Case, LIST_DIM as DIM};
 use crate::gpu::machine::{Machine, Verdict};
-use crate::kernels::lists::{Encoded, Form, Lists, Prepared, Probes, Terms};
-use crate::kernels::scan;
-use crate::plan::{Plan, Problem, Step};
+use crate::ops::lists::{Encoded, Form, Lists, Prepared, Probes, Terms};
+use crate::ops::scan;
 use crate::random::Random;
-use crate::types::{DType, MatrixView, Metric, RowsView};
+use crate::types::{DType, Metric};
 
 /// Rows of each list.
 const LISTS: [usize; 4] = [600, 17, 0, 33];
@@ -74,7 +74,7 @@ impl Data {
     }
 
     fn mask(&self) -> Mask<'_> {
-        Mask { words: &self.mask, stride: self.mask.len() / self.queries.queries }
+        Mask { words: &self.mask, stride: self.mask.len() / self.queries.queries, tag: None }
     }
 
     fn probes(&self) -> Probes<'_> {
@@ -140,24 +140,11 @@ fn float(dtype: DType, x: f32) -> Vec<u8> {
 /// Runs the case. The outer error is the device's, the inner one says what was wrong with the answer.
 pub(super) fn test(machine: &Machine, metric: Metric, form: Form, single: bool) -> Result<Verdict, EngineError> {
     let data = Data::new(metric, form, if single { 1 } else { QUERIES });
-    let Ok(nothing) = MatrixView::new(&[] as &[f32], 1).map(RowsView::F32) else {
-        return Ok(Err("no rows".to_owned()));
-    };
-    let queries = data.queries.queries;
-    let problem = Problem { metric, dtype: DType::F32, dim: DIM, rows: data.lists.rows(), queries };
-    let step = Step::Scan { form, probes: data.probes().width, lists: LISTS.len(), keep: KEEP };
-    let plan = Plan::one(problem, step);
     let tag = Tag::new();
-    let listed = Listed { lists: &data.lists, tag: &tag, queries: &data.queries, probes: data.probes() };
-    let task = Task {
-        plan: &plan,
-        base: crate::engine::Base { rows: nothing, norms: None, tag: None, codes: None },
-        queries: nothing,
-        query_norms: &[],
-        mask: Some(data.mask()),
-        input: Input::Lists(listed),
-    };
-    Ok(match answer(machine, Case::Scan { form, single }, &task)? {
+    let mask = Some(data.mask());
+    let listed = Listed { metric, lists: &data.lists, tag: &tag, queries: &data.queries, probes: data.probes(), mask };
+    let (program, inputs) = listed.program(KEEP)?;
+    Ok(match answer(machine, Case::Scan { form, single }, &program, &inputs)? {
         Ok(Output::Candidates(found)) => data.check(&found),
         Ok(_) => Err("an answer of another kind".to_owned()),
         Err(refused) => Err(refused),

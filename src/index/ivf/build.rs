@@ -10,12 +10,13 @@ use super::{Ivf, Kept, Settings, UNSORTED, inner, sorted_by};
 use crate::cluster::{KMeans, WithLengths, assign};
 use crate::codec::transform::Transform;
 use crate::codec::{self, Codec};
-use crate::engine::{Device, Engine, EngineError, Input, Tag, Task};
+use crate::compute::{EngineError, Tag, Vectors};
+use crate::engine::Device;
 use crate::index::search::candidates;
 use crate::index::{BuildError, Index};
-use crate::kernels::lists::{Encoded, Lists};
 use crate::linalg::{LONGEST, length, lengths};
-use crate::plan::{Plan, Problem};
+use crate::ops::lists::{Encoded, Lists};
+use crate::ops::{self, Batch, Screen};
 use crate::random::Stretches;
 use crate::stats::SearchStats;
 use crate::threads;
@@ -230,7 +231,7 @@ impl Ivf {
     fn encode_bits(&self, rows: &RowsView<'_>) -> Result<(Encoded, Vec<u32>), BuildError> {
         let codes = (0..rows.rows()).flat_map(|r| rows.row_bytes(r)).copied().collect();
         let lists = match &self.coarse {
-            Some(coarse) => nearest_bits(&*self.device.engine, coarse, rows)?,
+            Some(coarse) => nearest_bits(&self.device, coarse, rows)?,
             None => Vec::new(),
         };
         Ok((Encoded { codes, ..Default::default() }, lists))
@@ -294,22 +295,20 @@ fn nearest(device: &Device, rows: MatrixView<'_, f32>, coarse: &Store) -> Result
     let norms = finite(&RowsView::F32(rows))?;
     let RowsView::F32(centroids) = coarse.view() else { return Ok(Vec::new()) };
     let centroids = WithLengths { rows: centroids, norms: coarse.norms() };
-    Ok(assign(device, Metric::L2, WithLengths { rows, norms: &norms }, centroids)?.positions)
+    let mut stats = SearchStats::default();
+    let found = assign(device, Metric::L2, WithLengths { rows, norms: &norms }, centroids, &mut stats)?;
+    device.note(&stats);
+    Ok(found.positions)
 }
 
-fn nearest_bits(engine: &dyn Engine, coarse: &Store, rows: &RowsView<'_>) -> Result<Vec<u32>, EngineError> {
-    let problem = Problem {
-        metric: coarse.metric(),
-        dtype: DType::Bits,
-        dim: rows.dim(),
-        rows: coarse.slots(),
-        queries: rows.rows(),
-    };
-    let plan = Plan::search(problem, 1, crate::plan::Screen::None);
-    let norms = vec![0.0; rows.rows()];
-    let task =
-        Task { plan: &plan, base: coarse.base(), queries: *rows, query_norms: &norms, mask: None, input: Input::None };
-    Ok(candidates(engine.run(&task, &mut SearchStats::default())?)?.positions)
+fn nearest_bits(device: &Device, coarse: &Store, rows: &RowsView<'_>) -> Result<Vec<u32>, EngineError> {
+    let queries = Vectors { rows: *rows, norms: None, tag: None };
+    let batch = Batch { metric: coarse.metric(), rows: coarse.base(), queries, mask: None, codes: None };
+    let program = batch.nearest(1, Screen::None)?;
+    let mut stats = SearchStats::default();
+    let found = ops::run(&*device.engine, &program, &batch.inputs(), &mut stats)?;
+    device.note(&stats);
+    Ok(candidates(found)?.positions)
 }
 
 /// Some [`CODEC_ROWS`] of so many rows, from all over them.

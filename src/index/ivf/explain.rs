@@ -3,16 +3,16 @@
 use std::time::Instant;
 
 use super::super::search::Search;
-use super::super::store::Store;
 use super::super::{Explanation, SearchOptions, Trial};
+use super::program::Look;
 use super::{Ivf, Kept};
 use crate::engine::Device;
 use crate::error::SearchError;
-use crate::plan::{Plan, Problem, Screen, Step};
-use crate::types::{DType, RowsView};
+use crate::ops::Screen;
+use crate::types::RowsView;
 
 impl Ivf {
-    /// [`Index::explain`](crate::Index::explain).
+    /// [`Index::explain`](crate::Index::explain): the very program that runs.
     pub(super) fn explained(
         &self,
         queries: RowsView<'_>,
@@ -29,35 +29,21 @@ impl Ivf {
             let Device { engine, host, .. } = &self.device;
             let search = Search { engine: &**engine, host: &**host, store, queries, mask };
             let screen = if options.filter.is_some() { Some(Screen::None) } else { options.screen };
-            let plan = search.plan(k, screen)?;
-            return Ok(Explanation { device: engine.name(), ceilings: engine.ceilings(), costs: plan.costs(), plan });
+            return Ok(Explanation::of(&**engine, search.explain(k, screen)?));
         }
-        let (form, probes, keep) = (self.lists.form, reach.probes, self.keep_of(k, options));
-        let lists = self.lists.lists.len();
-        let problem =
-            |dtype: DType, dim: usize, rows: usize| Problem { metric: self.metric, dtype, dim, rows, queries: count };
-        let mut parts = Vec::new();
-        if let Some(coarse) = &self.coarse {
-            let screen = if self.spec.binary { Screen::None } else { Screen::F32 };
-            let step = Step::Search { screen, keep: probes };
-            parts.push((problem(coarse.dtype(), coarse.dim(), Store::slots(coarse)), step, 0));
-        }
-        let codes = problem(self.dtype(), self.lists.dim, self.lists.rows());
-        parts.push((codes, Step::Scan { form, probes, lists, keep }, 0));
-        let rows = problem(self.dtype(), self.dim, self.len());
-        if !matches!(self.kept, Kept::Ids(_)) || !form.is_exact() {
-            parts.push((rows, Step::Refine, keep));
-            parts.push((rows, Step::SelectK { k }, keep));
-        }
-        let costs = parts.iter().map(|(p, step, width)| crate::kernels::cost(p, step, *width)).collect();
-        let plan = Plan { problem: rows, steps: parts.into_iter().map(|(_, step, _)| step).collect() };
-        let engine = &self.device.engine;
-        Ok(Explanation { device: engine.name(), ceilings: engine.ceilings(), costs, plan })
+        let look = Look {
+            probes: reach.probes,
+            keep: self.keep_of(k, options),
+            k,
+            all: self.ranks_all(options),
+        };
+        let written = self.written(&queries, mask.as_ref(), look)?;
+        Ok(Explanation::of(&*self.device.engine, written.program))
     }
 
     /// [`Index::trial`](crate::Index::trial).
     pub(super) fn tried(&self, queries: RowsView<'_>, k: usize, options: &SearchOptions) -> Result<Trial, SearchError> {
-        let Explanation { plan, costs, ceilings, .. } = self.explain(queries, k, options)?;
+        let Explanation { program, costs, ceilings, .. } = self.explain(queries, k, options)?;
         let predicted = costs.iter().map(|c| c.seconds(&ceilings)).collect();
         let run = || {
             let began = Instant::now();
@@ -65,6 +51,6 @@ impl Ivf {
         };
         let (first_seconds, _) = run()?;
         let (seconds, stats) = run()?;
-        Ok(Trial { device: stats.device.clone(), plan, predicted, stats, seconds, first_seconds })
+        Ok(Trial { device: stats.device.clone(), program, predicted, stats, seconds, first_seconds })
     }
 }

@@ -12,10 +12,11 @@ use super::build::moved;
 use super::{Ivf, Kept, Settings, UNSORTED, inner, sorted_by};
 use crate::codec::transform::Transform;
 use crate::codec::{self, Codec};
-use crate::engine::{Device, Tag};
+use crate::compute::Tag;
+use crate::engine::Device;
 use crate::format::{NfFile, NfWriter, SaveError};
 use crate::index::{BuildError, CodecSpec};
-use crate::kernels::lists::{BLOCK, Form, List, Lists, floats};
+use crate::ops::lists::{BLOCK, Form, List, Lists, floats};
 use crate::types::{Bitmap, DType, Metric};
 
 impl Ivf {

@@ -14,10 +14,11 @@ use super::build::{matrix, unsorted};
 use super::{Ivf, Kept, Settings, UNSORTED};
 use crate::codec::transform::{Given, MOST_DIM, Transform};
 use crate::codec::{self, Codec, Product, Scalar};
-use crate::engine::{Device, Tag};
+use crate::compute::Tag;
+use crate::engine::Device;
 use crate::format::{FaissCodec, FaissIndex, FaissList, FaissRows, FaissTransform};
 use crate::index::BuildError;
-use crate::kernels::lists::{Encoded, Lists};
+use crate::ops::lists::{Encoded, Lists};
 use crate::threads;
 use crate::types::{DType, MatrixView, Metric, RowsView};
 

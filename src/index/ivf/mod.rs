@@ -9,6 +9,7 @@ mod explain;
 mod file;
 mod import;
 mod index;
+mod program;
 mod rank;
 mod search;
 
@@ -16,8 +17,9 @@ use std::sync::Arc;
 
 use crate::codec::Codec;
 use crate::codec::transform::Transform;
-use crate::engine::{Device, Tag};
-use crate::kernels::lists::Lists;
+use crate::compute::Tag;
+use crate::engine::Device;
+use crate::ops::lists::Lists;
 use crate::types::{DType, Metric};
 
 use super::roster::Roster;

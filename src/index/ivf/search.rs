@@ -1,40 +1,23 @@
 //! Searching an `Ivf`: the lists of the nearest centroids, their best rows, and a better ranking of those.
 
-use std::time::Instant;
-
-use super::super::SearchOptions;
-use super::super::search::{MaskBits, Queries, Search, candidates};
+use super::super::search::{MaskBits, Queries, Search};
 use super::super::store::Store;
+use super::super::SearchOptions;
+use super::program::Look;
 use super::{Ivf, Kept};
-use crate::codec::transform::Projected;
-use crate::engine::{Base, Candidates, Device, Input, Listed, Task};
+use crate::compute::Candidates;
+use crate::engine::Device;
 use crate::error::SearchError;
-use crate::kernels::lists::{Form, Prepared, Probes};
-use crate::kernels::search::norm_in_range;
-use crate::linalg::lengths;
-use crate::plan::{Plan, Problem, Screen, Step};
+use crate::ops::Screen;
+use crate::ops::lists::Form;
 use crate::stats::SearchStats;
-use crate::types::{BitsView, DType, Filter, MatrixView, Metric, Neighbors, RangeHits, RowsView};
+use crate::types::{DType, Filter, Neighbors, RangeHits, RowsView};
 
 /// Queries that are searched at a time.
 const BATCH: usize = 4096;
 
 /// Rows allowed by a filter that are rather looked at one by one than through the lists.
 const FEW: usize = 2048;
-
-/// What a scan of lists gave.
-pub(super) struct Scanned {
-    /// Slots of lists with estimated keys, the smallest first.
-    pub found: Candidates,
-    /// `[queries, probes]` lists and what they add to keys.
-    pub lists: Vec<u32>,
-    pub offsets: Vec<f32>,
-    pub probes: usize,
-    /// Queries after all transforms.
-    pub queries: Vec<f32>,
-    /// Whether all candidates are to be ranked, or only those that the codes' bound does not exclude.
-    pub all: bool,
-}
 
 impl Ivf {
     /// Queries, checked, as what is kept of rows is compared with them.
@@ -74,139 +57,6 @@ impl Ivf {
         keep.min(self.lists.slots()).max(1)
     }
 
-    /// The best `keep` rows in the lists nearest to each query.
-    pub(super) fn scan(
-        &self,
-        queries: &Queries<'_>,
-        probes: usize,
-        keep: usize,
-        mask: Option<&MaskBits>,
-        stats: &mut SearchStats,
-    ) -> Result<Scanned, SearchError> {
-        let (q, began) = (queries.len(), Instant::now());
-        let Projected { rows: floats, lost } = match queries.view() {
-            RowsView::F32(_) => self.transform.apply(&queries.view()),
-            _ => Projected::default(),
-        };
-        stats.add_stage("transform", began.elapsed(), false);
-        let (lists, mut offsets) = self.nearest_lists(queries, &floats, probes, stats)?;
-        if self.inner() == Metric::L2 {
-            // What a projection drops of a query is length that its distances still have.
-            for (offsets, lost) in offsets.chunks_mut(probes.max(1)).zip(&lost) {
-                offsets.iter_mut().for_each(|o| *o += lost);
-            }
-        }
-        let began = Instant::now();
-        let prepared = match queries.view() {
-            RowsView::Bits(bits) => self.packed(bits),
-            _ => self.codec.queries(self.inner(), self.projected(&floats)?),
-        };
-        stats.add_stage("encode", began.elapsed(), false);
-        let form = self.lists.form;
-        let step = Step::Scan { form, probes, lists: self.lists.lists.len(), keep };
-        let problem = Problem {
-            metric: self.inner(),
-            dtype: DType::F32,
-            dim: self.lists.dim,
-            rows: self.lists.rows(),
-            queries: q,
-        };
-        let plan = Plan::one(problem, step);
-        let nothing = RowsView::F32(MatrixView::new(&[], self.lists.dim).map_err(|_| SearchError::ZeroK)?);
-        let listed = Listed {
-            lists: &self.lists,
-            tag: &self.tag,
-            queries: &prepared,
-            probes: Probes { width: probes, lists: &lists, offsets: &offsets },
-        };
-        let task = Task {
-            plan: &plan,
-            base: Base { rows: nothing, norms: None, tag: None, codes: None },
-            queries: nothing,
-            query_norms: &[],
-            mask: mask.map(MaskBits::mask),
-            input: Input::Lists(listed),
-        };
-        let found = candidates(self.device.engine.run(&task, stats)?)?;
-        Ok(Scanned { found, lists, offsets, probes, queries: floats, all: true })
-    }
-
-    fn projected<'a>(&self, floats: &'a [f32]) -> Result<MatrixView<'a, f32>, SearchError> {
-        let wanted = self.codec.dim();
-        MatrixView::new(floats, wanted).map_err(|_| SearchError::Dim { wanted, found: floats.len() })
-    }
-
-    /// Packed queries as whole words.
-    fn packed(&self, bits: BitsView<'_>) -> Prepared {
-        let words = self.lists.form.words(self.lists.dim);
-        let mut out = vec![0u32; bits.rows() * words];
-        for (r, row) in out.chunks_exact_mut(words).enumerate() {
-            let bytes: &mut [u8] = bytemuck::cast_slice_mut(row);
-            bytes[..bits.dim() / 8].copy_from_slice(bits.row(r));
-        }
-        Prepared { queries: bits.rows(), bits: out, ..Prepared::default() }
-    }
-
-    /// The lists of the nearest centroids of each query, and what each adds to keys: `[queries, probes]`.
-    fn nearest_lists(
-        &self,
-        queries: &Queries<'_>,
-        floats: &[f32],
-        probes: usize,
-        stats: &mut SearchStats,
-    ) -> Result<(Vec<u32>, Vec<f32>), SearchError> {
-        let q = queries.len();
-        let Some(coarse) = &self.coarse else {
-            let lists = (0..q).flat_map(|_| 0..probes as u32).collect();
-            return Ok((lists, self.offsets_about_zero(q, floats, probes)));
-        };
-        let began = Instant::now();
-        let view = match queries.view() {
-            RowsView::Bits(bits) => RowsView::Bits(bits),
-            _ => RowsView::F32(self.projected(floats)?),
-        };
-        let norms =
-            lengths(&view).map_err(|(query, component, value)| SearchError::NotFinite { query, component, value })?;
-        let problem = Problem {
-            metric: coarse.metric(),
-            dtype: coarse.dtype(),
-            dim: coarse.dim(),
-            rows: coarse.slots(),
-            queries: q,
-        };
-        // Which lists are nearest is seen well enough behind the f32 screen; what they add to keys is computed directly.
-        let near = [Step::Search { screen: Screen::F32, keep: probes }, Step::Refine, Step::SelectK { k: probes }];
-        let screened = Plan { problem, steps: near.to_vec() };
-        let direct = Plan::one(problem, Step::Search { screen: Screen::None, keep: probes });
-        let provable = coarse.norms_in_range() && norms.iter().all(|&n| norm_in_range(n));
-        let engine = &self.device.engine;
-        let plan = if provable && engine.wants_screen(&screened) { screened } else { direct };
-        let task = Task {
-            plan: &plan,
-            base: coarse.base(),
-            queries: view,
-            query_norms: &norms,
-            mask: None,
-            input: Input::None,
-        };
-        let found = candidates(engine.run(&task, &mut SearchStats::default())?)?;
-        stats.add_stage("search", began.elapsed(), false);
-        let offsets = if self.residual { found.keys } else { self.offsets_about_zero(q, floats, probes) };
-        Ok((found.positions, offsets))
-    }
-
-    /// What lists add to keys whose codes are about no centroid.
-    fn offsets_about_zero(&self, queries: usize, floats: &[f32], probes: usize) -> Vec<f32> {
-        let square = |row: &[f32]| row.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>() as f32;
-        match self.inner() {
-            Metric::L2 => {
-                let rows = floats.chunks_exact(self.codec.dim());
-                rows.flat_map(|row| std::iter::repeat_n(square(row), probes)).collect()
-            }
-            _ => vec![0.0; queries * probes],
-        }
-    }
-
     /// Whether the rows themselves are looked through faster than the lists: many lists are asked for, or a filter leaves
     /// few rows.
     pub(super) fn flat_pays(&self, store: &Store, probes: usize, allowed: usize) -> bool {
@@ -220,7 +70,7 @@ impl Ivf {
         &self,
         queries: usize,
         options: &SearchOptions,
-    ) -> Result<(Option<MaskBits>, Reach), SearchError> {
+    ) -> Result<(Option<MaskBits<'_>>, Reach), SearchError> {
         let roster = self.kept.roster();
         let mask = MaskBits::new(roster, options.filter.as_ref(), queries)?;
         let allowed = match (&mask, &options.filter) {
@@ -237,6 +87,11 @@ impl Ivf {
             probes = ((probes as f64 / share.sqrt()).ceil() as usize).min(self.lists.lists.len());
         }
         Ok((mask, Reach { probes, allowed, flat }))
+    }
+
+    /// Whether all candidates are ranked, since the caller says how many, or only those that the codes' bound leaves.
+    pub(super) fn ranks_all(&self, options: &SearchOptions) -> bool {
+        options.rerank.or(self.settings.rerank).is_some()
     }
 
     /// The answer for a batch of checked queries.
@@ -261,16 +116,14 @@ impl Ivf {
             return search.nearest(k, screen, stats);
         }
         let Reach { probes, allowed, .. } = reach;
-        let keep = self.keep_of(k, options);
-        let mut scanned = self.scan(&queries, probes, keep, mask.as_ref(), stats)?;
-        scanned.all = options.rerank.or(self.settings.rerank).is_some();
-        let answer = self.rank(&queries, &scanned, k, stats)?;
+        let look = Look { probes, keep: self.keep_of(k, options), k, all: self.ranks_all(options) };
+        let answer = self.look(&queries, mask.as_ref(), look, stats)?;
         let wanted = |i: usize| k.min(if allowed.len() == 1 { allowed[0] } else { allowed[i] });
         let short =
             (0..q).any(|i| answer.positions[i * k..(i + 1) * k].iter().filter(|&&p| p != u32::MAX).count() < wanted(i));
         if options.filter.is_some() && short && probes < self.lists.lists.len() {
-            let scanned = self.scan(&queries, self.lists.lists.len(), keep, mask.as_ref(), stats)?;
-            return self.rank(&queries, &scanned, k, stats);
+            let look = Look { probes: self.lists.lists.len(), all: true, ..look };
+            return self.look(&queries, mask.as_ref(), look, stats);
         }
         Ok(answer)
     }
@@ -297,8 +150,8 @@ impl Ivf {
         let most = self.lists.slots().max(1);
         let mut keep = 256.min(most);
         loop {
-            let scanned = self.scan(&queries, reach.probes, keep, mask.as_ref(), stats)?;
-            let ranked = self.rank(&queries, &scanned, keep, stats)?;
+            let look = Look { probes: reach.probes, keep, k: keep, all: true };
+            let ranked = self.look(&queries, mask.as_ref(), look, stats)?;
             let within = |i: &usize| ranked.positions[*i] != u32::MAX && ranked.keys[*i] <= key;
             let hits = |q: usize| (q * keep..(q + 1) * keep).filter(within);
             // Where the farther three quarters of the candidates hold no hit, none is expected beyond.

@@ -1,8 +1,8 @@
 //! Whether a spec fits data, and what it takes.
 
 use super::{CodecSpec, IndexSpec, RerankSpec, SpecError, TransformSpec};
-use crate::kernels::codes::MOST_DIM;
-use crate::kernels::lists::Form;
+use crate::ops::codes::MOST_DIM;
+use crate::ops::lists::Form;
 use crate::types::{DType, Metric};
 
 impl IndexSpec {

@@ -1,4 +1,4 @@
-//! Products of 8-bit codes, and the screen by their bound (`kernels::codes`).
+//! Products of 8-bit codes, and the screen by their bound (`ops::codes`).
 //!
 //! A batch goes through register tiles as in `panel`: rows are packed into panels `[dim / 4, PANEL rows, 4]`, so that a
 //! vector holds four components of as many rows as it has lanes; each step multiplies it with four components of a query.
@@ -16,7 +16,7 @@ use std::ops::Range;
 
 use super::direct::Picks;
 use super::{MAX_LANES, Simd, Token};
-use crate::kernels::codes::{BIAS, Codes, GROUP, PADDING, QueryCodes, QueryTerms};
+use crate::ops::codes::{BIAS, Codes, GROUP, PADDING, QueryCodes, QueryTerms};
 
 /// Queries of a tile at any level at most.
 const MAX_QUERIES: usize = 6;

@@ -4,8 +4,8 @@
 //! A tile is two vectors of rows times a handful of queries, whose components are broadcast from where they lie.
 
 use super::{ByteKernel, Dot, Line, MAX_LANES, Simd, Token};
-use crate::kernels::assign::BLOCK;
-use crate::kernels::codes::{BIAS, Codes, GROUP, QueryCodes};
+use crate::ops::assign::BLOCK;
+use crate::ops::codes::{BIAS, Codes, GROUP, QueryCodes};
 
 /// Vectors of rows in a tile.
 const VECTORS: usize = 2;

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use nearfield::format::{Matrix, read_ids};
-use nearfield::kernels::metric::{key, tolerance};
+use nearfield::ops::metric::{key, tolerance};
 use nearfield::{Metric, NO_ID, Neighbors};
 
 use crate::fail;

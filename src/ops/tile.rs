@@ -65,6 +65,92 @@ impl Shape {
     }
 }
 
+/// What one launch over tiles compares.
+#[derive(Clone, Copy, Debug)]
+pub struct TileArgs {
+    /// Which distance.
+    pub metric: Metric,
+    /// Of what the rows are made.
+    pub dtype: DType,
+    /// Components per row.
+    pub dim: usize,
+    /// Rows `row_begin..row_end` of the bound shard.
+    pub row_begin: u32,
+    /// See `row_begin`.
+    pub row_end: u32,
+    /// Queries `q_begin..q_end` of the bound ones.
+    pub q_begin: u32,
+    /// See `q_begin`.
+    pub q_end: u32,
+    /// The position of row 0 of the bound shard.
+    pub position_base: u32,
+    /// Words of the mask from query to query (0: one for all); no mask when absent.
+    pub mask: Option<u32>,
+    /// The bit of the mask that stands for row 0 of the bound shard.
+    pub mask_row_base: u32,
+}
+
+/// Defines the `Params` of a kernel over tiles: what all of them read, and its own fields behind it.
+#[macro_export]
+#[doc(hidden)]
+macro_rules! tile_params {
+    ($(#[$doc:meta])* $name:ident { $($(#[$fdoc:meta])* $field:ident : $ty:ident),* $(,)? }) => {
+        $crate::params! {
+            $(#[$doc])*
+            $name {
+                /// First row of the bound shard that is compared.
+                row_begin: u32,
+                /// The row after the last.
+                row_end: u32,
+                /// First query of the bound ones.
+                q_begin: u32,
+                /// The query after the last.
+                q_end: u32,
+                /// Units of 16 bytes from row to row.
+                row_stride: u32,
+                /// Units of 16 bytes from query to query.
+                query_stride: u32,
+                /// 1 when the mask is to be read.
+                has_mask: u32,
+                /// Words of the mask from query to query; 0 when all share one.
+                mask_stride: u32,
+                /// The bit of the mask that stands for row 0 of the bound shard.
+                mask_row_base: u32,
+                /// The position of row 0 of the bound shard.
+                position_base: u32,
+                /// High part of P in `lp:P`.
+                power: f32,
+                /// Low part of P.
+                power_low: f32,
+                $($(#[$fdoc])* $field: $ty),*
+            }
+        }
+
+        impl $name {
+            /// What all kernels over tiles read; the rest is zero.
+            fn of(args: &$crate::ops::tile::TileArgs) -> $name {
+                use $crate::ops::tile;
+                let (power, power_low) = tile::power(args.metric);
+                $name {
+                    row_begin: args.row_begin,
+                    row_end: args.row_end,
+                    q_begin: args.q_begin,
+                    q_end: args.q_end,
+                    row_stride: tile::row_stride(args.dtype, args.dim),
+                    query_stride: tile::query_stride(args.dtype, args.dim),
+                    has_mask: args.mask.is_some().into(),
+                    mask_stride: args.mask.unwrap_or(0),
+                    mask_row_base: args.mask_row_base,
+                    position_base: args.position_base,
+                    power,
+                    power_low,
+                    ..$name::default()
+                }
+            }
+        }
+    };
+}
+
 /// A row's length in units of 16 bytes: the stride of rows on a device, the tail filled with zeros.
 pub fn row_stride(dtype: DType, dim: usize) -> u32 {
     dtype.row_bytes(dim).div_ceil(16) as u32
@@ -89,7 +175,7 @@ pub(super) fn power(metric: Metric) -> (f32, f32) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::tuning::KernelTuning;
+    use crate::ops::tuning::KernelTuning;
 
     const CAPS: DeviceCaps = DeviceCaps {
         subgroups: false,

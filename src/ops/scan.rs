@@ -11,12 +11,215 @@
 //! T rows a second and multiplies 0.4 T rows and queries: bound by arithmetic from two queries a list on. An M3 Max
 //! (400 GB/s, at best 1.8 T such products in plain multiplications) reads 17 G rows and multiplies 55 G: from four on.
 
+use std::fmt;
 use std::ops::Range;
 
-use super::lists::{BLOCK, Form, List, Lists, Prepared, Probes, estimate, floats, sum};
+use super::lists::{BLOCK, Form, List, Lists, MOST_BITS, Prepared, Probes, estimate, floats, sum};
 use super::source::{dtype_code, lib, metric_code};
-use super::{Access, Binding, Cost, DeviceCaps, Kernel, Launch, Mask, Variant, distance, metric, tile};
+use super::{
+    Access, Binding, Cost, Define, DeviceCaps, Kernel, Launch, Mask, Program, Variant, distance, metric, mismatch, tile,
+};
+use crate::compute::{EngineError, Frame, Input, Tag, Type, Value};
 use crate::types::{DType, Metric};
+
+/// The `keep` rows with the smallest keys in the probed lists of each query; gives candidates whose positions are slots of
+/// the lists.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scan {
+    /// Which distance, where the form is exact.
+    pub metric: Metric,
+    /// The lists.
+    pub lists: Value,
+    /// The queries as the lists' form takes them.
+    pub queries: Value,
+    /// Where to look.
+    pub probes: Value,
+    /// Which positions may be returned; all when absent.
+    pub mask: Option<Value>,
+    /// Candidates kept per query, at least 1.
+    pub keep: usize,
+    /// What the codes of the lists consist of.
+    pub form: Form,
+    /// Lists probed per query, and lists there are.
+    pub share: (usize, usize),
+}
+
+/// The operands of a [`Scan`] in a run.
+#[derive(Clone, Copy, Debug)]
+pub struct Listed<'a> {
+    /// Which distance, where the form is exact.
+    pub metric: Metric,
+    /// Codes of rows.
+    pub lists: &'a Lists,
+    /// A name for the lists, by which an engine may keep a copy of them.
+    pub tag: &'a Tag,
+    /// The queries as the lists' form takes them.
+    pub queries: &'a Prepared,
+    /// Where to look.
+    pub probes: Probes<'a>,
+    /// Which positions may be returned; all when absent.
+    pub mask: Option<Mask<'a>>,
+}
+
+impl Scan {
+    /// The operands of a run.
+    ///
+    /// # Errors
+    /// [`EngineError::Mismatch`] where a value was not made.
+    pub fn of<'a>(&self, frame: &'a Frame<'_>) -> Result<Listed<'a>, EngineError> {
+        let (lists, tag) = frame.lists(self.lists)?;
+        let (queries, probes) = (frame.prepared(self.queries)?, frame.probes(self.probes)?);
+        let mask = self.mask.map(|mask| frame.mask(mask)).transpose()?;
+        Ok(Listed { metric: self.metric, lists, tag, queries, probes, mask })
+    }
+}
+
+impl Scan {
+    /// Places of all lists, and queries.
+    pub fn extent(&self, program: &Program) -> (usize, usize) {
+        match (program.ty(self.lists), program.ty(self.queries)) {
+            (Ok(&Type::Lists { slots, .. }), Ok(&Type::Prepared { queries })) => (slots, queries),
+            _ => (0, 0),
+        }
+    }
+}
+
+impl fmt::Display for Scan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (probes, lists) = self.share;
+        write!(f, "scan({}, {probes} of {lists} lists, keep {})", self.form, self.keep)
+    }
+}
+
+impl Define for Scan {
+    const NAME: &'static str = "scan";
+
+    fn operands(&self, each: &mut dyn FnMut(Value)) {
+        [self.lists, self.queries, self.probes].into_iter().chain(self.mask).for_each(each);
+    }
+
+    fn check(&self, program: &Program) -> Result<Type, EngineError> {
+        let (lists, queries, probes) =
+            (program.ty(self.lists)?, program.ty(self.queries)?, program.ty(self.probes)?);
+        match (lists, queries, probes) {
+            (&Type::Lists { form, .. }, &Type::Prepared { queries }, &Type::Probes { queries: of_probes, width })
+                if form == self.form && (queries == of_probes || width == 0) =>
+            {
+                Ok(Type::Candidates { queries, width: self.keep })
+            }
+            _ => Err(mismatch(format!("{queries} in {probes} of {lists} can't be scanned as {}", self.form))),
+        }
+    }
+
+    fn examine(&self, frame: &Frame<'_>) -> Result<(), EngineError> {
+        self.of(frame)?.check()
+    }
+
+    fn cost(&self, program: &Program) -> Cost {
+        match (program.ty(self.lists), program.ty(self.queries)) {
+            (Ok(&Type::Lists { form, dim, slots, .. }), Ok(&Type::Prepared { queries })) => {
+                let (probes, lists) = self.share;
+                let share = probes.min(lists) as f64 / lists.max(1) as f64;
+                cost(form, dim, slots as f64 * queries as f64 * share, queries, self.keep)
+            }
+            _ => Cost::default(),
+        }
+    }
+}
+impl<'a> Listed<'a> {
+    /// A scan alone, with its inputs.
+    ///
+    /// # Errors
+    /// [`EngineError::Mismatch`] where the parts do not fit together.
+    pub fn program(&self, keep: usize) -> Result<(Program, Vec<Input<'a>>), EngineError> {
+        let (mut program, mut inputs) = (Program::new(), Vec::with_capacity(4));
+        let mut input = |program: &mut Program, input: Input<'a>| {
+            inputs.push(input);
+            Ok::<_, EngineError>(program.input(input.ty()?))
+        };
+        let lists = input(&mut program, Input::Lists(self.lists, self.tag))?;
+        let queries = input(&mut program, Input::Prepared(self.queries))?;
+        let probes = input(&mut program, Input::Probes(self.probes))?;
+        let mask = self.mask.map(|mask| input(&mut program, Input::Mask(mask))).transpose()?;
+        let share = (self.probes.width, self.lists.lists.len());
+        let (metric, form) = (self.metric, self.lists.form);
+        let found = program.push(Scan { metric, lists, queries, probes, mask, keep, form, share })?;
+        program.output(found);
+        Ok((program, inputs))
+    }
+}
+
+impl Listed<'_> {
+    /// Whether everything fits together, so that nothing is read past an end; `rising` positions are believed.
+    ///
+    /// # Errors
+    /// [`EngineError::Mismatch`] says what was found and wanted.
+    pub fn check(&self) -> Result<(), EngineError> {
+        let wrong = |what: &str, found: usize, wanted: usize| {
+            Err(EngineError::Mismatch(format!("{what}: found {found}, wanted {wanted}")))
+        };
+        let (lists, probes, queries) = (self.lists, &self.probes, self.queries);
+        let (q, form) = (queries.queries, lists.form);
+        let (words, padded) = (form.words(lists.dim), form.padded(lists.dim));
+        let known = match form {
+            Form::Integers(bits) => (1..=MOST_BITS).contains(&bits) && padded <= MOST_PARTS,
+            Form::Parts(bits) => (bits == 4 || bits == 8) && padded <= MOST_PARTS,
+            Form::Rows(DType::F32 | DType::F16 | DType::Bf16) => self.metric.supports(DType::F32),
+            Form::Rows(_) => false,
+            Form::Bits => true,
+        };
+        if !known || lists.dim == 0 {
+            return Err(EngineError::Mismatch(format!(
+                "no scan of {form} of {} parts by {}",
+                lists.dim, self.metric
+            )));
+        }
+        if lists.starts.len() != lists.lists.len() + 1 {
+            return wrong("starts of lists", lists.starts.len(), lists.lists.len() + 1);
+        }
+        let numbers = match form {
+            Form::Integers(_) => ("integers of queries", queries.integers.len(), q * padded),
+            Form::Parts(_) => ("entries of tables", queries.tables.len(), q * padded * form.entries()),
+            Form::Rows(_) => ("components of queries", queries.floats.len(), q * lists.dim),
+            Form::Bits => ("words of queries", queries.bits.len(), q * words),
+        };
+        let terms = if form.is_exact() { 0 } else { q };
+        let probed = q * probes.width;
+        for (what, found, wanted) in [
+            ("probed lists", probes.lists.len(), probed),
+            ("offsets of probed lists", probes.offsets.len(), probed),
+            numbers,
+            ("terms of queries", queries.terms.len().min(terms), terms),
+        ] {
+            if found != wanted {
+                return wrong(what, found, wanted);
+            }
+        }
+        let mut end = 0;
+        for &number in probes.lists.iter().filter(|&&l| l != u32::MAX) {
+            let Some(list) = lists.lists.get(number as usize) else {
+                return wrong("a list's number, below", number as usize, lists.lists.len());
+            };
+            let slots = list.len().next_multiple_of(BLOCK);
+            let at = number as usize;
+            if lists.starts[at + 1].checked_sub(lists.starts[at]) != Some(slots as u32) {
+                return wrong("slots of a list", lists.starts[at + 1].wrapping_sub(lists.starts[at]) as usize, slots);
+            }
+            if list.words.len() != slots * words {
+                return wrong("words of a list", list.words.len(), slots * words);
+            }
+            end = end.max(list.positions.last().map_or(0, |&p| p as usize + 1));
+        }
+        match self.mask {
+            Some(mask) if q > 0 => {
+                let wanted = end.div_ceil(32) + (q - 1) * mask.stride;
+                let short = mask.words.len() < wanted || (mask.stride > 0 && mask.stride < end.div_ceil(32));
+                if short { wrong("words of a mask, at least", mask.words.len(), wanted) } else { Ok(()) }
+            }
+            _ => Ok(()),
+        }
+    }
+}
 
 crate::params! {
     /// What `shaders/scan.wgsl` reads.

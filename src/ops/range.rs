@@ -4,71 +4,62 @@
 //! smallest (key, position) first. The count is exact before anything is written, so nothing is ever cut.
 //! Error: [`metric::tolerance`](super::metric::tolerance); both passes run the same arithmetic, so they agree.
 
-use super::source::lib;
-use super::tile::{self, Shape};
-use super::{Access, Binding, Cost, DeviceCaps, Kernel, Launch, Mask, Variant, distance};
-use crate::plan::Problem;
-use crate::types::{DType, Metric, RowsView};
+use std::fmt;
 
-crate::params! {
+use super::source::lib;
+use super::tile::{Shape, TileArgs};
+use super::{Access, Binding, Cost, Define, DeviceCaps, Extent, Kernel, Launch, Mask, Pairs, Program, Variant, distance};
+use crate::compute::{EngineError, Type, Value};
+use crate::types::{Metric, RowsView};
+
+/// Every row whose key is at most `key`; gives the hits of each query.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Range {
+    /// Queries and rows.
+    pub pairs: Pairs,
+    /// The radius as an internal key (similarities negated).
+    pub key: f32,
+}
+
+impl fmt::Display for Range {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "range(key <= {})", self.key)
+    }
+}
+
+impl Define for Range {
+    const NAME: &'static str = "range";
+
+    fn operands(&self, each: &mut dyn FnMut(Value)) {
+        self.pairs.operands(each);
+    }
+
+    fn check(&self, program: &Program) -> Result<Type, EngineError> {
+        Ok(Type::Hits { queries: self.pairs.check(program)?.queries })
+    }
+
+    fn cost(&self, program: &Program) -> Cost {
+        self.pairs.extent(program).map(|extent| cost(&extent)).unwrap_or_default()
+    }
+}
+
+crate::tile_params! {
     /// What `shaders/range.wgsl` reads.
     Params {
-        /// First row of the bound shard that is compared.
-        row_begin: u32,
-        /// The row after the last.
-        row_end: u32,
-        /// First query of the bound ones.
-        q_begin: u32,
-        /// The query after the last.
-        q_end: u32,
-        /// Units of 16 bytes from row to row.
-        row_stride: u32,
-        /// Units of 16 bytes from query to query.
-        query_stride: u32,
-        /// 1 when the mask is to be read.
-        has_mask: u32,
-        /// Words of the mask from query to query; 0 when all share one.
-        mask_stride: u32,
-        /// The bit of the mask that stands for row 0 of the bound shard.
-        mask_row_base: u32,
-        /// The position of row 0 of the bound shard.
-        position_base: u32,
         /// Bits of the largest key that is a hit.
         limit: u32,
         /// What a cursor counts from: hits are written at `cursor - out_base`.
         out_base: u32,
-        /// High part of P in `lp:P`.
-        power: f32,
-        /// Low part of P.
-        power_low: f32,
     }
 }
 
 /// What one launch compares; the same for both passes.
 #[derive(Clone, Copy, Debug)]
 pub struct Args {
-    /// Which distance.
-    pub metric: Metric,
-    /// Of what the rows are made.
-    pub dtype: DType,
-    /// Components a row.
-    pub dim: usize,
+    /// Which queries and rows.
+    pub tile: TileArgs,
     /// The largest key that is a hit.
     pub key: f32,
-    /// Rows `row_begin..row_end` of the bound shard.
-    pub row_begin: u32,
-    /// See `row_begin`.
-    pub row_end: u32,
-    /// Queries `q_begin..q_end` of the bound ones.
-    pub q_begin: u32,
-    /// See `q_begin`.
-    pub q_end: u32,
-    /// The position of row 0 of the bound shard.
-    pub position_base: u32,
-    /// Words of the mask from query to query (0: one for all); no mask when absent.
-    pub mask: Option<u32>,
-    /// The bit of the mask that stands for row 0 of the bound shard.
-    pub mask_row_base: u32,
     /// What cursors count from: a hit is written at `cursor - out_base`.
     pub out_base: u32,
 }
@@ -128,37 +119,25 @@ pub fn record_fill(args: &Args, caps: &DeviceCaps) -> Launch {
 }
 
 fn record(args: &Args, kernel: &'static Kernel, caps: &DeviceCaps) -> Launch {
-    let (queries, rows) = (args.q_end - args.q_begin, args.row_end - args.row_begin);
+    let (queries, rows) = (args.tile.q_end - args.tile.q_begin, args.tile.row_end - args.tile.row_begin);
     let shape = Shape::of(queries);
-    let (power, power_low) = tile::power(args.metric);
     let params = Params {
-        row_begin: args.row_begin,
-        row_end: args.row_end,
-        q_begin: args.q_begin,
-        q_end: args.q_end,
-        row_stride: tile::row_stride(args.dtype, args.dim),
-        query_stride: tile::query_stride(args.dtype, args.dim),
-        has_mask: args.mask.is_some().into(),
-        mask_stride: args.mask.unwrap_or(0),
-        mask_row_base: args.mask_row_base,
-        position_base: args.position_base,
         // Kernels write no -0.
         limit: if args.key == 0.0 { 0 } else { args.key.to_bits() },
         out_base: args.out_base,
-        power,
-        power_low,
+        ..Params::of(&args.tile)
     };
     Launch {
         kernel,
         variant: Variant::PLAIN,
-        constants: distance::constants(shape, args.metric, args.dtype),
+        constants: distance::constants(shape, args.tile.metric, args.tile.dtype),
         params: bytemuck::bytes_of(&params).to_vec(),
         groups: shape.groups(queries, shape.walkers(rows, queries, 4096, 4, caps), caps),
     }
 }
 
 /// One direct pass is the least it takes (a GPU counts before it writes); hits are unknown beforehand and not counted.
-pub fn cost(p: &Problem) -> Cost {
+pub fn cost(p: &Extent) -> Cost {
     let one = distance::cost(p);
     Cost { bytes_written: 0.0, launches: 2.0 * one.launches, ..one }
 }

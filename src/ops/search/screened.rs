@@ -2,7 +2,7 @@
 //!
 //! Shapes: rows `[n, dim]` as they are, in f16 or as 8-bit codes; queries `[q, dim]`; out `[q, room]` pairs (key f32, position
 //! u32), a list for each query, and its [`Limit`]. A key is a lower bound of the direct key: [`lower_bound`](super::lower_bound) from f32,
-//! [`codes::lower_bound`](crate::kernels::codes::lower_bound) from codes and from f16, in f32 and in any order of summation.
+//! [`codes::lower_bound`](crate::ops::codes::lower_bound) from codes and from f16, in f32 and in any order of summation.
 //!
 //! Rows go by in [levels](level), each many times as long as all before it. The first fills the lists with all its pairs;
 //! after each level `select_k` keeps the smallest pairs of each list, and the largest of these is the limit that pairs of the
@@ -10,10 +10,10 @@
 //! overflows all the same says so, and its query is not proven. Tiles are visited in the order of their reversed bits, so
 //! that each level sees rows from everywhere: near rows that lie together do not all come late.
 
-use crate::kernels::codes::QueryTerms;
-use crate::kernels::source::{dtype_code, lib, metric_code};
-use crate::kernels::tile::{self, Shape};
-use crate::kernels::{Access, Binding, DeviceCaps, Kernel, Launch, Variant, distance};
+use crate::ops::codes::QueryTerms;
+use crate::ops::source::{dtype_code, lib, metric_code};
+use crate::ops::tile::{self, Shape};
+use crate::ops::{Access, Binding, DeviceCaps, Kernel, Launch, Variant, distance};
 use crate::types::{DType, Metric};
 
 crate::params! {
@@ -287,7 +287,7 @@ pub fn kernels() -> Vec<&'static Kernel> {
 
 /// One launch: the pairs of its rows that are below their query's limit are added to the lists.
 /// Buffers for f32: rows, queries, lengths of rows and of queries; for codes: codes, [queries](push_query), (square, scale,
-/// residual, tail) of each row, the lengths of [`Codes::longest`](crate::kernels::codes::Codes::longest); for matrix units: rows
+/// residual, tail) of each row, the lengths of [`Codes::longest`](crate::ops::codes::Codes::longest); for matrix units: rows
 /// and queries in f16, `dim` numbers each, whole tiles of them, (square, scale, residual, tail) of each row, (offset, scale,
 /// length, tail) of each query. Then, for all: mask (read when there is one), keys and positions `[q, room]`, limits.
 pub fn record(args: &Args, caps: &DeviceCaps) -> Launch {

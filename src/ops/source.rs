@@ -9,7 +9,7 @@ use std::fmt::Write;
 
 use super::search::screened::for_matrix_units;
 use super::{Access, Kernel, Variant, registry};
-use crate::plan::Norm;
+use super::Norm;
 use crate::types::{DType, Metric};
 
 /// Pieces of `shaders/lib/`.
@@ -85,19 +85,42 @@ pub enum Target {
     Web,
 }
 
-/// The number a shader knows a metric by.
+/// The number a shader knows a metric by: its place in the table of names.
 pub fn metric_code(metric: Metric) -> u32 {
-    METRICS.iter().position(|(_, m)| std::mem::discriminant(m) == std::mem::discriminant(&metric)).unwrap_or(0) as u32
+    match metric {
+        Metric::L2 => 0,
+        Metric::InnerProduct => 1,
+        Metric::Cosine => 2,
+        Metric::L1 => 3,
+        Metric::Linf => 4,
+        Metric::Lp(_) => 5,
+        Metric::Canberra => 6,
+        Metric::BrayCurtis => 7,
+        Metric::JensenShannon => 8,
+        Metric::Jaccard => 9,
+        Metric::Hamming => 10,
+    }
 }
 
-/// The number a shader knows an element type by.
+/// The number a shader knows an element type by: its place in the table of names.
 pub fn dtype_code(dtype: DType) -> u32 {
-    DTYPES.iter().position(|&(_, d)| d == dtype).unwrap_or(0) as u32
+    match dtype {
+        DType::F32 => 0,
+        DType::F16 => 1,
+        DType::Bf16 => 2,
+        DType::I8 => 3,
+        DType::U8 => 4,
+        DType::Bits => 5,
+    }
 }
 
-/// The number a shader knows a norm by.
+/// The number a shader knows a norm by: its place in the table of names.
 pub fn norm_code(norm: Norm) -> u32 {
-    NORMS.iter().position(|&(_, n)| n == norm).unwrap_or(0) as u32
+    match norm {
+        Norm::L2 => 0,
+        Norm::L1 => 1,
+        Norm::Max => 2,
+    }
 }
 
 const METRICS: [(&str, Metric); 11] = [
@@ -184,4 +207,17 @@ fn declarations(text: &mut String, kernel: &Kernel, params: ParamsIn) {
 fn bindings(kernel: &Kernel) -> &'static [super::Binding] {
     let same_file = registry().into_iter().filter(|k| k.wgsl == kernel.wgsl);
     same_file.map(|k| k.bindings).max_by_key(|b| b.len()).unwrap_or(&[])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_places_in_the_tables_of_names() {
+        METRICS.iter().enumerate().for_each(|(i, (name, metric))| assert_eq!(metric_code(*metric), i as u32, "{name}"));
+        DTYPES.iter().enumerate().for_each(|(i, (name, dtype))| assert_eq!(dtype_code(*dtype), i as u32, "{name}"));
+        SCREENS.iter().enumerate().for_each(|(i, (name, screen))| assert_eq!(screen_code(*screen), i as u32, "{name}"));
+        NORMS.iter().enumerate().for_each(|(i, (name, norm))| assert_eq!(norm_code(*norm), i as u32, "{name}"));
+    }
 }

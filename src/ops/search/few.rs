@@ -5,12 +5,11 @@
 //! workgroup, the smallest pair (key, position). The k-th smallest of these is a bar: k pairs are not above it, as each of k
 //! workgroups has one. So `search_below` looks for the k smallest among the pairs that are not above the bar; there are hardly
 //! more than k, since every workgroup takes its rows from everywhere. Key: the metric's, see
-//! [`metric::tolerance`](crate::kernels::metric::tolerance); a team sums each row in at least 16 partial sums.
+//! [`metric::tolerance`](crate::ops::metric::tolerance); a team sums each row in at least 16 partial sums.
 
-use crate::kernels::source::{dtype_code, lib, metric_code};
-use crate::kernels::tile;
-use crate::kernels::{Access, Binding, DeviceCaps, Kernel, Launch, Variant, distance};
-use crate::types::{DType, Metric};
+use crate::ops::source::{dtype_code, lib, metric_code};
+use crate::ops::tile::{self, TileArgs};
+use crate::ops::{Access, Binding, DeviceCaps, Kernel, Launch, Variant, distance};
 
 /// The most queries of a launch.
 const QUERIES: u32 = 4;
@@ -24,39 +23,15 @@ pub fn fits(queries: usize, keep: usize) -> bool {
 /// Threads of a workgroup.
 const THREADS: u32 = 256;
 
-crate::params! {
+crate::tile_params! {
     /// What `shaders/search/few.wgsl` reads.
     Params {
-        /// First row of the bound shard that is compared.
-        row_begin: u32,
-        /// The row after the last.
-        row_end: u32,
-        /// First query of the bound ones.
-        q_begin: u32,
-        /// The query after the last.
-        q_end: u32,
-        /// Units of 16 bytes from row to row.
-        row_stride: u32,
-        /// Units of 16 bytes from query to query.
-        query_stride: u32,
-        /// 1 when the mask is to be read.
-        has_mask: u32,
-        /// Words of the mask from query to query; 0 when all share one.
-        mask_stride: u32,
-        /// The bit of the mask that stands for row 0 of the bound shard.
-        mask_row_base: u32,
-        /// The position of row 0 of the bound shard.
-        position_base: u32,
         /// Keys from query to query.
         out_stride: u32,
         /// Rows that a workgroup takes side by side.
         neighbours: u32,
         /// Threads that share a row, a power of two from 4 to 32.
         lanes: u32,
-        /// High part of P in `lp:P`.
-        power: f32,
-        /// Low part of P.
-        power_low: f32,
     }
 }
 
@@ -75,26 +50,8 @@ crate::params! {
 /// What one launch computes.
 #[derive(Clone, Copy, Debug)]
 pub struct Args {
-    /// Which distance.
-    pub metric: Metric,
-    /// Of what the rows are made.
-    pub dtype: DType,
-    /// Components of a row.
-    pub dim: usize,
-    /// Rows `row_begin..row_end` of the bound shard.
-    pub row_begin: u32,
-    /// See `row_begin`.
-    pub row_end: u32,
-    /// Queries `q_begin..q_end` of the bound ones, at most 4.
-    pub q_begin: u32,
-    /// See `q_begin`.
-    pub q_end: u32,
-    /// The position of row 0 of the bound shard.
-    pub position_base: u32,
-    /// Words of the mask from query to query (0: one for all); no mask when absent.
-    pub mask: Option<u32>,
-    /// The bit of the mask that stands for row 0 of the bound shard.
-    pub mask_row_base: u32,
+    /// Which queries, at most 4, and which rows.
+    pub tile: TileArgs,
 }
 
 const OUT_KEYS: Binding = Binding { name: "out_keys", ty: "array<u32>", access: Access::ReadWrite };
@@ -145,7 +102,7 @@ pub fn kernels() -> Vec<&'static Kernel> {
 
 /// Threads that share a row, so that each has about four vectors of it: more, and adding up takes longer than reading.
 fn lanes(args: &Args) -> u32 {
-    tile::row_stride(args.dtype, args.dim).div_ceil(4).next_power_of_two().clamp(4, 32)
+    tile::row_stride(args.tile.dtype, args.tile.dim).div_ceil(4).next_power_of_two().clamp(4, 32)
 }
 
 /// Rows of a team at a time.
@@ -155,37 +112,25 @@ fn turns(queries: u32) -> u32 {
 
 /// Workgroups of a launch: each gives a smallest pair for every query.
 pub fn groups(args: &Args, caps: &DeviceCaps) -> u32 {
-    let at_a_time = THREADS / lanes(args) * turns(args.q_end - args.q_begin);
-    (args.row_end - args.row_begin).div_ceil(at_a_time).clamp(1, caps.tuning.groups.min(caps.max_groups))
+    let at_a_time = THREADS / lanes(args) * turns(args.tile.q_end - args.tile.q_begin);
+    (args.tile.row_end - args.tile.row_begin).div_ceil(at_a_time).clamp(1, caps.tuning.groups.min(caps.max_groups))
 }
 
 /// One launch: the key of row r for query q, as bits of f32, at `q * (row_end - row_begin) + r - row_begin`, q counted from
-/// `q_begin`; [`MISSING_KEY`](crate::kernels::source::MISSING_KEY) where the mask forbids the row. The smallest pair of
+/// `q_begin`; [`MISSING_KEY`](crate::ops::source::MISSING_KEY) where the mask forbids the row. The smallest pair of
 /// workgroup g at `q * groups + g`; a position of `u32::MAX` where it has none. Buffers: rows, queries, lengths of rows and of
 /// queries (read by cosine), mask (read when there is one), keys, smallest keys, their positions.
 pub fn record(args: &Args, caps: &DeviceCaps) -> Launch {
-    let (power, power_low) = tile::power(args.metric);
-    let queries = args.q_end - args.q_begin;
-    let row_stride = tile::row_stride(args.dtype, args.dim);
+    let queries = args.tile.q_end - args.tile.q_begin;
+    let row_stride = tile::row_stride(args.tile.dtype, args.tile.dim);
     let params = Params {
-        row_begin: args.row_begin,
-        row_end: args.row_end,
-        q_begin: args.q_begin,
-        q_end: args.q_end,
-        row_stride,
-        query_stride: tile::query_stride(args.dtype, args.dim),
-        has_mask: args.mask.is_some().into(),
-        mask_stride: args.mask.unwrap_or(0),
-        mask_row_base: args.mask_row_base,
-        position_base: args.position_base,
-        out_stride: args.row_end - args.row_begin,
+        out_stride: args.tile.row_end - args.tile.row_begin,
         // At least 128 bytes side by side.
         neighbours: (8 / row_stride.max(1)).max(1),
         lanes: lanes(args),
-        power,
-        power_low,
+        ..Params::of(&args.tile)
     };
-    let [metric, dtype] = [metric_code(args.metric), dtype_code(args.dtype)];
+    let [metric, dtype] = [metric_code(args.tile.metric), dtype_code(args.tile.dtype)];
     Launch {
         kernel: &FEW,
         variant: Variant::PLAIN,

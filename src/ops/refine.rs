@@ -3,10 +3,67 @@
 //! Shapes: queries `[q, dim]`, rows `[n, dim]`, positions `[q, width]` u32 (`u32::MAX`: none), out `[q, width]` f32 keys,
 //! +inf where there is no candidate. Error: [`metric::tolerance`](super::metric::tolerance).
 
+use std::fmt;
+
 use super::source::{dtype_code, lib, metric_code};
-use super::{Access, Binding, Cost, DeviceCaps, Kernel, Launch, Variant, distance, metric, tile};
-use crate::plan::Problem;
+use super::{
+    Access, Binding, Cost, Define, DeviceCaps, Extent, Kernel, Launch, Pairs, Program, Variant, distance, metric, mismatch,
+    tile,
+};
+use crate::compute::{EngineError, Frame, Type, Value};
 use crate::types::{DType, Metric, RowsView};
+
+/// The direct keys of candidates, in their places.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Refine {
+    /// Queries and rows; a mask is not looked at.
+    pub pairs: Pairs,
+    /// Positions of rows; what keys they have is not looked at.
+    pub candidates: Value,
+}
+
+impl fmt::Display for Refine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("refine")
+    }
+}
+
+impl Define for Refine {
+    const NAME: &'static str = "refine";
+
+    fn operands(&self, each: &mut dyn FnMut(Value)) {
+        self.pairs.operands(each);
+        each(self.candidates);
+    }
+
+    fn check(&self, program: &Program) -> Result<Type, EngineError> {
+        let wanted = self.pairs.check(program)?.queries;
+        match *program.ty(self.candidates)? {
+            Type::Candidates { queries, width } if queries == wanted || width == 0 => {
+                Ok(Type::Candidates { queries: wanted, width })
+            }
+            ref other => Err(mismatch(format!("{other} of {wanted} queries, wanted candidates of each"))),
+        }
+    }
+
+    fn examine(&self, frame: &Frame<'_>) -> Result<(), EngineError> {
+        let rows = frame.vectors(self.pairs.rows, 1)?.rows.rows();
+        let (positions, _) = frame.positions(self.candidates)?;
+        // One pass without branches; which one is wrong matters only when one is.
+        let wrong = positions.iter().fold(0usize, |sum, &p| sum + usize::from(p != u32::MAX && p as usize >= rows));
+        match wrong {
+            0 => Ok(()),
+            wrong => Err(mismatch(format!("{wrong} candidates past the last of {rows} rows"))),
+        }
+    }
+
+    fn cost(&self, program: &Program) -> Cost {
+        match (self.pairs.extent(program), program.ty(self.candidates)) {
+            (Ok(extent), Ok(&Type::Candidates { width, .. })) => cost(&extent, width),
+            _ => Cost::default(),
+        }
+    }
+}
 
 crate::params! {
     /// What `shaders/refine.wgsl` reads.
@@ -116,7 +173,7 @@ pub fn record(args: &Args, caps: &DeviceCaps) -> Launch {
 }
 
 /// Every candidate's row is gathered once.
-pub fn cost(p: &Problem, width: usize) -> Cost {
+pub fn cost(p: &Extent, width: usize) -> Cost {
     let pairs = p.queries as f64 * width as f64;
     Cost {
         bytes_read: pairs * (p.dtype.row_bytes(p.dim) as f64 + 4.0),

@@ -4,72 +4,102 @@
 //! position) of all rows. The key is that of the direct pass, the metric one of those that [`screens`] names.
 //! Error: [`metric::tolerance`](super::metric::tolerance).
 
-use super::search::screens;
+use std::fmt;
+
+use super::search::{check_codes, examine_codes, screens};
 use super::source::lib;
-use super::tile::{self, Shape};
-use super::{Access, Binding, Cost, DeviceCaps, Kernel, Launch, Variant, distance};
-use crate::plan::Problem;
+use super::tile::{Shape, TileArgs};
+use super::{
+    Access, Binding, Cost, Define, DeviceCaps, Extent, Kernel, Launch, Pairs, Program, Variant, distance, mismatch,
+};
+use crate::compute::{EngineError, Frame, Type, Value};
 use crate::types::{DType, Metric, RowsView};
 
-/// Rows of a block that share one bound (`engine::Known`).
+/// Rows of a block that share one bound (`compute::Known`).
 pub const BLOCK: usize = 32;
 
 /// Queries whose bounds lie together, block by block.
 pub const POINTS: usize = 1024;
 
-crate::params! {
+/// The nearest row of each query for l2, inner product or cosine, as [`Search`](super::Search) without a screen and with
+/// one place. Made for many queries (points) and few rows (centroids, f32).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Assign {
+    /// Points and centroids.
+    pub pairs: Pairs,
+    /// Codes of rows and of queries, which make it faster on engines that say so.
+    pub codes: Option<[Value; 2]>,
+    /// What is known beforehand; no answer depends on it.
+    pub known: Option<Value>,
+}
+
+impl fmt::Display for Assign {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("assign")
+    }
+}
+
+impl Define for Assign {
+    const NAME: &'static str = "assign";
+
+    fn operands(&self, each: &mut dyn FnMut(Value)) {
+        self.pairs.operands(each);
+        self.codes.into_iter().flatten().chain(self.known).for_each(each);
+    }
+
+    fn check(&self, program: &Program) -> Result<Type, EngineError> {
+        let Extent { metric, dtype, rows, queries, .. } = self.pairs.check(program)?;
+        if !assigns(metric, dtype) {
+            return Err(mismatch(format!("points are not assigned by {metric} to {dtype} rows")));
+        }
+        if let Some(codes) = self.codes {
+            check_codes(program, codes, rows, queries)?;
+        }
+        if let Some(known) = self.known {
+            let Type::Known { positions, bounds } = *program.ty(known)? else {
+                return Err(mismatch("what is known is of another type"));
+            };
+            let blocks = rows.div_ceil(BLOCK);
+            let fits = |len: usize, each: usize| len == 0 || len == queries * each;
+            if !fits(positions, 1) || !fits(bounds, blocks) {
+                return Err(mismatch(format!(
+                    "{positions} positions and {bounds} bounds for {queries} queries x {blocks} blocks"
+                )));
+            }
+        }
+        Ok(Type::Candidates { queries, width: 1 })
+    }
+
+    fn examine(&self, frame: &Frame<'_>) -> Result<(), EngineError> {
+        if let Some(codes) = self.codes {
+            examine_codes(frame, codes)?;
+        }
+        let Some(known) = self.known else { return Ok(()) };
+        let rows = frame.vectors(self.pairs.rows, 1)?.rows.rows();
+        match frame.known(known)?.positions.iter().find(|&&p| p != u32::MAX && p as usize >= rows) {
+            Some(far) => Err(mismatch(format!("row {far} is known of {rows} rows"))),
+            None => Ok(()),
+        }
+    }
+
+    fn cost(&self, program: &Program) -> Cost {
+        self.pairs.extent(program).map(|extent| cost(&extent)).unwrap_or_default()
+    }
+}
+
+crate::tile_params! {
     /// What `shaders/assign.wgsl` reads.
     Params {
-        /// First row of the bound shard that is compared.
-        row_begin: u32,
-        /// The row after the last.
-        row_end: u32,
-        /// First query of the bound ones.
-        q_begin: u32,
-        /// The query after the last.
-        q_end: u32,
-        /// Units of 16 bytes from row to row.
-        row_stride: u32,
-        /// Units of 16 bytes from query to query.
-        query_stride: u32,
-        /// 1 when the mask is to be read.
-        has_mask: u32,
-        /// Words of the mask from query to query; 0 when all share one.
-        mask_stride: u32,
-        /// The bit of the mask that stands for row 0 of the bound shard.
-        mask_row_base: u32,
-        /// The position of row 0 of the bound shard.
-        position_base: u32,
         /// 1: the answer so far is not looked at; 0: what is nearer there stays.
         first: u32,
-        /// Not read; `lib/metric` knows metrics with a power.
-        power: f32,
-        /// Not read.
-        power_low: f32,
     }
 }
 
 /// What one launch compares.
 #[derive(Clone, Copy, Debug)]
 pub struct Args {
-    /// Which distance.
-    pub metric: Metric,
-    /// Components a row.
-    pub dim: usize,
-    /// Rows `row_begin..row_end` of the bound shard.
-    pub row_begin: u32,
-    /// See `row_begin`.
-    pub row_end: u32,
-    /// Queries `q_begin..q_end` of the bound ones.
-    pub q_begin: u32,
-    /// See `q_begin`.
-    pub q_end: u32,
-    /// The position of row 0 of the bound shard.
-    pub position_base: u32,
-    /// Words of the mask from query to query (0: one for all); no mask when absent.
-    pub mask: Option<u32>,
-    /// The bit of the mask that stands for row 0 of the bound shard.
-    pub mask_row_base: u32,
+    /// Which queries and rows.
+    pub tile: TileArgs,
     /// Whether this is the first launch of its queries.
     pub first: bool,
 }
@@ -109,34 +139,23 @@ pub fn assigns(metric: Metric, dtype: DType) -> bool {
 /// position at place q of both results. Buffers: rows, queries, row norms and query norms (read by cosine only), mask
 /// (read when there is one), keys, positions.
 pub fn record(args: &Args, caps: &DeviceCaps) -> Launch {
-    let queries = args.q_end - args.q_begin;
+    let queries = args.tile.q_end - args.tile.q_begin;
     let shape = if queries <= 4 { Shape::FEW } else { Shape::BATCH };
     let params = Params {
-        row_begin: args.row_begin,
-        row_end: args.row_end,
-        q_begin: args.q_begin,
-        q_end: args.q_end,
-        row_stride: tile::row_stride(DType::F32, args.dim),
-        query_stride: tile::query_stride(DType::F32, args.dim),
-        has_mask: args.mask.is_some().into(),
-        mask_stride: args.mask.unwrap_or(0),
-        mask_row_base: args.mask_row_base,
-        position_base: args.position_base,
         first: args.first.into(),
-        power: 0.0,
-        power_low: 0.0,
+        ..Params::of(&args.tile)
     };
     Launch {
         kernel: &ASSIGN,
         variant: Variant::PLAIN,
-        constants: distance::constants(shape, args.metric, DType::F32),
+        constants: distance::constants(shape, args.tile.metric, args.tile.dtype),
         params: bytemuck::bytes_of(&params).to_vec(),
         groups: shape.groups(queries, 1, caps),
     }
 }
 
 /// Every pair computed, as an inner product; what is read and written grows with points plus centroids, not with pairs.
-pub fn cost(p: &Problem) -> Cost {
+pub fn cost(p: &Extent) -> Cost {
     let direct = distance::cost(p);
     let operations = p.rows as f64 * p.queries as f64 * (p.dim as f64 * 2.0 + 4.0);
     Cost { bytes_written: p.queries as f64 * 8.0, operations, ..direct }

@@ -5,9 +5,53 @@
 //! The same verb merges partial results: their keys and positions lie side by side as one segment.
 //! Method: radix select on sortable keys, eight bits a pass (Alabi et al. 2012, "Fast k-selection algorithms").
 
+use std::fmt;
+
 use super::source::lib;
-use super::{Access, Binding, Cost, DeviceCaps, Kernel, Launch, Variant};
-use crate::plan::Problem;
+use super::{Access, Binding, Cost, Define, DeviceCaps, Kernel, Launch, Program, Variant, mismatch};
+use crate::compute::{EngineError, Type, Value};
+
+/// The `k` smallest by (key, position) of the candidates of each query, or of each row of a matrix.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SelectK {
+    /// Candidates with keys, or a matrix.
+    pub from: Value,
+    /// How many to keep.
+    pub k: usize,
+}
+
+impl SelectK {
+    /// Queries, and from how many places of each is selected.
+    fn shape(&self, program: &Program) -> Result<(usize, usize), EngineError> {
+        match *program.ty(self.from)? {
+            Type::Candidates { queries, width } => Ok((queries, width)),
+            Type::Matrix { rows, width } if width < u32::MAX as usize => Ok((rows, width)),
+            ref other => Err(mismatch(format!("nothing can be selected from {other}"))),
+        }
+    }
+}
+
+impl fmt::Display for SelectK {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "select_k({})", self.k)
+    }
+}
+
+impl Define for SelectK {
+    const NAME: &'static str = "select_k";
+
+    fn operands(&self, each: &mut dyn FnMut(Value)) {
+        each(self.from);
+    }
+
+    fn check(&self, program: &Program) -> Result<Type, EngineError> {
+        Ok(Type::Candidates { queries: self.shape(program)?.0, width: self.k })
+    }
+
+    fn cost(&self, program: &Program) -> Cost {
+        self.shape(program).map(|(queries, width)| cost(queries, width, self.k)).unwrap_or_default()
+    }
+}
 
 crate::params! {
     /// What `shaders/select_k.wgsl` reads.
@@ -138,11 +182,11 @@ pub fn record(args: &Args, caps: &DeviceCaps) -> Launch {
 }
 
 /// Four passes over the keys at most; two are counted, as the first digits decide almost everything.
-pub fn cost(p: &Problem, width: usize, k: usize) -> Cost {
-    let pairs = p.queries as f64 * width as f64;
+pub fn cost(queries: usize, width: usize, k: usize) -> Cost {
+    let pairs = queries as f64 * width as f64;
     Cost {
         bytes_read: 2.0 * pairs * 4.0,
-        bytes_written: p.queries as f64 * k as f64 * 8.0,
+        bytes_written: queries as f64 * k as f64 * 8.0,
         operations: 2.0 * pairs * 4.0,
         launches: 1.0,
     }

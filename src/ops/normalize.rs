@@ -4,10 +4,76 @@
 //! zero and its norm is 0. Error: each component within `(dim / 4 + 16) u` relative, u = 2^-24; no overflow or underflow
 //! inside for any finite row (components are scaled by the largest first).
 
+use std::fmt;
+
 use super::source::{dtype_code, lib, norm_code};
-use super::{Access, Binding, Cost, DeviceCaps, Kernel, Launch, Variant, distance, tile};
-use crate::plan::{Norm, Problem};
+use super::{Access, Binding, Cost, Define, DeviceCaps, Kernel, Launch, Program, Variant, distance, mismatch, tile};
+use crate::compute::{EngineError, Type, Value};
 use crate::types::{DType, RowsView};
+
+/// By what a row is divided when it is normalised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Norm {
+    /// Euclidean length.
+    L2,
+    /// Sum of magnitudes.
+    L1,
+    /// Largest magnitude.
+    Max,
+}
+
+impl fmt::Display for Norm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Norm::L2 => "l2",
+            Norm::L1 => "l1",
+            Norm::Max => "max",
+        })
+    }
+}
+
+/// Each row divided by its norm; gives rows and norms.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Normalize {
+    /// By which norm.
+    pub norm: Norm,
+    /// The rows, anything but bits.
+    pub rows: Value,
+}
+
+impl Normalize {
+    fn shape(&self, program: &Program) -> Result<(DType, usize, usize), EngineError> {
+        match *program.ty(self.rows)? {
+            Type::Vectors { dtype: DType::Bits, .. } => Err(mismatch("rows of bits have no norm")),
+            Type::Vectors { dtype, rows, dim, .. } => Ok((dtype, rows, dim)),
+            ref other => Err(mismatch(format!("{other} can't be normalised"))),
+        }
+    }
+}
+
+impl fmt::Display for Normalize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "normalize({})", self.norm)
+    }
+}
+
+impl Define for Normalize {
+    const NAME: &'static str = "normalize";
+
+    fn operands(&self, each: &mut dyn FnMut(Value)) {
+        each(self.rows);
+    }
+
+    fn check(&self, program: &Program) -> Result<Type, EngineError> {
+        let (_, rows, dim) = self.shape(program)?;
+        Ok(Type::Vectors { dtype: DType::F32, rows, dim, norms: true, cached: false })
+    }
+
+    fn cost(&self, program: &Program) -> Cost {
+        self.shape(program).map(|(dtype, rows, dim)| cost(dtype, rows, dim)).unwrap_or_default()
+    }
+}
 
 crate::params! {
     /// What `shaders/normalize.wgsl` reads.
@@ -82,10 +148,11 @@ pub fn record(args: &Args, caps: &DeviceCaps) -> Launch {
 }
 
 /// Rows are read twice (the second time from cache at best, which is what is counted) and written once.
-pub fn cost(p: &Problem) -> Cost {
-    let (n, dim) = (p.rows as f64, p.dim as f64);
+pub fn cost(dtype: DType, rows: usize, dim: usize) -> Cost {
+    let row_bytes = dtype.row_bytes(dim);
+    let (n, dim) = (rows as f64, dim as f64);
     Cost {
-        bytes_read: n * p.dtype.row_bytes(p.dim) as f64,
+        bytes_read: n * row_bytes as f64,
         bytes_written: n * (dim + 1.0) * 4.0,
         operations: n * dim * 4.0,
         launches: 1.0,

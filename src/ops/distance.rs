@@ -3,65 +3,59 @@
 //! Shapes: queries `[q, dim]`, rows `[n, dim]`, out `[q, n]` f32 keys (smaller is closer; similarities negated).
 //! Error: [`metric::tolerance`](super::metric::tolerance).
 
+use std::fmt;
+
 use super::source::{dtype_code, lib, metric_code};
-use super::tile::{self, Shape};
-use super::{Access, Binding, Cost, DeviceCaps, Kernel, Launch, Variant, metric};
-use crate::plan::Problem;
+use super::tile::{Shape, TileArgs};
+use super::{Access, Binding, Cost, Define, DeviceCaps, Extent, Kernel, Launch, Pairs, Program, Variant, metric};
+use crate::compute::{EngineError, Type, Value};
 use crate::types::{DType, Metric, RowsView};
 
-crate::params! {
+/// All keys of the pairs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Distance {
+    /// Queries and rows; a mask is not looked at.
+    pub pairs: Pairs,
+}
+
+impl fmt::Display for Distance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("distance")
+    }
+}
+
+impl Define for Distance {
+    const NAME: &'static str = "distance";
+
+    fn operands(&self, each: &mut dyn FnMut(Value)) {
+        self.pairs.operands(each);
+    }
+
+    fn check(&self, program: &Program) -> Result<Type, EngineError> {
+        let Extent { rows, queries, .. } = self.pairs.check(program)?;
+        Ok(Type::Matrix { rows: queries, width: rows })
+    }
+
+    fn cost(&self, program: &Program) -> Cost {
+        self.pairs.extent(program).map(|extent| cost(&extent)).unwrap_or_default()
+    }
+}
+
+crate::tile_params! {
     /// What `shaders/distance.wgsl` reads.
     Params {
-        /// First row of the bound shard that is compared.
-        row_begin: u32,
-        /// The row after the last.
-        row_end: u32,
-        /// First query of the bound ones.
-        q_begin: u32,
-        /// The query after the last.
-        q_end: u32,
-        /// Units of 16 bytes from row to row.
-        row_stride: u32,
-        /// Units of 16 bytes from query to query.
-        query_stride: u32,
-        /// 1 when the mask is to be read.
-        has_mask: u32,
-        /// Words of the mask from query to query; 0 when all share one.
-        mask_stride: u32,
-        /// The bit of the mask that stands for row 0 of the bound shard.
-        mask_row_base: u32,
         /// Keys from query to query in `out`.
         out_stride: u32,
         /// Where the keys of `row_begin` lie in their row of `out`.
         out_offset: u32,
-        /// High part of P in `lp:P`.
-        power: f32,
-        /// Low part of P.
-        power_low: f32,
     }
 }
 
 /// What one launch computes.
 #[derive(Clone, Copy, Debug)]
 pub struct Args {
-    /// Which distance.
-    pub metric: Metric,
-    /// Of what the rows are made.
-    pub dtype: DType,
-    /// Components a row.
-    pub dim: usize,
-    /// Rows `row_begin..row_end` of the bound shard.
-    pub row_begin: u32,
-    /// See `row_begin`.
-    pub row_end: u32,
-    /// Queries `q_begin..q_end` of the bound ones.
-    pub q_begin: u32,
-    /// See `q_begin`.
-    pub q_end: u32,
-    /// Words of the mask from query to query (0: one for all); no mask when absent.
-    pub mask: Option<u32>,
-    /// The bit of the mask that stands for row 0 of the bound shard.
-    pub mask_row_base: u32,
+    /// Which queries and rows.
+    pub tile: TileArgs,
     /// Keys from query to query in the result; the first row of the result is that of `q_begin`.
     pub out_stride: u32,
     /// Where the key of `row_begin` lies in its row of the result.
@@ -112,28 +106,17 @@ pub fn kernels() -> Vec<&'static Kernel> {
 /// the mask forbids the row. Buffers: rows, queries, row norms and query norms (read by cosine only), mask (read when
 /// there is one), out.
 pub fn record(args: &Args, caps: &DeviceCaps) -> Launch {
-    let (queries, rows) = (args.q_end - args.q_begin, args.row_end - args.row_begin);
+    let (queries, rows) = (args.tile.q_end - args.tile.q_begin, args.tile.row_end - args.tile.row_begin);
     let shape = Shape::of(queries);
-    let (power, power_low) = tile::power(args.metric);
     let params = Params {
-        row_begin: args.row_begin,
-        row_end: args.row_end,
-        q_begin: args.q_begin,
-        q_end: args.q_end,
-        row_stride: tile::row_stride(args.dtype, args.dim),
-        query_stride: tile::query_stride(args.dtype, args.dim),
-        has_mask: args.mask.is_some().into(),
-        mask_stride: args.mask.unwrap_or(0),
-        mask_row_base: args.mask_row_base,
         out_stride: args.out_stride,
         out_offset: args.out_offset,
-        power,
-        power_low,
+        ..Params::of(&args.tile)
     };
     Launch {
         kernel: &DISTANCE,
         variant: Variant::PLAIN,
-        constants: constants(shape, args.metric, args.dtype),
+        constants: constants(shape, args.tile.metric, args.tile.dtype),
         params: bytemuck::bytes_of(&params).to_vec(),
         groups: shape.groups(queries, shape.walkers(rows, queries, u32::MAX, 1, caps), caps),
     }
@@ -165,7 +148,7 @@ pub(super) fn operations_per_component(metric: Metric) -> f64 {
 }
 
 /// One pass over the rows, every pair computed.
-pub fn cost(p: &Problem) -> Cost {
+pub fn cost(p: &Extent) -> Cost {
     let (n, q) = (p.rows as f64, p.queries as f64);
     let query_bytes = if p.dtype == DType::Bits { p.dtype.row_bytes(p.dim) } else { p.dim * 4 };
     Cost {

@@ -1,0 +1,219 @@
+//! Backends run programs: the CPU engine, the GPU engine, and the router between them.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::Thread;
+
+use super::error::EngineError;
+use super::program::Program;
+use super::value::{Input, Output};
+use crate::cache::CacheDir;
+use crate::stats::{Ceilings, SearchStats};
+
+/// What sort of backend this is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Kind {
+    /// The CPU engine.
+    Cpu,
+    /// A GPU, for every program.
+    Gpu,
+    /// A GPU and the CPU beside it: each program goes to the one that is predicted to be the faster.
+    Auto,
+}
+
+/// Device memory that a backend may fill.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Bytes in all.
+    pub budget: u64,
+    /// Bytes that a run takes beside what stays.
+    pub scratch: u64,
+    /// Bytes that an upload takes while it is under way.
+    pub staging: u64,
+}
+
+impl Room {
+    /// Whether so many bytes may stay on the device.
+    pub fn fits(&self, bytes: u64) -> bool {
+        bytes.saturating_add(self.scratch).saturating_add(self.staging) <= self.budget
+    }
+}
+
+/// What a backend can do, and what pays on it. Planning decides by this and by measured cost, never by a name.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Capabilities {
+    /// What sort of backend this is.
+    pub kind: Kind,
+    /// The fewest queries for which the f32 screen pays, by the components of a row: (fewer than, queries).
+    pub screen_queries: &'static [(usize, usize)],
+    /// The most candidates per query that the f32 screen keeps.
+    pub screen_keep: usize,
+    /// Whether it has a screen in f16.
+    pub f16: bool,
+    /// Fewer rows than this are not worth codes.
+    pub coded_rows: usize,
+    /// With fewer queries than this, rows that fit on the device are read themselves sooner than their codes are gone
+    /// through.
+    pub coded_queries: usize,
+    /// Whether an assignment profits from codes.
+    pub coded_assign: bool,
+    /// Device memory; absent where rows are used where they lie.
+    pub room: Option<Room>,
+}
+
+/// What a run gave.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The program's outputs, in order.
+    pub outputs: Vec<Output>,
+    /// What was done, by whom, and why not by another.
+    pub stats: SearchStats,
+}
+
+/// A run that may still be under way: a future, which can also be waited for.
+pub struct Pending<'a>(State<'a>);
+
+type Running<'a> = Pin<Box<dyn Future<Output = Result<Answer, EngineError>> + Send + 'a>>;
+
+enum State<'a> {
+    Done(Option<Result<Answer, EngineError>>),
+    Running(Running<'a>),
+}
+
+impl<'a> Pending<'a> {
+    /// A run that is over.
+    pub fn done(result: Result<Answer, EngineError>) -> Pending<'a> {
+        Pending(State::Done(Some(result)))
+    }
+
+    /// A run that goes on while it is polled.
+    pub fn running(run: impl Future<Output = Result<Answer, EngineError>> + Send + 'a) -> Pending<'a> {
+        Pending(State::Running(Box::pin(run)))
+    }
+
+    /// Waits on this thread until the run is over.
+    ///
+    /// # Errors
+    /// Those of the run.
+    pub fn wait(self) -> Result<Answer, EngineError> {
+        match self.0 {
+            State::Done(result) => result.unwrap_or_else(|| Err(polled_again())),
+            State::Running(run) => block_on(run),
+        }
+    }
+}
+
+fn polled_again() -> EngineError {
+    EngineError::Mismatch("a run was asked for its answer twice".to_owned())
+}
+
+impl Future for Pending<'_> {
+    type Output = Result<Answer, EngineError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut self.0 {
+            State::Done(result) => Poll::Ready(result.take().unwrap_or_else(|| Err(polled_again()))),
+            State::Running(run) => run.as_mut().poll(context),
+        }
+    }
+}
+
+/// Wakes a thread that waits for a future.
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+fn block_on<T>(mut future: Pin<Box<dyn Future<Output = T> + Send + '_>>) -> T {
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut context = Context::from_waker(&waker);
+    loop {
+        match future.as_mut().poll(&mut context) {
+            Poll::Ready(value) => return value,
+            Poll::Pending => std::thread::park(),
+        }
+    }
+}
+
+/// Runs programs. A backend refuses what it cannot do; it never does something else instead.
+pub trait Backend<O>: Send + Sync {
+    /// The device in words, e.g. `cpu (avx512, 8 threads)` or the adapter's name.
+    fn name(&self) -> String;
+
+    /// What tells this backend, its device and driver apart from all others: the key of what is measured on it.
+    fn identity(&self) -> String {
+        self.name()
+    }
+
+    /// What it can do and what pays on it.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Where what is measured on this backend is kept.
+    fn cache(&self) -> CacheDir {
+        CacheDir::default()
+    }
+
+    /// Whether the backend may be measured without having been asked to.
+    fn calibrates(&self) -> bool {
+        true
+    }
+
+    /// The backends that this one chooses between; none when it is one itself.
+    fn parts(&self) -> Vec<Arc<dyn Backend<O>>> {
+        Vec::new()
+    }
+
+    /// Which of [`Backend::parts`] is predicted to be the fastest, each with the program that suits it, their rows in place;
+    /// the first where there is no choice.
+    fn fastest(&self, _programs: &[&Program<O>]) -> usize {
+        0
+    }
+
+    /// Times the shapes that its kernels can have, and keeps the fastest: a line for each, the fastest first.
+    ///
+    /// # Errors
+    /// [`EngineError`] of the device.
+    fn tune(&self) -> Result<Vec<String>, EngineError> {
+        Ok(Vec::new())
+    }
+
+    /// What was wrong with files of this backend in the cache folder.
+    fn notes(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Runs a program over its inputs, in the order in which they were declared.
+    ///
+    /// The run fails with an [`EngineError`]; the backend is usable afterwards unless the device is lost.
+    fn run<'a>(&'a self, program: &'a Program<O>, inputs: &'a [Input<'a>]) -> Pending<'a>;
+
+    /// What the device can do at best, measured once.
+    fn ceilings(&self) -> Ceilings;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_future_that_wakes_later_is_waited_for() {
+        let (mut polled, answer) = (0, Answer { outputs: Vec::new(), stats: SearchStats::default() });
+        let run = std::future::poll_fn(move |context| {
+            polled += 1;
+            if polled < 3 {
+                let waker = context.waker().clone();
+                std::thread::spawn(move || waker.wake());
+                return Poll::Pending;
+            }
+            Poll::Ready(Ok(answer.clone()))
+        });
+        assert!(Pending::running(run).wait().is_ok());
+        assert!(Pending::done(Err(EngineError::Lost("x".to_owned()))).wait().is_err());
+    }
+}
