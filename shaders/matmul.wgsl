@@ -9,29 +9,29 @@ var<workgroup> of_a: array<array<vec4<f32>, 16>, TD>;
 var<workgroup> of_b: array<array<vec4<f32>, 16>, TD>;
 
 fn load_a(row: u32, d: u32) -> f32 {
-    if row >= params.row_end || d >= params.inner {
+    if row >= p.row_end || d >= p.inner {
         return 0.0;
     }
-    return a[row * params.inner + d];
+    return a[row * p.inner + d];
 }
 
 fn load_b(column: u32, d: u32) -> f32 {
-    if column >= params.columns || d >= params.inner {
+    if column >= p.columns || d >= p.inner {
         return 0.0;
     }
     if TRANSPOSED == 1u {
-        return b[column * params.inner + d];
+        return b[column * p.inner + d];
     }
-    return b[d * params.columns + column];
+    return b[d * p.columns + column];
 }
 
 @compute @workgroup_size(16, 16)
 fn matmul(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
-    let first_row = params.row_begin + group.y * TILE;
+    let first_row = p.row_begin + group.y * TILE;
     let first_column = group.x * TILE;
     let thread = local.y * 16u + local.x;
     var sums = array<vec4<f32>, 4>();
-    for (var begin = 0u; begin < params.inner; begin += TD) {
+    for (var begin = 0u; begin < p.inner; begin += TD) {
         // A thread loads four numbers of each side.
         let d = thread % TD;
         let four = thread / TD;
@@ -54,8 +54,8 @@ fn matmul(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id)
         let row = first_row + local.y * 4u + i;
         for (var j = 0u; j < 4u; j++) {
             let column = first_column + local.x * 4u + j;
-            if row < params.row_end && column < params.columns {
-                out[row * params.columns + column] = sums[i][j];
+            if row < p.row_end && column < p.columns {
+                out[row * p.columns + column] = sums[i][j];
             }
         }
     }

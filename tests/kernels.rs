@@ -364,7 +364,7 @@ fn search_screens_below_the_direct_key_level_by_level() {
             let (n, dim, keep, room) = (2300, 50, 30, 1024);
             let (rows, queries) = (Data::random(15, dtype, n, dim, false), Data::random(16, DType::F32, q, dim, false));
             let (bits, stride) = mask(q, n + 5, false);
-            let allows = Mask { words: &bits, stride };
+            let allows = Mask { words: &bits, stride, tag: None };
             let mut buffers = inputs(&rows, &queries);
             buffers.push(bits.clone());
             let tiles = (n as u32).div_ceil(screened::tile_rows(Unit::F32, q) as u32);

@@ -209,9 +209,16 @@ impl CpuEngine {
         // Its candidates have direct keys, so refining them changes nothing.
         let (k, chain) = match chain {
             Chain { refined: true, k: Some(k), .. } => (k, chain),
-            _ => (search.keep, Chain { result: value, within: [None; 2], ..chain }),
+            _ => (search.keep, Chain { result: value, within: [None; 2], refined: false, ..chain }),
         };
-        let found = self.search_coded(&search.pairs.of(frame)?, Coded::of(frame, codes)?, k, stats)?;
+        let mut found = self.search_coded(&search.pairs.of(frame)?, Coded::of(frame, codes)?, k, stats)?;
+        if !chain.refined {
+            // These are all the rows below the last key, and of those with that key the first: no key left out is smaller.
+            let lists = found.keys.chunks_exact(k.max(1));
+            for (bound, keys) in found.bound.iter_mut().zip(lists).filter(|(bound, _)| **bound != f32::NEG_INFINITY) {
+                *bound = keys.last().copied().unwrap_or(f32::INFINITY);
+            }
+        }
         Ok(Some((found, chain)))
     }
 

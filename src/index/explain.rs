@@ -168,10 +168,11 @@ mod tests {
 
     use super::*;
     use crate::compute::{Backend, Capabilities, Input, Pending};
-    use crate::cpu::{CpuEngine, CpuOptions};
+    use crate::cpu::CpuEngine;
     use crate::engine::Device;
     use crate::index::{Ivf, TrainOptions};
     use crate::ops::Screen;
+    use crate::threads::Threads;
     use crate::types::{Bitmap, Filter, MatrixView, Metric};
 
     /// The CPU, and the programs that it was given, as they are printed.
@@ -212,10 +213,11 @@ mod tests {
         };
         let (rows, queries) = (random(6000 * dim), random(20 * dim));
         let (rows, queries) = (MatrixView::new(&rows, dim).unwrap(), MatrixView::new(&queries, dim).unwrap());
-        let cpu = CpuEngine::new(CpuOptions { threads: Some(2), level: None });
+        let threads = Threads::new(Some(2));
+        let cpu = CpuEngine::with(threads.clone(), None);
         let noting = Arc::new(Noting { cpu, programs: Mutex::default() });
-        let host = Arc::new(CpuEngine::new(CpuOptions { threads: Some(2), level: None }));
-        let device = Device::new(noting.clone(), host);
+        let host = Arc::new(CpuEngine::with(threads.clone(), None));
+        let device = Device::new(noting.clone(), host, threads);
         let ran = || std::mem::take(&mut *noting.programs.lock().unwrap());
         let half = Filter::Rows(Bitmap::from_fn(6000, |row| row % 2 == 0));
         let all_options = [SearchOptions::default(), SearchOptions { filter: Some(half), ..SearchOptions::default() }];
@@ -228,7 +230,7 @@ mod tests {
                 ran();
                 let explained = flat.explain(queries, 5, options).unwrap().program;
                 assert_eq!(ran(), Vec::<String>::new(), "explaining runs nothing");
-                flat.search_with(queries.into(), 5, options).unwrap();
+                flat.search_with(queries, 5, options).unwrap();
                 assert_eq!(ran().first(), Some(&format!("{explained:#}")), "{screen:?}");
             }
         }
@@ -241,7 +243,7 @@ mod tests {
                     ran();
                     let explained = ivf.explain(queries, 5, options).unwrap().program;
                     assert_eq!(ran(), Vec::<String>::new(), "{spec}: explaining runs nothing");
-                    ivf.search_with(queries.into(), 5, options).unwrap();
+                    ivf.search_with(queries, 5, options).unwrap();
                     assert_eq!(ran().first(), Some(&format!("{explained:#}")), "{spec}, {metric}");
                 }
             }

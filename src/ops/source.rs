@@ -217,7 +217,6 @@ mod tests {
     fn codes_are_places_in_the_tables_of_names() {
         METRICS.iter().enumerate().for_each(|(i, (name, metric))| assert_eq!(metric_code(*metric), i as u32, "{name}"));
         DTYPES.iter().enumerate().for_each(|(i, (name, dtype))| assert_eq!(dtype_code(*dtype), i as u32, "{name}"));
-        SCREENS.iter().enumerate().for_each(|(i, (name, screen))| assert_eq!(screen_code(*screen), i as u32, "{name}"));
         NORMS.iter().enumerate().for_each(|(i, (name, norm))| assert_eq!(norm_code(*norm), i as u32, "{name}"));
     }
 }

@@ -221,7 +221,8 @@ impl Naive {
 
     fn execute(&self, program: &Program, inputs: &[Input<'_>]) -> Result<Answer, EngineError> {
         let mut frame = program.bind(inputs)?;
-        let mut stats = SearchStats { device: self.name(), ..SearchStats::default() };
+        let mut stats = SearchStats::default();
+        stats.device = self.name();
         for (value, op) in program.operations() {
             op.examine(&frame)?;
             let made = self.operation(program, &frame, op, &mut stats)?;
