@@ -103,7 +103,7 @@ fn entered() -> Option<Threads> {
 }
 
 /// How many threads the calling one may share work with, itself among them.
-#[cfg(feature = "gpu")]
+#[cfg(any(feature = "gpu", test))]
 pub(crate) fn count() -> usize {
     ENTERED.with_borrow(|entered| entered.as_ref().map_or(1, Threads::count))
 }

@@ -160,8 +160,8 @@ fn ndarray_views_are_rows() {
 #[cfg(feature = "arrow")]
 #[test]
 fn arrow_lists_are_rows() {
+    use arrow_array::FixedSizeListArray;
     use arrow_array::types::Float32Type;
-    use arrow_array::{Array, FixedSizeListArray};
 
     let lists = (0..5).map(|i| Some(vec![Some(i as f32), Some(1.0)]));
     let array = FixedSizeListArray::from_iter_primitive::<Float32Type, _, _>(lists, 2);

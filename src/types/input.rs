@@ -192,8 +192,8 @@ mod of_arrow {
                 return Err(ShapeError::Array { wanted, found });
             }
             let dim = self.value_length().max(0) as usize;
-            // A slice of an array has its own part of the values.
-            let range = 0..self.len() * dim;
+            // The values of a slice are sliced with it.
+            let range = ..self.len() * dim;
             fn typed<T: ArrowPrimitiveType>(values: &dyn Array) -> Option<&[T::Native]> {
                 values.as_any().downcast_ref::<PrimitiveArray<T>>().map(|values| &values.values()[..])
             }
