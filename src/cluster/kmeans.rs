@@ -50,11 +50,13 @@ impl KMeans {
         let dim = points.dim();
         let coder = points.coder(device, k)?;
         let lloyd = Training { kmeans: self, device, coder: coder.as_ref() };
-        let start = match &self.start {
-            Some(start) => checked(start, k, dim)?.to_vec(),
+        let (start, fallback) = match &self.start {
+            Some(start) => (checked(start, k, dim)?.to_vec(), None),
             None => lloyd.start(&points, &mut random)?,
         };
-        lloyd.run(&points, start, self.iterations, progress)
+        let mut made = lloyd.run(&points, start, self.iterations, progress)?;
+        made.fallback = made.fallback.or(fallback);
+        Ok(made)
     }
 
     /// Scales centroids to length 1 where only directions count.
@@ -72,21 +74,23 @@ struct Training<'a> {
     coder: Option<&'a Coder>,
 }
 
-/// Rows a cluster, and rounds, from which the first centroids are made: of many more rows, the first rounds move all
+/// Rows per cluster, and rounds, from which the first centroids are made: of many more rows, the first rounds move all
 /// centroids far, which as few rows show as well.
 const FEW_ROWS: usize = 16;
 const FEW_ROUNDS: usize = 5;
 
 impl Training<'_> {
-    /// Rows chosen at random, and where there are many, what a few rounds over a few of them make of those.
-    fn start(&self, points: &Points<'_>, random: &mut Random) -> Result<Vec<f32>, ClusterError> {
+    /// Rows chosen at random, and where there are many, what a few rounds over a few of them make of those; and why not
+    /// the device that was asked for.
+    fn start(&self, points: &Points<'_>, random: &mut Random) -> Result<(Vec<f32>, Option<String>), ClusterError> {
         let k = self.kmeans.clusters;
         if points.len() / 4 < FEW_ROWS * k {
-            return Ok(random_rows(points, k, random));
+            return Ok((random_rows(points, k, random), None));
         }
         let few = points.subset(&random.choose(points.len(), FEW_ROWS * k));
         let start = random_rows(&few, k, random);
-        Ok(self.run(&few, start, FEW_ROUNDS, &mut |_| ControlFlow::Continue(()))?.centroids)
+        let made = self.run(&few, start, FEW_ROUNDS, &mut |_| ControlFlow::Continue(()))?;
+        Ok((made.centroids, made.fallback))
     }
 
     /// Rounds from these centroids on.
