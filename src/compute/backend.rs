@@ -3,12 +3,12 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Wake, Waker};
-use std::thread::Thread;
+use std::task::{Context, Poll};
 
 use super::error::EngineError;
 use super::program::Program;
 use super::value::{Input, Output};
+use super::wait::block_on;
 use crate::cache::CacheDir;
 use crate::stats::{Ceilings, SearchStats};
 
@@ -117,26 +117,6 @@ impl Future for Pending<'_> {
         match &mut self.0 {
             State::Done(result) => Poll::Ready(result.take().unwrap_or_else(|| Err(polled_again()))),
             State::Running(run) => run.as_mut().poll(context),
-        }
-    }
-}
-
-/// Wakes a thread that waits for a future.
-struct Unpark(Thread);
-
-impl Wake for Unpark {
-    fn wake(self: Arc<Self>) {
-        self.0.unpark();
-    }
-}
-
-fn block_on<T>(mut future: Pin<Box<dyn Future<Output = T> + Send + '_>>) -> T {
-    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
-    let mut context = Context::from_waker(&waker);
-    loop {
-        match future.as_mut().poll(&mut context) {
-            Poll::Ready(value) => return value,
-            Poll::Pending => std::thread::park(),
         }
     }
 }

@@ -13,6 +13,7 @@ use super::codes::{Codes, QueryCodes};
 use super::error::{EngineError, room};
 use super::lists::{Form, Lists, Prepared, Probes};
 use super::program::Frame;
+use crate::stats::SearchStats;
 use crate::types::{DType, RowsView};
 
 /// Names host memory, so that a device may keep a copy of it.
@@ -151,8 +152,8 @@ impl fmt::Debug for Array {
 }
 
 /// An input of a program that the caller computes on the host, wherever the program runs: a transform, a training step's
-/// encoding. It gets the values of its operands.
-pub type Function<'a> = dyn Fn(&Frame<'_>, &[Value]) -> Result<Output, EngineError> + Sync + 'a;
+/// encoding. It gets the values of its operands, and notes what it did.
+pub type Function<'a> = dyn Fn(&Frame<'_>, &[Value], &mut SearchStats) -> Result<Output, EngineError> + Sync + 'a;
 
 /// What a program is given.
 #[derive(Clone, Copy)]

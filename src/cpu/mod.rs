@@ -271,7 +271,7 @@ impl CpuEngine {
                 let (a, b) = (host_matrix(frame, matmul.a)?, host_matrix(frame, matmul.b)?);
                 Output::Matrix(self.matmul(sizes, a, b, matmul.transposed)?)
             }
-            Op::Host(host) => host.call(frame)?,
+            Op::Host(host) => host.call(frame, stats)?,
         })
     }
 

@@ -292,7 +292,7 @@ impl Search<'_> {
         let codes = codes.map(|(coding, queries)| Coded { codes: &coding.codes, tag: &coding.tag, queries });
         let batch = self.batch(codes);
         let program = self.program(&batch, k, screen)?;
-        let refine = |frame: &Frame<'_>, operands: &[Value]| self.refine_on_host(frame, operands);
+        let refine = |frame: &Frame<'_>, operands: &[Value], stats: &mut SearchStats| self.refine_on_host(frame, operands, stats);
         let mut inputs = batch.inputs();
         if program.operations().any(|(_, op)| matches!(op, Op::Host(_))) {
             inputs.push(Input::Function(&refine));
@@ -301,7 +301,12 @@ impl Search<'_> {
     }
 
     /// The direct keys of candidates of the engine, from the rows where they lie.
-    fn refine_on_host(&self, frame: &Frame<'_>, operands: &[Value]) -> Result<Output, EngineError> {
+    fn refine_on_host(
+        &self,
+        frame: &Frame<'_>,
+        operands: &[Value],
+        stats: &mut SearchStats,
+    ) -> Result<Output, EngineError> {
         let [found] = operands else { return Err(mismatch("one operand is refined")) };
         let found = frame.candidates(*found)?;
         let batch = Batch { mask: None, ..self.batch(None) };
@@ -313,7 +318,10 @@ impl Search<'_> {
         program.output(refined);
         let mut inputs = batch.inputs();
         inputs.push(given);
-        let refined = ops::run(self.host, &program, &inputs, &mut SearchStats::default())?;
+        let mut done = SearchStats::default();
+        let refined = ops::run(self.host, &program, &inputs, &mut done)?;
+        // The device is still the one that searched, and the time is that of the whole step.
+        stats.merge(&SearchStats { device: String::new(), stages: Vec::new(), ..done });
         Ok(Output::Candidates(Candidates { bound: found.bound.clone(), ..candidates(refined)? }))
     }
 

@@ -5,9 +5,11 @@
 //! Shapes: whatever the caller says; the result has the type that was declared.
 
 use std::fmt;
+use std::time::Instant;
 
 use super::{Cost, Define, Program, mismatch};
 use crate::compute::{EngineError, Frame, Output, Type, Value};
+use crate::stats::SearchStats;
 
 /// A function of the caller, which is an input of the program.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,12 +27,15 @@ pub struct Host {
 }
 
 impl Host {
-    /// Calls the function.
+    /// Calls the function, and notes how long it took.
     ///
     /// # Errors
     /// Those of the function.
-    pub fn call(&self, frame: &Frame<'_>) -> Result<Output, EngineError> {
-        frame.function(self.function)?(frame, &self.operands)
+    pub fn call(&self, frame: &Frame<'_>, stats: &mut SearchStats) -> Result<Output, EngineError> {
+        let started = Instant::now();
+        let made = frame.function(self.function)?(frame, &self.operands, stats)?;
+        stats.add_stage(self.what, started.elapsed(), false);
+        Ok(made)
     }
 }
 

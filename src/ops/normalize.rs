@@ -46,6 +46,7 @@ impl Normalize {
     fn shape(&self, program: &Program) -> Result<(DType, usize, usize), EngineError> {
         match *program.ty(self.rows)? {
             Type::Vectors { dtype: DType::Bits, .. } => Err(mismatch("rows of bits have no norm")),
+            Type::Vectors { rows: 1.., dim: 0, .. } => Err(mismatch("rows without components have no norm")),
             Type::Vectors { dtype, rows, dim, .. } => Ok((dtype, rows, dim)),
             ref other => Err(mismatch(format!("{other} can't be normalised"))),
         }

@@ -81,6 +81,9 @@ impl Pairs {
         if queries > 0 && rows > 0 && query_dim != dim {
             return Err(mismatch(format!("queries of {query_dim} components against rows of {dim}")));
         }
+        if queries > 0 && rows > 0 && dim == 0 {
+            return Err(mismatch("rows without components"));
+        }
         let wanted = if dtype == DType::Bits { DType::Bits } else { DType::F32 };
         if queries > 0 && query_dtype != wanted {
             return Err(mismatch(format!("{query_dtype} queries for {dtype} rows, wanted {wanted}")));

@@ -215,7 +215,7 @@ impl Naive {
                 let product = matmul::reference(op.sizes(program)?, a, b, op.transposed);
                 Output::Matrix(product.into_iter().map(|x| x as f32).collect())
             }
-            Op::Host(op) => op.call(frame)?,
+            Op::Host(op) => op.call(frame, stats)?,
         })
     }
 

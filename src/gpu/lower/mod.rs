@@ -285,12 +285,7 @@ fn operation(
             begin(Work::lists(&listed), &mut |job| scan::run(job, listed, scan.keep).map(Output::Candidates))?
         }
         Op::Matmul(op) => Output::Array(matmul::run(site, program, frame, op, stats)?),
-        Op::Host(host) => {
-            let began = Instant::now();
-            let made = host.call(frame)?;
-            stats.add_stage(host.what, began.elapsed(), false);
-            made
-        }
+        Op::Host(host) => host.call(frame, stats)?,
     };
     Ok((made, chain))
 }

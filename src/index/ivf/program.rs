@@ -56,6 +56,20 @@ pub(super) enum Step {
 }
 
 impl Step {
+    /// In the order of their numbers.
+    const ALL: [Step; 10] = [
+        Step::Transform,
+        Step::Probe,
+        Step::Prepare,
+        Step::Place,
+        Step::First,
+        Step::Promising,
+        Step::Merge,
+        Step::Better,
+        Step::Codes,
+        Step::Cosines,
+    ];
+
     fn what(self) -> &'static str {
         match self {
             Step::Transform => "transform",
@@ -217,30 +231,11 @@ impl Ivf {
         // A query that a transform makes infinite is the caller's to know, by its number.
         let infinite = OnceLock::new();
         let run = Run { ivf: self, queries, look, infinite: &infinite };
-        let transform = |frame: &Frame<'_>, operands: &[Value]| run.step(Step::Transform, frame, operands);
-        let probe = |frame: &Frame<'_>, operands: &[Value]| run.step(Step::Probe, frame, operands);
-        let prepare = |frame: &Frame<'_>, operands: &[Value]| run.step(Step::Prepare, frame, operands);
-        let place = |frame: &Frame<'_>, operands: &[Value]| run.step(Step::Place, frame, operands);
-        let first = |frame: &Frame<'_>, operands: &[Value]| run.step(Step::First, frame, operands);
-        let promising = |frame: &Frame<'_>, operands: &[Value]| run.step(Step::Promising, frame, operands);
-        let merge = |frame: &Frame<'_>, operands: &[Value]| run.step(Step::Merge, frame, operands);
-        let better = |frame: &Frame<'_>, operands: &[Value]| run.step(Step::Better, frame, operands);
-        let codes = |frame: &Frame<'_>, operands: &[Value]| run.step(Step::Codes, frame, operands);
-        let cosines = |frame: &Frame<'_>, operands: &[Value]| run.step(Step::Cosines, frame, operands);
-        let function = |step: Step| -> &Function<'_> {
-            match step {
-                Step::Transform => &transform,
-                Step::Probe => &probe,
-                Step::Prepare => &prepare,
-                Step::Place => &place,
-                Step::First => &first,
-                Step::Promising => &promising,
-                Step::Merge => &merge,
-                Step::Better => &better,
-                Step::Codes => &codes,
-                Step::Cosines => &cosines,
-            }
+        let run = &run;
+        let function = |step: Step| -> Box<Function<'_>> {
+            Box::new(move |frame, operands, stats| run.step(step, frame, operands, stats))
         };
+        let functions: Vec<Box<Function<'_>>> = Step::ALL.iter().map(|&step| function(step)).collect();
         let missing = || EngineError::Mismatch("an input of a search of lists is missing".to_owned());
         let input = |wanted: &Wanted| -> Result<Input<'_>, EngineError> {
             Ok(match wanted {
@@ -252,7 +247,7 @@ impl Ivf {
                     Kept::Rows(store) => Input::Vectors(store.base()),
                     _ => return Err(missing()),
                 },
-                Wanted::Function(step) => Input::Function(function(*step)),
+                Wanted::Function(step) => Input::Function(&*functions[*step as usize]),
             })
         };
         let inputs = inputs.iter().map(input).collect::<Result<Vec<_>, _>>()?;
@@ -278,7 +273,13 @@ pub(super) struct Run<'a> {
 }
 
 impl Run<'_> {
-    fn step(&self, step: Step, frame: &Frame<'_>, operands: &[Value]) -> Result<Output, EngineError> {
+    fn step(
+        &self,
+        step: Step,
+        frame: &Frame<'_>,
+        operands: &[Value],
+        stats: &mut SearchStats,
+    ) -> Result<Output, EngineError> {
         let operand = |i: usize| {
             let missing = || EngineError::Mismatch(format!("`{}` needs more operands", step.what()));
             operands.get(i).copied().ok_or_else(missing)
