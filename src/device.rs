@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::cache::CacheDir;
-use crate::cpu::CpuEngine;
 use crate::compute::{Backend, Capabilities, EngineError, Input, Kind, Pending};
+use crate::cpu::CpuEngine;
 use crate::engine::Device;
 use crate::error::DeviceError;
 #[cfg(feature = "gpu")]
@@ -218,7 +218,9 @@ impl Device {
     pub fn parts(&self) -> Vec<Device> {
         match self.engine.parts() {
             parts if parts.is_empty() => vec![self.clone()],
-            parts => parts.into_iter().map(|engine| Device::new(engine, self.host.clone(), self.threads.clone())).collect(),
+            parts => {
+                parts.into_iter().map(|engine| Device::new(engine, self.host.clone(), self.threads.clone())).collect()
+            }
         }
     }
 

@@ -80,8 +80,9 @@ impl Device {
         }
         let total: f64 = (0..dim).map(|i| moments[i * dim + i]).sum();
         let kept = k.min(dim);
-        let (vectors, values) = leading(&moments, dim, kept)
-            .ok_or_else(|| crate::compute::EngineError::Mismatch("the moments of the rows are not finite".to_owned()))?;
+        let (vectors, values) = leading(&moments, dim, kept).ok_or_else(|| {
+            crate::compute::EngineError::Mismatch("the moments of the rows are not finite".to_owned())
+        })?;
         let mut directions: Vec<f32> = (0..kept * dim).map(|i| vectors[i % dim * kept + i / dim] as f32).collect();
         directions.chunks_exact_mut(dim).for_each(turn);
         let variances = values.iter().map(|&v| v.max(0.0) as f32).collect();

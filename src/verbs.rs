@@ -5,11 +5,9 @@ use crate::compute::{EngineError, Input, Output, Vectors, room};
 use crate::engine::Device;
 use crate::error::SearchError;
 use crate::index::Queries;
-use crate::ops::assign::assigns;
 use crate::linalg::lengths;
-use crate::ops::{
-    self, Batch, Distance, Norm, Normalize, Op, Pairs, Program, Range, Refine, Screen, Search, SelectK,
-};
+use crate::ops::assign::assigns;
+use crate::ops::{self, Batch, Distance, Norm, Normalize, Op, Pairs, Program, Range, Refine, Screen, Search, SelectK};
 use crate::stats::SearchStats;
 use crate::types::{DType, MatrixView, Metric, NO_ID, Neighbors, RangeHits, RowsView, ShapeError};
 

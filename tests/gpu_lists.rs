@@ -4,14 +4,14 @@
 
 mod task;
 
-use nearfield::compute::{Candidates, EngineError, Output, Tag};
 use nearfield::compute::Backend;
-use task::{Base, Input, Listed, Plan, Problem, Step, Task};
+use nearfield::compute::{Candidates, EngineError, Output, Tag};
 use nearfield::gpu::{Fault, GpuEngine, GpuOptions, Select};
 use nearfield::ops::lists::{Encoded, Form, Lists, Prepared, Probes, Terms};
 use nearfield::ops::scan;
 use nearfield::stats::SearchStats;
 use nearfield::{DType, MatrixView, Metric, RowsView};
+use task::{Base, Input, Listed, Plan, Problem, Step, Task};
 
 const DIM: usize = 64;
 

@@ -4,15 +4,15 @@
 
 mod task;
 
-use nearfield::compute::{Candidates, EngineError, Mask, Output, Tag};
 use nearfield::compute::Backend;
-use nearfield::ops::{Norm, Screen};
-use task::{Base, Coded, Input, Plan, Problem, Step, Task};
+use nearfield::compute::{Candidates, EngineError, Mask, Output, Tag};
 use nearfield::gpu::{self, Fault, GpuEngine, GpuOptions, Select};
 use nearfield::ops;
 use nearfield::ops::codes::{BIAS, Codes, GROUP, PADDING, QueryCodes, QueryTerms};
+use nearfield::ops::{Norm, Screen};
 use nearfield::stats::SearchStats;
 use nearfield::{DType, MatrixView, Metric, RowsView};
+use task::{Base, Coded, Input, Plan, Problem, Step, Task};
 
 fn engines(memory: Option<u64>) -> Vec<GpuEngine> {
     let usable: Vec<_> = gpu::adapters().into_iter().filter(|a| a.usable).collect();
@@ -351,7 +351,9 @@ fn masks_hold_for_one_and_for_each_query_in_one_block_or_several() {
         let data = Data::new(1500, queries, 20);
         let each: Vec<u32> = (0..(queries * words) as u32).map(|i| i.wrapping_mul(2_654_435_761) ^ i << 13).collect();
         for engine in engines(memory) {
-            for mask in [Mask { words: &each[..words], stride: 0, tag: None }, Mask { words: &each, stride: words, tag: None }] {
+            for mask in
+                [Mask { words: &each[..words], stride: 0, tag: None }, Mask { words: &each, stride: words, tag: None }]
+            {
                 for k in [5, 200, 1500] {
                     let plan = Plan::search(data.problem(Metric::L2), k, Screen::None);
                     let mut task = data.task(&plan, None);

@@ -8,8 +8,8 @@ use device::{Data, Gpu, each_gpu, each_variant, f32s, rows_of, u32s, words};
 use nearfield::compute::Mask;
 use nearfield::ops::Norm;
 use nearfield::ops::search::screened::{self, Limit, Unit};
-use nearfield::ops::tile::TileArgs;
 use nearfield::ops::source::{MISSING_KEY, NO_POSITION};
+use nearfield::ops::tile::TileArgs;
 use nearfield::ops::{Launch, distance, metric, normalize, range, refine, search, select_k};
 use nearfield::{DType, Metric};
 
@@ -190,8 +190,10 @@ fn distance_writes_a_block_and_marks_what_the_mask_forbids() {
 
 /// What several launches of `search` found, merged by `select_k`: sorted (key, position) of each query.
 fn searched(gpu: &Gpu, base: &search::Args, cuts: &[u32], buffers: &[Vec<u32>], keep: usize) -> Vec<Vec<(f32, u32)>> {
-    let slices: Vec<search::Args> =
-        cuts.windows(2).map(|w| search::Args { tile: TileArgs { row_begin: w[0], row_end: w[1], ..base.tile }, ..*base }).collect();
+    let slices: Vec<search::Args> = cuts
+        .windows(2)
+        .map(|w| search::Args { tile: TileArgs { row_begin: w[0], row_end: w[1], ..base.tile }, ..*base })
+        .collect();
     let counts: Vec<u32> = slices.iter().map(|a| search::parts(a, &gpu.caps)).collect();
     let (queries, total) = (base.tile.q_end as usize, counts.iter().sum::<u32>());
     let places = queries * total as usize * keep;

@@ -58,9 +58,7 @@ pub(crate) fn assign(
             codes,
         };
         let program = batch.one(|pairs, codes| Assign { pairs, codes, known: None })?;
-        let Output::Candidates(found) =
-            ops::run(&*device.engine, &program, &batch.inputs(), stats)?
-        else {
+        let Output::Candidates(found) = ops::run(&*device.engine, &program, &batch.inputs(), stats)? else {
             return Err(EngineError::Mismatch("points were not assigned".to_owned()));
         };
         if found.keys.len() != end - start || found.positions.len() != end - start {

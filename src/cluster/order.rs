@@ -1,7 +1,7 @@
 //! The order of centroids: those near each other in one block, so that a block as a whole is far from most points.
 
-use crate::ops::assign::BLOCK;
 use crate::linalg::dot;
+use crate::ops::assign::BLOCK;
 use crate::threads;
 
 /// Steps of the power iteration that finds where a set of centroids is longest; it need not be exact.

@@ -7,10 +7,10 @@ use super::ClusterError;
 use crate::codec::int8::Coder;
 use crate::compute::EngineError;
 use crate::engine::Device;
+use crate::linalg::{LONGEST, length};
 use crate::ops::codes::{MOST_DIM, QueryCodes};
 use crate::ops::search::norm_in_range;
 use crate::ops::{Assign, Extent, Program};
-use crate::linalg::{LONGEST, length};
 use crate::threads;
 use crate::types::{DType, MatrixView, Metric, RowsView, ShapeError};
 

@@ -6,9 +6,9 @@ use super::update::Sums;
 use crate::codec::int8::Coder;
 use crate::compute::{Candidates, EngineError, Input, Known, Output, Tag, Vectors};
 use crate::engine::Device;
+use crate::linalg::length;
 use crate::ops::assign::{BLOCK, POINTS};
 use crate::ops::codes::{Codes, QueryCodes};
-use crate::linalg::length;
 use crate::ops::{self, Assign, Batch, Coded, Program};
 use crate::stats::SearchStats;
 use crate::threads;
@@ -57,7 +57,17 @@ impl<'a> Rounds<'a> {
             let unknown = |start: usize| vec![f32::NEG_INFINITY; chunk.min(n - start) * blocks];
             bounds = (0..n).step_by(chunk).map(unknown).collect();
         }
-        Ok(Rounds { device, points, labels, clusters, coding, bounds, last: Vec::new(), tags, stats: SearchStats::default() })
+        Ok(Rounds {
+            device,
+            points,
+            labels,
+            clusters,
+            coding,
+            bounds,
+            last: Vec::new(),
+            tags,
+            stats: SearchStats::default(),
+        })
     }
 
     /// Assigns all points to the centroids and moves their rows to the sums of their new clusters.

@@ -2,9 +2,9 @@
 //! bound.
 
 use crate::compute::{EngineError, Input, Output};
-use crate::ops::codes::{BIAS, Codes, GROUP, PADDING, QueryCodes, QueryTerms};
 pub(crate) use crate::linalg::Basis;
 use crate::linalg::{self, Principal, dot_f64, transposed};
+use crate::ops::codes::{BIAS, Codes, GROUP, PADDING, QueryCodes, QueryTerms};
 use crate::ops::{self, Engine, Matmul, Program};
 use crate::stats::SearchStats;
 use crate::threads;
@@ -59,12 +59,7 @@ impl Coder {
     ///
     /// # Errors
     /// [`EngineError`] of the engine that multiplies.
-    pub fn train(
-        engine: &Engine,
-        metric: Metric,
-        rows: &RowsView<'_>,
-        norms: &[f32],
-    ) -> Result<Coder, EngineError> {
+    pub fn train(engine: &Engine, metric: Metric, rows: &RowsView<'_>, norms: &[f32]) -> Result<Coder, EngineError> {
         Coder::learn(engine, metric, rows, norms, best_dim)
     }
 
@@ -511,8 +506,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::cpu::{CpuEngine, CpuOptions, Level};
     use crate::compute::{Candidates, Tag, Vectors};
+    use crate::cpu::{CpuEngine, CpuOptions, Level};
     use crate::ops::codes::{lower_bound, product};
     use crate::ops::search::norm_in_range;
     use crate::ops::{Batch, Coded, Distance, Screen};

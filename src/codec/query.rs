@@ -1,7 +1,7 @@
 //! What all codecs do with queries and rows: rounding, factors, residuals.
 
-use crate::ops::lists::{Encoded, Form, Prepared, Terms};
 use crate::linalg::dot;
+use crate::ops::lists::{Encoded, Form, Prepared, Terms};
 use crate::simd::{Simd, SimdKernel, Token};
 use crate::threads;
 use crate::types::{MatrixView, Metric};

@@ -11,8 +11,8 @@ use super::linear::{Linear, LinearStep};
 use super::rotation::Hadamard;
 use super::spec::TransformSpec;
 // Vectors in a file have at most as many components as a code can have.
-pub(crate) use crate::ops::codes::MOST_DIM;
 use crate::linalg::{DenseMatrix, transposed};
+pub(crate) use crate::ops::codes::MOST_DIM;
 use crate::threads;
 use crate::types::{MatrixView, Metric, RowsView};
 

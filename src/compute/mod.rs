@@ -7,6 +7,7 @@ mod error;
 pub mod lists;
 pub mod program;
 pub mod value;
+pub(crate) mod wait;
 
 pub use backend::{Answer, Backend, Capabilities, Kind, Pending, Room};
 pub use error::{EngineError, room};

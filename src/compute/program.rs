@@ -3,9 +3,9 @@
 
 use std::fmt;
 
+use super::codes::{Codes, QueryCodes};
 use super::error::EngineError;
 use super::lists::{Lists, Prepared, Probes};
-use super::codes::{Codes, QueryCodes};
 use super::value::{Candidates, Function, Input, Known, Mask, Output, Tag, Type, Value, Vectors};
 use crate::stats::Ceilings;
 use crate::types::{MatrixView, RowsView};

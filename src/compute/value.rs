@@ -119,7 +119,8 @@ impl Array {
     /// # Errors
     /// As [`Array::on`].
     pub fn view<T: Any + Send + Sync>(&self, holder: &str) -> Result<&T, EngineError> {
-        let lost = || EngineError::Lost(format!("an array of {:?} lies on {}, not on {holder}", self.shape, self.holder));
+        let lost =
+            || EngineError::Lost(format!("an array of {:?} lies on {}, not on {holder}", self.shape, self.holder));
         if *self.holder != *holder {
             return Err(lost());
         }
@@ -131,7 +132,8 @@ impl Array {
     /// # Errors
     /// [`EngineError::Lost`] when it lies on another device, or on this one before it was opened again.
     pub fn on<T: Any + Send + Sync>(&self, holder: &str) -> Result<Arc<T>, EngineError> {
-        let lost = || EngineError::Lost(format!("an array of {:?} lies on {}, not on {holder}", self.shape, self.holder));
+        let lost =
+            || EngineError::Lost(format!("an array of {:?} lies on {}, not on {holder}", self.shape, self.holder));
         if *self.holder != *holder {
             return Err(lost());
         }
@@ -379,9 +381,16 @@ impl Input<'_> {
             Input::Prepared(prepared) => Type::Prepared { queries: prepared.queries },
             Input::Probes(probes) => {
                 if probes.lists.len() != probes.offsets.len() {
-                    return mismatch(format!("{} offsets for {} probed lists", probes.offsets.len(), probes.lists.len()));
+                    return mismatch(format!(
+                        "{} offsets for {} probed lists",
+                        probes.offsets.len(),
+                        probes.lists.len()
+                    ));
                 }
-                Type::Probes { queries: rows_of("probed lists", probes.lists.len(), probes.width)?, width: probes.width }
+                Type::Probes {
+                    queries: rows_of("probed lists", probes.lists.len(), probes.width)?,
+                    width: probes.width,
+                }
             }
             Input::Known(known) => Type::Known { positions: known.positions.len(), bounds: known.bounds.len() },
             Input::Function(_) => Type::Function,

@@ -8,14 +8,14 @@ use std::ops::Range;
 
 use super::distance::Direct;
 use super::select_k::each_bit;
+use super::{CpuEngine, Scratch};
+use crate::compute::{Candidates, EngineError, Known};
+use crate::ops::Screen;
+use crate::ops::assign::{BLOCK, POINTS};
+use crate::ops::{Coded, Compared};
 use crate::simd::Token;
 use crate::simd::bytes;
 use crate::simd::bytes::near::{Blocks, starts};
-use super::{CpuEngine, Scratch};
-use crate::compute::{Candidates, EngineError, Known};
-use crate::ops::{Coded, Compared};
-use crate::ops::assign::{BLOCK, POINTS};
-use crate::ops::Screen;
 use crate::stats::SearchStats;
 
 /// Buffers of a worker.

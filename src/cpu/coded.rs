@@ -13,12 +13,12 @@ use std::time::Instant;
 
 use super::distance::{Direct, allowed_rows, shared};
 use super::select_k::{TopK, each_bit, fill, pack, unpack};
-use crate::simd::Token;
-use crate::simd::bytes::{self, Least, MAX_PANEL, Queries, TOGETHER};
-use crate::simd::direct::Picks;
 use super::{CpuEngine, Scratch};
 use crate::compute::{Candidates, EngineError, Mask};
 use crate::ops::{Coded, Compared};
+use crate::simd::Token;
+use crate::simd::bytes::{self, Least, MAX_PANEL, Queries, TOGETHER};
+use crate::simd::direct::Picks;
 use crate::stats::SearchStats;
 
 /// Bytes that the least bounds of a pass may take, and those of its lists.

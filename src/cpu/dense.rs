@@ -7,10 +7,10 @@ use std::ops::Range;
 
 use super::search::ScreenPass;
 use super::select_k::{each_bit, fill, pack};
-use crate::simd::select::{limit, survivors};
 use super::{CpuEngine, Scratch};
 use crate::compute::Candidates;
 use crate::ops::Compared;
+use crate::simd::select::{limit, survivors};
 use crate::types::MatrixView;
 
 /// Bytes of keys that a worker computes before it selects.

@@ -2,10 +2,10 @@
 
 use std::ops::Range;
 
-use crate::simd::{Token, bits, convert, direct, direct::Picks};
 use super::{CpuEngine, Scratch};
 use crate::compute::{EngineError, Mask, room};
 use crate::ops::Compared;
+use crate::simd::{Token, bits, convert, direct, direct::Picks};
 use crate::stats::SearchStats;
 use crate::types::{DType, MatrixView, Metric, RowsView};
 use crate::with_rows;

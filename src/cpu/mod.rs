@@ -24,8 +24,8 @@ use std::time::Instant;
 
 use crate::cache::CacheDir;
 use crate::compute::{
-    Answer, Array, Backend, Candidates, Capabilities, EngineError, Frame, Input, Kind, Operation, Output, Pending, Place,
-    Type, Value,
+    Answer, Array, Backend, Candidates, Capabilities, EngineError, Frame, Input, Kind, Operation, Output, Pending,
+    Place, Type, Value,
 };
 use crate::ops::{Chain, Coded, Compared, Op, Program, Refine, Screen, Search, SelectK};
 pub use crate::simd::Level;

@@ -1,10 +1,10 @@
 //! `normalize`: the norm of each row, and each row divided by it.
 
-use crate::simd::direct::Picks;
-use crate::simd::{Simd, SimdKernel, convert};
 use super::CpuEngine;
 use crate::compute::{EngineError, Output, room};
 use crate::ops::Norm;
+use crate::simd::direct::Picks;
+use crate::simd::{Simd, SimdKernel, convert};
 use crate::types::RowsView;
 use crate::with_rows;
 

@@ -2,10 +2,10 @@
 
 use super::distance::{Direct, allowed_rows, allows, shared};
 use super::select_k::{each_bit, pack, unpack};
-use crate::simd::select::survivors;
 use super::{CpuEngine, Scratch};
 use crate::compute::{EngineError, Output};
 use crate::ops::Compared;
+use crate::simd::select::survivors;
 use crate::stats::SearchStats;
 
 impl CpuEngine {

@@ -1,11 +1,11 @@
 //! `refine`: the direct keys of given candidates.
 
 use super::distance::Direct;
-use crate::simd::direct::Picks;
-use crate::simd::select::prefetch;
 use super::{CpuEngine, Scratch};
 use crate::compute::{Candidates, EngineError};
 use crate::ops::Compared;
+use crate::simd::direct::Picks;
+use crate::simd::select::prefetch;
 use crate::stats::SearchStats;
 
 /// Candidates of a query that are refined at a time.

@@ -7,11 +7,11 @@
 use std::ops::Range;
 
 use super::select_k::{TopK, merge};
-use crate::simd::lists::{Asked, Sink, prefetch, scan};
 use super::{CpuEngine, Scratch};
 use crate::compute::{Candidates, EngineError, Mask};
-use crate::ops::scan::Listed;
 use crate::ops::lists::Probes;
+use crate::ops::scan::Listed;
+use crate::simd::lists::{Asked, Sink, prefetch, scan};
 use crate::stats::SearchStats;
 
 /// Queries from which on a batch is worth sorting by list.
@@ -187,11 +187,11 @@ impl Pairs {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cpu::{CpuOptions, Level};
     use crate::compute::{Output, Tag};
+    use crate::cpu::{CpuOptions, Level};
     use crate::ops::lists::{Encoded, Form, Lists, Prepared, Terms};
-    use crate::ops::scan::reference;
     use crate::ops::run;
+    use crate::ops::scan::reference;
     use crate::random::Random;
     use crate::types::{DType, Metric};
 

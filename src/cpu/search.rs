@@ -5,13 +5,13 @@ use std::ops::Range;
 use super::dense;
 use super::distance::{Direct, allowed_rows, allows, picks, shared};
 use super::select_k::{each_bit, merge};
-use crate::simd::direct::Picks;
-use crate::simd::panel::{Bound, MAX_GROUP, Queries, Tiling};
 use super::{CpuEngine, Scratch, f32_queries};
 use crate::compute::{Candidates, EngineError, Mask};
 use crate::ops::Compared;
-use crate::ops::search::{screens, slack};
 use crate::ops::Screen;
+use crate::ops::search::{screens, slack};
+use crate::simd::direct::Picks;
+use crate::simd::panel::{Bound, MAX_GROUP, Queries, Tiling};
 use crate::stats::SearchStats;
 use crate::types::MatrixView;
 use crate::with_rows;
@@ -34,9 +34,7 @@ impl CpuEngine {
         let (n, q, dim) = (pairs.base.rows.rows(), pairs.queries.rows(), pairs.base.rows.dim());
         let mut out = Candidates::places(q, keep)?;
         let screened = match (screen, pairs.base.norms, f32_queries(pairs)) {
-            (Screen::F32, Some(norms), Some(queries))
-                if screens(pairs.metric) && pairs.query_norms.len() == q =>
-            {
+            (Screen::F32, Some(norms), Some(queries)) if screens(pairs.metric) && pairs.query_norms.len() == q => {
                 Some((norms, queries))
             }
             _ => None,
@@ -58,7 +56,8 @@ impl CpuEngine {
                 let reset = |s: &mut Scratch| s.reset_lists(queries.len(), keep.min(n));
                 let scratch = match screened {
                     None => {
-                        let pass = DirectPass { direct: Direct::new(self.token, pairs), mask, queries: queries.clone() };
+                        let pass =
+                            DirectPass { direct: Direct::new(self.token, pairs), mask, queries: queries.clone() };
                         self.spread(workers, chunks, reset, |s, rows| pass.chunk(self, s, rows))
                     }
                     Some((norms, all)) => {

@@ -4,9 +4,9 @@
 //! its buffer is full, partitions it and lowers the limit.
 
 use super::distance::Keys;
-use crate::simd::{Token, select::survivors};
 use super::{CpuEngine, Scratch, mismatch};
 use crate::compute::{Candidates, EngineError};
+use crate::simd::{Token, select::survivors};
 
 /// Key and position in a number that sorts like them: NaN last, -0 before 0.
 #[inline(always)]

@@ -5,8 +5,8 @@ use half::{bf16, f16};
 use super::*;
 use crate::compute::Mask;
 use crate::ops::{self, Norm, metric::tolerance};
-use nearfield::tasks::{Base, Input, Plan, Problem, Step, Task};
 use crate::types::{Bitmap, BitsView, DType, MatrixView, Metric};
+use nearfield::tasks::{Base, Input, Plan, Problem, Step, Task};
 
 const DIMS: [usize; 12] = [1, 2, 3, 7, 17, 31, 33, 64, 100, 127, 384, 769];
 
@@ -376,7 +376,8 @@ fn filters_hold_for_one_and_for_each_query() {
             let words = n.div_ceil(32);
             let each: Vec<u32> =
                 (0..q).flat_map(|q| Bitmap::from_fn(n, |i| (i * 13 + q) % 11 < q).words().to_vec()).collect();
-            let masks = [Mask { words: one.words(), stride: 0, tag: None }, Mask { words: &each, stride: words, tag: None }];
+            let masks =
+                [Mask { words: one.words(), stride: 0, tag: None }, Mask { words: &each, stride: words, tag: None }];
             for mask in masks {
                 let want = ops::search::reference(metric, &queries, &rows, Some(mask), 12);
                 for engine in &engines {

@@ -1,6 +1,7 @@
 //! The cases of self-tests: which kernel is to prove itself, and the launch that has its pipeline.
 
 use super::pipelines::Key;
+use crate::ops::Norm;
 use crate::ops::lists::Form;
 use crate::ops::scan::Layout;
 use crate::ops::search::few;
@@ -8,7 +9,6 @@ use crate::ops::search::screened::{self, Unit};
 use crate::ops::tile::TileArgs;
 use crate::ops::tuning::KernelTuning;
 use crate::ops::{self, DeviceCaps, Launch};
-use crate::ops::Norm;
 use crate::types::{DType, Metric};
 
 /// Rows of the tiny case: more than a tile of any shape, and than a list of a self-test has room for.
@@ -117,23 +117,15 @@ impl Case {
         };
         match self {
             Case::Search { keep, .. } if few::fits(queries, keep) => few::record(&few::Args { tile }, caps),
-            Case::Search { keep, .. } => ops::search::record(
-                &ops::search::Args { tile, keep: keep as u32, part_base: 0, parts_total: 1 },
-                caps,
-            ),
+            Case::Search { keep, .. } => {
+                ops::search::record(&ops::search::Args { tile, keep: keep as u32, part_base: 0, parts_total: 1 }, caps)
+            }
             Case::Screened { unit, .. } => probe_screened(unit, metric, dtype, queries, caps),
-            Case::Distance { .. } => ops::distance::record(
-                &ops::distance::Args { tile, out_stride: row_end, out_offset: 0 },
-                caps,
-            ),
-            Case::Assign { .. } => ops::assign::record(
-                &ops::assign::Args { tile, first: true },
-                caps,
-            ),
-            Case::Range { .. } => ops::range::record_fill(
-                &ops::range::Args { tile, key: 0.0, out_base: 0 },
-                caps,
-            ),
+            Case::Distance { .. } => {
+                ops::distance::record(&ops::distance::Args { tile, out_stride: row_end, out_offset: 0 }, caps)
+            }
+            Case::Assign { .. } => ops::assign::record(&ops::assign::Args { tile, first: true }, caps),
+            Case::Range { .. } => ops::range::record_fill(&ops::range::Args { tile, key: 0.0, out_base: 0 }, caps),
             Case::Refine => ops::refine::record(
                 &ops::refine::Args {
                     metric,
@@ -204,10 +196,7 @@ fn probe_screened(unit: Unit, metric: Metric, dtype: DType, queries: usize, caps
 /// As [`Case::probe`], for the scan of lists.
 fn probe_scan(metric: Metric, form: Form, single: bool, caps: &DeviceCaps) -> Launch {
     let layout = Layout { form, dim: LIST_DIM, add: false, scale: false };
-    ops::scan::record(
-        &ops::scan::Args { layout, metric, single, items: 0..1, keep: 1, places: 1, mask: None },
-        caps,
-    )
+    ops::scan::record(&ops::scan::Args { layout, metric, single, items: 0..1, keep: 1, places: 1, mask: None }, caps)
 }
 
 /// What a device with subgroups may do at least.

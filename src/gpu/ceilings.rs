@@ -10,6 +10,7 @@ use super::lower::{self, Site};
 use super::machine::Machine;
 use super::resident::Residents;
 use super::submit::{Bind, Recorder};
+use crate::compute::wait::block_on;
 use crate::compute::{EngineError, Vectors};
 use crate::ops::distance;
 use crate::ops::{Batch, Extent, Screen};
@@ -39,12 +40,12 @@ fn bandwidth(machine: &Machine) -> Result<f64, EngineError> {
     let mut copies = 1;
     // Longer until it takes a few milliseconds; the first time touches the pages.
     for _ in 0..6 {
-        rec.finish()?;
+        block_on(rec.finish())?;
         let began = Instant::now();
         for _ in 0..copies {
             rec.copy(Bind::first(&from, size), Bind::first(&to, size));
         }
-        rec.finish()?;
+        block_on(rec.finish())?;
         let seconds = began.elapsed().as_secs_f64();
         best = best.max(2.0 * size as f64 * f64::from(copies) / seconds);
         if seconds > 0.02 {
@@ -76,7 +77,7 @@ fn operations(machine: &Machine) -> Result<f64, EngineError> {
         for _ in 0..2 {
             let mut stats = SearchStats::default();
             let began = Instant::now();
-            lower::run(site, &program, &batch.inputs(), &mut stats)?;
+            block_on(lower::run(site, &program, &batch.inputs(), &mut stats))?;
             let wall = began.elapsed().as_secs_f64();
             let stage = stats.stages.iter().find(|s| s.name == "search" && s.on_device);
             seconds = stage.map_or(wall, |s| s.time.as_secs_f64()).max(1e-9).min(seconds);
@@ -100,7 +101,7 @@ fn launch(machine: &Machine) -> Result<f64, EngineError> {
     for _ in 0..9 {
         let began = Instant::now();
         rec.clear(Bind::first(&buffer, 1024));
-        rec.read(&[Bind::first(&buffer, 16)])?;
+        block_on(rec.read(&[Bind::first(&buffer, 16)]))?;
         times.push(began.elapsed().as_secs_f64());
     }
     times.sort_by(f64::total_cmp);

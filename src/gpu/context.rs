@@ -4,14 +4,19 @@
 //! allocation and submission, a callback when the device is lost, the result of a poll, and (on a device of our own)
 //! a handler for what no scope caught. On an application's device its own handlers are left alone.
 
-use std::sync::{Arc, Mutex};
+use std::future::Future;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::task::{Poll, Waker};
 
 use super::adapters::{self, AdapterError, AdapterReport, Kind, MATRIX_FEATURES, OPTIONAL, Select};
 use super::faults::{Fault, Faults};
+use super::poller::{Poller, poll};
 use super::sync::lock;
 use super::trusted;
 use crate::cache::CacheDir;
 use crate::compute::EngineError;
+use crate::compute::wait::may_block;
 use crate::ops::DeviceCaps;
 use crate::ops::tuning::KernelTuning;
 
@@ -35,6 +40,8 @@ pub(super) struct Context {
     /// Where what is compiled and tested is kept.
     pub(super) cache: CacheDir,
     lost: LostCell,
+    /// Waits in place of futures; made when the first one waits.
+    poller: OnceLock<Option<Poller>>,
 }
 
 impl Context {
@@ -115,6 +122,7 @@ impl Context {
             faults: Faults::default(),
             cache: CacheDir::default(),
             lost,
+            poller: OnceLock::new(),
         }
     }
 
@@ -161,7 +169,7 @@ impl Context {
         let memory = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
         let value = calls();
         // Popped in the reverse order of pushing, each of them in any case.
-        let errors = [memory, validation, internal].map(|scope| pollster::block_on(scope.pop()));
+        let errors = [memory, validation, internal].map(|scope| at_once(scope.pop()).flatten());
         self.check_lost()?;
         match errors.into_iter().flatten().next() {
             None => Ok(value),
@@ -171,10 +179,26 @@ impl Context {
     }
 
     /// Waits for a submission, or for all of them.
-    pub(super) fn wait(&self, submission: Option<wgpu::SubmissionIndex>) -> Result<(), EngineError> {
-        let waited = self.device.poll(wgpu::PollType::Wait { submission_index: submission, timeout: None });
+    pub(super) async fn wait(&self, submission: Option<wgpu::SubmissionIndex>) -> Result<(), EngineError> {
+        let poller = || self.poller.get_or_init(|| Poller::new(self.device.clone()));
+        let waited = match may_block() {
+            true => poll(&self.device, submission),
+            false => match poller() {
+                Some(poller) => poller.wait(submission).await,
+                None => poll(&self.device, submission),
+            },
+        };
+        self.waited(waited)
+    }
+
+    /// [`Context::wait`] on this thread.
+    pub(super) fn wait_here(&self, submission: Option<wgpu::SubmissionIndex>) -> Result<(), EngineError> {
+        self.waited(poll(&self.device, submission))
+    }
+
+    fn waited<T>(&self, waited: Result<T, wgpu::PollError>) -> Result<(), EngineError> {
         self.check_lost()?;
-        waited.map(|_| ()).map_err(|e| EngineError::Driver(e.to_string()))
+        waited.map(drop).map_err(|e| EngineError::Driver(e.to_string()))
     }
 
     /// After an error that does not say why: whether the device still does anything at all. An application's device tells
@@ -209,5 +233,13 @@ impl Context {
             }
             other => self.faults.add(other),
         }
+    }
+}
+
+/// The value of a future that has it at once, as scopes of a native device have.
+fn at_once<T>(future: impl Future<Output = T>) -> Option<T> {
+    match pin!(future).poll(&mut std::task::Context::from_waker(Waker::noop())) {
+        Poll::Ready(value) => Some(value),
+        Poll::Pending => None,
     }
 }

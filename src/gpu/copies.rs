@@ -54,7 +54,7 @@ impl CopyForm<'_> {
     }
 
     /// Writes rows `start..end` to place `at` of a shard.
-    fn write(
+    async fn write(
         &self,
         upload: &mut Upload<'_>,
         shard: &CopyShard,
@@ -64,21 +64,21 @@ impl CopyForm<'_> {
     ) -> Result<(), EngineError> {
         match self {
             CopyForm::Codes(codes) => {
-                upload.write(
-                    &shard.data,
-                    at as u64 * self.stride(),
-                    &codes.bytes[start * codes.dim..end * codes.dim],
-                )?;
+                upload
+                    .write(&shard.data, at as u64 * self.stride(), &codes.bytes[start * codes.dim..end * codes.dim])
+                    .await?;
                 let term = |r| [codes.square[r], codes.scale[r], codes.residual[r], codes.tail[r]];
                 let terms: Vec<[f32; 4]> = (start..end).map(term).collect();
-                upload.write(&shard.terms, at as u64 * TERMS, bytemuck::cast_slice(&terms))?;
+                upload.write(&shard.terms, at as u64 * TERMS, bytemuck::cast_slice(&terms)).await?;
                 let groups = start / GROUP..end.div_ceil(GROUP);
-                upload.write(&shard.longest, (at / GROUP) as u64 * 4, bytemuck::cast_slice(&codes.longest[groups]))
+                upload
+                    .write(&shard.longest, (at / GROUP) as u64 * 4, bytemuck::cast_slice(&codes.longest[groups]))
+                    .await
             }
             CopyForm::Halves { metric, rows, norms } => {
                 let halves = halves::rows(*metric, rows, norms, start, end);
-                upload.write(&shard.data, at as u64 * self.stride(), bytemuck::cast_slice(&halves.bits))?;
-                upload.write(&shard.terms, at as u64 * TERMS, bytemuck::cast_slice(&halves.terms))
+                upload.write(&shard.data, at as u64 * self.stride(), bytemuck::cast_slice(&halves.bits)).await?;
+                upload.write(&shard.terms, at as u64 * TERMS, bytemuck::cast_slice(&halves.terms)).await
             }
         }
     }
@@ -145,7 +145,7 @@ impl Copied {
     }
 
     /// Uploads the rows that are not here yet.
-    pub(super) fn append(
+    pub(super) async fn append(
         &mut self,
         machine: &Machine,
         form: &CopyForm<'_>,
@@ -163,12 +163,12 @@ impl Copied {
             // From the front of a group: what it says of its longest row changes with rows that come later.
             let at = shard.rows / GROUP * GROUP;
             let end = (shard.rows + room).min(total - shard.first).min(at + ROWS_PER_WRITE);
-            form.write(&mut upload, shard, at, shard.first + at, shard.first + end)?;
+            form.write(&mut upload, shard, at, shard.first + at, shard.first + end).await?;
             self.rows = shard.first + end;
             shard.rows = end;
             stats.chunks_uploaded += 1;
         }
-        upload.finish(stats)
+        upload.finish(stats).await
     }
 
     /// Adds a shard with room for the rows that are missing; when it is not the first, for some more to come.

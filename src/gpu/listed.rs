@@ -10,8 +10,8 @@ use super::machine::Machine;
 use super::memory::{Buffer, ROWS};
 use super::upload::{Upload, bytes_fit, staging_bytes};
 use crate::compute::{EngineError, Tag};
-use crate::ops::scan::Listed;
 use crate::ops::lists::{BLOCK, Lists};
+use crate::ops::scan::Listed;
 use crate::ops::scan::{ITEM_ROWS, Layout};
 use crate::stats::SearchStats;
 
@@ -81,8 +81,12 @@ pub(super) struct Held {
 
 impl Held {
     /// Brings lists to the device.
-    pub(super) fn upload(machine: &Machine, listed: &Listed<'_>, stats: &mut SearchStats) -> Result<Held, EngineError> {
-        let shards = upload(machine, &Layout::of(listed.lists), listed.lists, stats)?;
+    pub(super) async fn upload(
+        machine: &Machine,
+        listed: &Listed<'_>,
+        stats: &mut SearchStats,
+    ) -> Result<Held, EngineError> {
+        let shards = upload(machine, &Layout::of(listed.lists), listed.lists, stats).await?;
         Ok(Held { id: Arc::downgrade(listed.tag.id()), epoch: listed.tag.epoch(), shards })
     }
 
@@ -113,7 +117,7 @@ pub(super) fn fits(limit: u64, lists: &Lists, scratch: u64) -> bool {
 }
 
 /// Brings all lists to the device.
-fn upload(
+async fn upload(
     machine: &Machine,
     layout: &Layout,
     lists: &Lists,
@@ -129,7 +133,7 @@ fn upload(
         for piece in pieces(number as u32, list.len()) {
             let slot = lists.starts[number] + piece.place;
             if shards.last().is_none_or(|shard| slot >= shard.end) {
-                flush(&mut upload, &shards, &mut packed, &mut written)?;
+                flush(&mut upload, &shards, &mut packed, &mut written).await?;
                 let Some(end) = ends.next() else { break };
                 let bytes = bytes_of(layout, u64::from(end - slot));
                 let words = Arc::new(machine.memory.buffer(&machine.context, "nearfield.lists", bytes, ROWS)?);
@@ -139,12 +143,12 @@ fn upload(
             }
             pack(layout, lists, piece, &mut packed);
             if packed.len() > 1 << 20 {
-                flush(&mut upload, &shards, &mut packed, &mut written)?;
+                flush(&mut upload, &shards, &mut packed, &mut written).await?;
             }
         }
     }
-    flush(&mut upload, &shards, &mut packed, &mut written)?;
-    upload.finish(stats)?;
+    flush(&mut upload, &shards, &mut packed, &mut written).await?;
+    upload.finish(stats).await?;
     Ok(shards)
 }
 
@@ -168,14 +172,14 @@ fn check(layout: &Layout, lists: &Lists) -> Result<(), EngineError> {
 }
 
 /// Writes what is packed behind what was written to the last shard.
-fn flush(
+async fn flush(
     upload: &mut Upload<'_>,
     shards: &[ListShard],
     packed: &mut Vec<u32>,
     written: &mut u64,
 ) -> Result<(), EngineError> {
     if let Some(shard) = shards.last().filter(|_| !packed.is_empty()) {
-        upload.write(&shard.words, *written, bytemuck::cast_slice(packed))?;
+        upload.write(&shard.words, *written, bytemuck::cast_slice(packed)).await?;
         *written += packed.len() as u64 * 4;
         packed.clear();
     }

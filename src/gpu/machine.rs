@@ -2,6 +2,7 @@
 //! themselves.
 
 use std::collections::{BTreeSet, HashMap};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -27,20 +28,23 @@ pub(super) type Verdict = Result<(), String>;
 
 /// Runs the self-test of a case on a machine made for it. It lies above this file, which is why it is handed in. The
 /// outer error is the device's.
-pub(super) type Prove = fn(&Machine, Metric, DType, Case) -> Result<Verdict, EngineError>;
+pub(super) type Prove = for<'a> fn(&'a Machine, Metric, DType, Case) -> Proving<'a>;
+
+/// A self-test under way.
+pub(super) type Proving<'a> = Pin<Box<dyn Future<Output = Result<Verdict, EngineError>> + Send + 'a>>;
 
 /// What has been tested, and what came of it.
 struct Checks {
     prove: Prove,
     done: Mutex<HashMap<Key, Verdict>>,
     /// One test at a time.
-    testing: Mutex<()>,
+    testing: async_lock::Mutex<()>,
     run: AtomicU64,
 }
 
 impl Checks {
     fn new(prove: Prove) -> Checks {
-        Checks { prove, done: Mutex::default(), testing: Mutex::default(), run: AtomicU64::new(0) }
+        Checks { prove, done: Mutex::default(), testing: async_lock::Mutex::default(), run: AtomicU64::new(0) }
     }
 }
 
@@ -176,16 +180,16 @@ impl Machine {
     }
 
     /// Tests a case unless that has been done. Its pipeline may be used when this is `Ok`.
-    pub(super) fn ensure(&self, metric: Metric, dtype: DType, case: Case) -> Result<(), EngineError> {
+    pub(super) async fn ensure(&self, metric: Metric, dtype: DType, case: Case) -> Result<(), EngineError> {
         let Some(checks) = &self.checks else { return Ok(()) };
         let key = || Key::of(&case.probe(metric, dtype, case.queries(), &self.caps(case.verb())));
         let verdict = match self.verdict(checks, &key()) {
             Some(verdict) => verdict,
             None => {
-                let _one = lock(&checks.testing);
+                let _one = checks.testing.lock().await;
                 let mut verdict = self.verdict(checks, &key());
                 if verdict.is_none() && self.caps(case.verb()).subgroups && case.has_subgroups(metric, dtype) {
-                    verdict = Some(self.test(checks, metric, dtype, case)?);
+                    verdict = Some(self.test(checks, metric, dtype, case).await?);
                     if matches!(verdict, Some(Err(_))) {
                         self.use_plain(case.verb());
                         verdict = self.verdict(checks, &key());
@@ -193,7 +197,7 @@ impl Machine {
                 }
                 let verdict = match verdict {
                     Some(verdict) => verdict,
-                    None => self.test(checks, metric, dtype, case)?,
+                    None => self.test(checks, metric, dtype, case).await?,
                 };
                 lock(&checks.done).insert(key(), verdict.clone());
                 if verdict.is_ok() {
@@ -213,8 +217,8 @@ impl Machine {
         done.or_else(|| earlier().then_some(Ok(())))
     }
 
-    fn test(&self, checks: &Checks, metric: Metric, dtype: DType, case: Case) -> Result<Verdict, EngineError> {
+    async fn test(&self, checks: &Checks, metric: Metric, dtype: DType, case: Case) -> Result<Verdict, EngineError> {
         checks.run.fetch_add(1, Ordering::Relaxed);
-        (checks.prove)(&self.for_test(), metric, dtype, case)
+        (checks.prove)(&self.for_test(), metric, dtype, case).await
     }
 }

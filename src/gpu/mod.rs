@@ -19,6 +19,7 @@ mod lower;
 mod machine;
 mod memory;
 mod pipelines;
+mod poller;
 mod resident;
 mod rows;
 mod selftest;
@@ -27,17 +28,18 @@ mod sync;
 mod trusted;
 mod upload;
 
-use std::sync::{OnceLock, PoisonError, RwLock};
+use std::sync::OnceLock;
 
 pub use adapters::{AdapterError, AdapterReport, Kind, Select, adapters, select};
 pub use ceilings::{Fill, Prepared, Shader, ShaderBuffer, ShaderError, Took};
 pub use faults::Fault;
 
 use self::context::Context;
-use self::machine::Machine;
 use self::lower::Site;
+use self::machine::Machine;
 use self::resident::Residents;
 use crate::cache::CacheDir;
+use crate::compute::wait::block_on;
 use crate::compute::{self, Answer, Backend, Capabilities, EngineError, Input, Pending, Room, Tag};
 use crate::ops::search::MAX_KEEP;
 use crate::ops::tuning::KernelTuning;
@@ -75,7 +77,7 @@ pub struct GpuEngine {
     /// The holder of arrays on this device, opened this time.
     holder: String,
     /// Runs share it; one that found no memory beside the others waits until it is alone.
-    turn: RwLock<()>,
+    turn: async_lock::RwLock<()>,
     ceilings: OnceLock<Ceilings>,
 }
 
@@ -132,7 +134,7 @@ impl GpuEngine {
             residents: Residents::default(),
             holder: format!("{}, opened as {}", info.name, Tag::new().id()),
             info,
-            turn: RwLock::default(),
+            turn: async_lock::RwLock::default(),
             ceilings: OnceLock::new(),
         }
     }
@@ -186,7 +188,7 @@ impl GpuEngine {
 
     /// From now on the kernels take these shapes; `keep` tells later processes too. Changes no answer.
     pub fn set_tuning(&self, tuning: KernelTuning, keep: bool) {
-        let _alone = self.turn.write().unwrap_or_else(PoisonError::into_inner);
+        let _alone = block_on(self.turn.write());
         if tuning.is_sane() {
             self.machine.set_tuning(tuning);
             if keep {
@@ -241,23 +243,23 @@ impl GpuEngine {
         self.machine.context.inject(fault);
     }
 
-    fn attempt(&self, program: &Program, inputs: &[Input<'_>]) -> Result<Answer, EngineError> {
+    async fn attempt(&self, program: &Program, inputs: &[Input<'_>]) -> Result<Answer, EngineError> {
         let mut stats = SearchStats { device: self.name(), ..SearchStats::default() };
         let site = Site { machine: &self.machine, residents: &self.residents, holder: &self.holder };
-        let outputs = lower::run(site, program, inputs, &mut stats)?;
+        let outputs = lower::run(site, program, inputs, &mut stats).await?;
         Ok(Answer { outputs, stats })
     }
 
-    fn execute(&self, program: &Program, inputs: &[Input<'_>]) -> Result<Answer, EngineError> {
+    async fn execute(&self, program: &Program, inputs: &[Input<'_>]) -> Result<Answer, EngineError> {
         self.machine.context.check_lost()?;
-        let shared = self.turn.read().unwrap_or_else(PoisonError::into_inner);
-        let mut result = self.attempt(program, inputs);
+        let shared = self.turn.read().await;
+        let mut result = self.attempt(program, inputs).await;
         drop(shared);
         if matches!(result, Err(EngineError::OutOfMemory { .. })) {
             // Other runs may hold what this one needs.
-            let _alone = self.turn.write().unwrap_or_else(PoisonError::into_inner);
+            let _alone = self.turn.write().await;
             self.trim();
-            result = self.attempt(program, inputs);
+            result = self.attempt(program, inputs).await;
         }
         if matches!(result, Err(EngineError::Driver(_)))
             && let Err(lost) = self.machine.context.check_alive()
@@ -294,7 +296,7 @@ impl Backend<Op> for GpuEngine {
     }
 
     fn run<'a>(&'a self, program: &'a Program, inputs: &'a [Input<'a>]) -> Pending<'a> {
-        Pending::done(self.execute(program, inputs))
+        Pending::running(self.execute(program, inputs))
     }
 
     fn capabilities(&self) -> Capabilities {

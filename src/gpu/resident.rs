@@ -46,7 +46,12 @@ impl Shard {
     }
 
     /// Writes the lengths of the rows that have none yet; they may come in a later run than the rows.
-    fn write_norms(&mut self, machine: &Machine, upload: &mut Upload<'_>, norms: &[f32]) -> Result<(), EngineError> {
+    async fn write_norms(
+        &mut self,
+        machine: &Machine,
+        upload: &mut Upload<'_>,
+        norms: &[f32],
+    ) -> Result<(), EngineError> {
         let buffer = match &self.norms {
             Some(buffer) => buffer.clone(),
             None => {
@@ -55,7 +60,7 @@ impl Shard {
             }
         };
         let missing = slice(norms, self.first + self.normed, self.rows - self.normed)?;
-        upload.write(&buffer, 4 * self.normed as u64, bytemuck::cast_slice(missing))?;
+        upload.write(&buffer, 4 * self.normed as u64, bytemuck::cast_slice(missing)).await?;
         (self.norms, self.normed) = (Some(buffer), self.rows);
         Ok(())
     }
@@ -108,7 +113,7 @@ struct Entry {
     id: Weak<u64>,
     what: What,
     /// Locked while it is uploaded, and by nobody who holds up others.
-    kept: Mutex<Option<Kept>>,
+    kept: async_lock::Mutex<Option<Kept>>,
     /// The state that is there, and how many rows of it: readable while more are uploaded.
     epoch: AtomicU64,
     rows: AtomicUsize,
@@ -165,7 +170,7 @@ pub(super) fn fits(limit: u64, base: &Vectors<'_>, scratch: u64) -> bool {
 impl Residents {
     /// The shards of a base, uploaded as far as they are not there yet; `None` when the base does not fit the budget
     /// beside `scratch` bytes.
-    pub(super) fn place(
+    pub(super) async fn place(
         &self,
         machine: &Machine,
         base: &Vectors<'_>,
@@ -180,11 +185,11 @@ impl Residents {
         let Some(tag) = base.tag else {
             let mut once = Resident::new(0, &base.rows);
             self.make_room(machine, wanted + scratch + 2 * staging);
-            once.append(machine, base, stats)?;
+            once.append(machine, base, stats).await?;
             return Ok(Some(once.shards));
         };
         let entry = self.entry(tag, What::Rows);
-        let mut kept = lock(&entry.kept);
+        let mut kept = entry.kept.lock().await;
         let mut resident = match kept.take() {
             Some(Kept::Rows(resident)) if resident.is_copy_of(tag.epoch(), &base.rows) => resident,
             _ => Resident::new(tag.epoch(), &base.rows),
@@ -195,7 +200,7 @@ impl Residents {
         }
         // After an error nothing of it is kept, and it is made anew the next time.
         entry.note(tag.epoch(), 0);
-        resident.append(machine, base, stats)?;
+        resident.append(machine, base, stats).await?;
         entry.note(tag.epoch(), resident.rows);
         let shards = resident.shards.clone();
         *kept = Some(Kept::Rows(resident));
@@ -213,7 +218,7 @@ impl Residents {
         let entry = Arc::new(Entry {
             id: Arc::downgrade(tag.id()),
             what,
-            kept: Mutex::default(),
+            kept: async_lock::Mutex::default(),
             epoch: AtomicU64::new(tag.epoch()),
             rows: AtomicUsize::new(0),
             last_used: AtomicU64::new(now),
@@ -235,7 +240,7 @@ impl Residents {
     }
 
     /// The shards of a copy, uploaded as far as they are not there yet. The caller has seen that it [`fits`].
-    pub(super) fn place_copy(
+    pub(super) async fn place_copy(
         &self,
         machine: &Machine,
         form: &CopyForm<'_>,
@@ -244,7 +249,7 @@ impl Residents {
         stats: &mut SearchStats,
     ) -> Result<Vec<CopyShard>, EngineError> {
         let entry = self.entry(tag, What::Copy(form.kind()));
-        let mut kept = lock(&entry.kept);
+        let mut kept = entry.kept.lock().await;
         let mut copied = match kept.take() {
             Some(Kept::Copy(copied)) if copied.fresh(tag, form) => copied,
             _ => Copied::new(tag),
@@ -255,14 +260,14 @@ impl Residents {
             lock(&self.store).make_room(machine, missing + scratch + staging, Some(&entry));
         }
         // After an error nothing of it is kept, and it is made anew the next time.
-        copied.append(machine, form, stats)?;
+        copied.append(machine, form, stats).await?;
         let shards = copied.shards();
         *kept = Some(Kept::Copy(copied));
         Ok(shards)
     }
 
     /// The shards of lists, uploaded if they are not there yet; `None` when they do not fit the budget.
-    pub(super) fn place_lists(
+    pub(super) async fn place_lists(
         &self,
         machine: &Machine,
         lists: &Listed<'_>,
@@ -275,7 +280,7 @@ impl Residents {
         }
         let (tag, slots) = (lists.tag, lists.lists.slots());
         let entry = self.entry(tag, What::Lists);
-        let mut kept = lock(&entry.kept);
+        let mut kept = entry.kept.lock().await;
         if let Some(Kept::Lists(held)) = &*kept
             && held.is_of(tag)
         {
@@ -285,7 +290,7 @@ impl Residents {
         entry.note(tag.epoch(), 0);
         let bytes = listed::all_bytes(lists.lists);
         lock(&self.store).make_room(machine, bytes + scratch + 2 * staging_bytes(limit), Some(&entry));
-        let held = Held::upload(machine, lists, stats)?;
+        let held = Held::upload(machine, lists, stats).await?;
         entry.note(tag.epoch(), slots.max(1));
         let shards = held.shards();
         *kept = Some(Kept::Lists(held));
@@ -293,7 +298,7 @@ impl Residents {
     }
 
     /// A bitmap, uploaded if it is not there yet.
-    pub(super) fn place_bits(
+    pub(super) async fn place_bits(
         &self,
         machine: &Machine,
         words: &[u32],
@@ -302,7 +307,7 @@ impl Residents {
         stats: &mut SearchStats,
     ) -> Result<Arc<Buffer>, EngineError> {
         let entry = self.entry(tag, What::Bits);
-        let mut kept = lock(&entry.kept);
+        let mut kept = entry.kept.lock().await;
         match &*kept {
             Some(Kept::Bits(epoch, held, bits)) if (*epoch, *held) == (tag.epoch(), words.len()) => {
                 return Ok(bits.clone());
@@ -315,8 +320,8 @@ impl Residents {
         lock(&self.store).make_room(machine, size + scratch + 2 * staging, Some(&entry));
         let bits = Arc::new(machine.memory.buffer(&machine.context, "nearfield.bits", size, ROWS)?);
         let mut upload = Upload::new(machine, staging);
-        upload.write(&bits, 0, bytes)?;
-        upload.finish(stats)?;
+        upload.write(&bits, 0, bytes).await?;
+        upload.finish(stats).await?;
         *kept = Some(Kept::Bits(tag.epoch(), words.len(), bits.clone()));
         Ok(bits)
     }
@@ -358,7 +363,12 @@ impl Store {
 
 impl Resident {
     /// Uploads the rows that are not here yet, and the lengths where they have become known.
-    fn append(&mut self, machine: &Machine, base: &Vectors<'_>, stats: &mut SearchStats) -> Result<(), EngineError> {
+    async fn append(
+        &mut self,
+        machine: &Machine,
+        base: &Vectors<'_>,
+        stats: &mut SearchStats,
+    ) -> Result<(), EngineError> {
         let mut upload = Upload::new(machine, staging_bytes(machine.memory.limit()));
         let total = base.rows.rows();
         while self.rows < total {
@@ -372,7 +382,7 @@ impl Resident {
             let Some(shard) = self.shards.last_mut() else { break };
             let count = room.min(total - self.rows);
             if shard.filled < shard.rows + count {
-                upload.rows(&shard.data, shard.rows, &base.rows, self.rows, count)?;
+                upload.rows(&shard.data, shard.rows, &base.rows, self.rows, count).await?;
             }
             shard.rows += count;
             self.rows += count;
@@ -380,10 +390,10 @@ impl Resident {
         }
         if let Some(norms) = base.norms {
             for shard in self.shards.iter_mut().filter(|s| s.normed < s.rows) {
-                shard.write_norms(machine, &mut upload, norms)?;
+                shard.write_norms(machine, &mut upload, norms).await?;
             }
         }
-        upload.finish(stats)
+        upload.finish(stats).await
     }
 
     /// Adds a shard with room for the rows that are missing; when it is not the first, for some more to come.

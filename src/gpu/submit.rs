@@ -5,7 +5,7 @@
 //! command buffers are under way: one runs while the next is recorded.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::context::Context;
@@ -13,6 +13,7 @@ use super::machine::{Clock, Machine, TIMED};
 use super::memory::{Buffer, READ_BACK, SCRATCH};
 use super::pipelines::Pipeline;
 use crate::compute::EngineError;
+use crate::compute::wait::{Signal, may_block};
 use crate::ops::Launch;
 use crate::stats::{SearchStats, Stage};
 
@@ -106,10 +107,10 @@ impl<'a> Recorder<'a> {
 
     /// How many units of `work` each still fit into the command buffer under construction; at least `least`, for which
     /// a new one is begun if need be.
-    pub(super) fn fit(&mut self, pipeline: &Pipeline, work: f64, least: usize) -> Result<usize, EngineError> {
+    pub(super) async fn fit(&mut self, pipeline: &Pipeline, work: f64, least: usize) -> Result<usize, EngineError> {
         let each = work.max(1.0) / pipeline.rate();
         if self.seconds > 0.0 && self.seconds + each * least as f64 > SLICE_SECONDS {
-            self.flush()?;
+            self.flush().await?;
         }
         Ok((((SLICE_SECONDS - self.seconds) / each) as usize).max(least))
     }
@@ -144,12 +145,12 @@ impl<'a> Recorder<'a> {
     }
 
     /// Submits what was recorded, if anything was; waits while too much is under way.
-    pub(super) fn flush(&mut self) -> Result<(), EngineError> {
+    pub(super) async fn flush(&mut self) -> Result<(), EngineError> {
         if self.pending.is_empty() {
             return Ok(());
         }
         while self.flights.len() >= IN_FLIGHT {
-            self.retire()?;
+            self.retire().await?;
         }
         let ops = std::mem::take(&mut self.pending);
         self.seconds = 0.0;
@@ -159,19 +160,19 @@ impl<'a> Recorder<'a> {
     }
 
     /// Submits and waits for everything; then nothing is under way.
-    pub(super) fn finish(&mut self) -> Result<(), EngineError> {
-        self.flush()?;
+    pub(super) async fn finish(&mut self) -> Result<(), EngineError> {
+        self.flush().await?;
         while !self.flights.is_empty() {
-            self.retire()?;
+            self.retire().await?;
         }
         Ok(())
     }
 
     /// Submits what is pending and gives the words of `sources`, in one read-back.
-    pub(super) fn read(&mut self, sources: &[Bind]) -> Result<Vec<Vec<u32>>, EngineError> {
+    pub(super) async fn read(&mut self, sources: &[Bind]) -> Result<Vec<Vec<u32>>, EngineError> {
         let total: u64 = sources.iter().map(|s| s.size).sum();
         if total == 0 {
-            self.finish()?;
+            self.finish().await?;
             return Ok(vec![Vec::new(); sources.len()]);
         }
         let context = &self.machine.context;
@@ -183,11 +184,11 @@ impl<'a> Recorder<'a> {
             self.copy(source.clone(), Bind::part(&target, at, source.size));
             at += source.size;
         }
-        self.flush()?;
+        self.flush().await?;
         let mapped = context.scoped(0, || map(target.raw(), total))?;
-        self.finish()?;
+        self.finish().await?;
         let start = Instant::now();
-        wait_mapped(context, &mapped)?;
+        wait_mapped(context, &mapped).await?;
         let view = target.raw().get_mapped_range(0..total).map_err(|e| EngineError::Driver(e.to_string()))?;
         let mut parts = Vec::with_capacity(sources.len());
         let mut at = 0usize;
@@ -204,15 +205,15 @@ impl<'a> Recorder<'a> {
     }
 
     /// Waits for the oldest command buffer and learns from it.
-    fn retire(&mut self) -> Result<(), EngineError> {
+    async fn retire(&mut self) -> Result<(), EngineError> {
         let Some(flight) = self.flights.pop_front() else { return Ok(()) };
-        self.machine.context.wait(Some(flight.submission.clone()))?;
+        self.machine.context.wait(Some(flight.submission.clone())).await?;
         let now = Instant::now();
         let began = self.last_done.map_or(flight.submitted, |done| done.max(flight.submitted));
         self.last_done = Some(now);
         let wall = now.duration_since(began).as_secs_f64();
         let predicted: f64 = flight.stages.iter().map(|s| s.1).sum();
-        let measured = match self.read_clock(&flight)? {
+        let measured = match self.read_clock(&flight).await? {
             Some(total) => believable(total, wall),
             None => {
                 for (name, seconds) in &flight.stages {
@@ -237,9 +238,9 @@ impl<'a> Recorder<'a> {
     }
 
     /// Adds the device's own times to the statistics; gives their sum.
-    fn read_clock(&mut self, flight: &Flight) -> Result<Option<f64>, EngineError> {
+    async fn read_clock(&mut self, flight: &Flight) -> Result<Option<f64>, EngineError> {
         let (Some((clock, mapped)), Some(tick)) = (&flight.clock, self.machine.context.tick) else { return Ok(None) };
-        wait_mapped(&self.machine.context, mapped)?;
+        wait_mapped(&self.machine.context, mapped).await?;
         let view = clock.read.get_mapped_range(..).map_err(|e| EngineError::Driver(e.to_string()))?;
         let ticks: Vec<u64> = bytemuck::pod_collect_to_vec(&view);
         drop(view);
@@ -256,9 +257,12 @@ impl<'a> Recorder<'a> {
 
 impl Drop for Recorder<'_> {
     fn drop(&mut self) {
-        // After an error: buffers go back to the pool only when the device is done with what was submitted.
-        while let Some(flight) = self.flights.pop_front() {
-            let _ = self.machine.context.wait(Some(flight.submission));
+        // After an error: buffers go back to the pool only when the device is done with what was submitted. A future that is
+        // dropped holds up nobody: the device does things in their order, and what is being mapped is not pooled.
+        while may_block()
+            && let Some(flight) = self.flights.pop_front()
+        {
+            let _ = self.machine.context.wait_here(Some(flight.submission));
         }
     }
 }
@@ -276,33 +280,35 @@ fn kernel_name(launch: &Launch) -> String {
     format!("{}{suffix}", launch.kernel.entry)
 }
 
-/// How a mapping ended, when it has.
-type Mapped = mpsc::Receiver<bool>;
+/// Whether a mapping was made, once it is known.
+type Mapped = Signal<bool>;
 
 /// Begins to map a buffer.
 fn map(buffer: &wgpu::Buffer, size: u64) -> Mapped {
-    let (ended, mapped) = mpsc::sync_channel(1);
-    buffer.map_async(wgpu::MapMode::Read, 0..size, move |result| {
-        let _ = ended.try_send(result.is_ok());
-    });
+    let mapped = Signal::new();
+    let ended = mapped.clone();
+    buffer.map_async(wgpu::MapMode::Read, 0..size, move |result| ended.fire(result.is_ok()));
     mapped
 }
 
 /// Waits for a mapping. The work before it is done already; what may be missing is the callback, which another thread
 /// that polls the device may be about to call.
-fn wait_mapped(context: &Context, mapped: &Mapped) -> Result<(), EngineError> {
-    for _ in 0..1000 {
-        match mapped.try_recv() {
-            Ok(true) => return Ok(()),
-            // All work is done and yet there is no mapping: only a device that is gone does that.
-            Ok(false) => return Err(context.note_lost("its memory can no longer be mapped")),
-            Err(_) => context.wait(None)?,
-        }
-        if let Ok(ended) = mapped.recv_timeout(Duration::from_millis(10)) {
-            return if ended { Ok(()) } else { Err(context.note_lost("its memory can no longer be mapped")) };
-        }
+async fn wait_mapped(context: &Context, mapped: &Mapped) -> Result<(), EngineError> {
+    let ended = match may_block() {
+        false => Some(mapped.clone().await),
+        true => (0..1000).find_map(|i| {
+            if i > 0 {
+                let _ = context.wait_here(None);
+            }
+            mapped.wait_for(Duration::from_millis(if i > 0 { 10 } else { 0 }))
+        }),
+    };
+    match ended {
+        Some(true) => Ok(()),
+        // All work is done and yet there is no mapping: only a device that is gone does that.
+        Some(false) => Err(context.note_lost("its memory can no longer be mapped")),
+        None => Err(EngineError::Driver("a buffer was not mapped within ten seconds".to_owned())),
     }
-    Err(EngineError::Driver("a buffer was not mapped within ten seconds".to_owned()))
 }
 
 /// Encodes and submits: one compute pass a stage, so that each can be timed.

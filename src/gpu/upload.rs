@@ -39,7 +39,7 @@ impl<'a> Upload<'a> {
     }
 
     /// Writes `count` rows from `start` on to place `at` of a shard.
-    pub(super) fn rows(
+    pub(super) async fn rows(
         &mut self,
         target: &Buffer,
         at: usize,
@@ -53,18 +53,18 @@ impl<'a> Upload<'a> {
         while done < count {
             let next = (done + step).min(count);
             let packed = rows::pack(view, start + done, start + next);
-            self.write(target, (at + done) as u64 * stride, &packed)?;
+            self.write(target, (at + done) as u64 * stride, &packed).await?;
             done = next;
         }
         Ok(())
     }
 
     /// Writes whole words.
-    pub(super) fn write(&mut self, target: &Buffer, at: u64, bytes: &[u8]) -> Result<(), EngineError> {
+    pub(super) async fn write(&mut self, target: &Buffer, at: u64, bytes: &[u8]) -> Result<(), EngineError> {
         let mut at = at;
         for piece in bytes.chunks(self.piece as usize) {
             if self.staged + piece.len() as u64 > self.piece {
-                self.send()?;
+                self.send().await?;
             }
             let began = Instant::now();
             if self.hold.is_none() {
@@ -80,7 +80,7 @@ impl<'a> Upload<'a> {
     }
 
     /// Starts the transfer of what is staged, and waits until there is room for the next piece.
-    pub(super) fn send(&mut self) -> Result<(), EngineError> {
+    pub(super) async fn send(&mut self) -> Result<(), EngineError> {
         let Some(hold) = self.hold.take() else { return Ok(()) };
         let began = Instant::now();
         let context = &self.machine.context;
@@ -90,18 +90,18 @@ impl<'a> Upload<'a> {
         if self.under_way.len() > 1
             && let Some((oldest, _hold)) = self.under_way.pop_front()
         {
-            context.wait(Some(oldest))?;
+            context.wait(Some(oldest)).await?;
         }
         self.spent += began.elapsed();
         Ok(())
     }
 
     /// Starts the rest of the transfer and waits for all of it.
-    pub(super) fn finish(mut self, stats: &mut SearchStats) -> Result<(), EngineError> {
-        self.send()?;
+    pub(super) async fn finish(mut self, stats: &mut SearchStats) -> Result<(), EngineError> {
+        self.send().await?;
         let began = Instant::now();
         while let Some((submission, _hold)) = self.under_way.pop_front() {
-            self.machine.context.wait(Some(submission))?;
+            self.machine.context.wait(Some(submission)).await?;
         }
         if self.spent > Duration::ZERO {
             stats.add_stage(Stage::UPLOAD, self.spent + began.elapsed(), false);

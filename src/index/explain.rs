@@ -234,7 +234,9 @@ mod tests {
                 assert_eq!(ran().first(), Some(&format!("{explained:#}")), "{screen:?}");
             }
         }
-        for spec in ["IVF32,SQ8", "IVF32,RaBitQ4,RFlat", "PCA16,IVF32,PQ8x4,RFlat", "SQ8,RFlat", "IVF32,SQ4,Refine(SQ8)"] {
+        for spec in
+            ["IVF32,SQ8", "IVF32,RaBitQ4,RFlat", "PCA16,IVF32,PQ8x4,RFlat", "SQ8,RFlat", "IVF32,SQ4,Refine(SQ8)"]
+        {
             for metric in [Metric::L2, Metric::Cosine] {
                 let parsed = spec.parse().unwrap_or_else(|e| panic!("{spec}: {e}"));
                 let mut ivf = Ivf::train(&device, &parsed, metric, rows, &TrainOptions::default()).unwrap();

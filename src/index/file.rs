@@ -12,8 +12,8 @@ use crate::codec::int8::{Basis, Coder};
 use crate::engine::Device;
 use crate::format::{LoadError, Matrix, NfFile, NfWriter, SaveError};
 use crate::index::BuildError;
-use crate::ops::codes::{Codes, GROUP, MOST_DIM, PADDING};
 use crate::ops::Screen;
+use crate::ops::codes::{Codes, GROUP, MOST_DIM, PADDING};
 use crate::types::{DType, Metric, RowsView};
 
 /// Rows written at a time.

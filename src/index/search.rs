@@ -292,7 +292,9 @@ impl Search<'_> {
         let codes = codes.map(|(coding, queries)| Coded { codes: &coding.codes, tag: &coding.tag, queries });
         let batch = self.batch(codes);
         let program = self.program(&batch, k, screen)?;
-        let refine = |frame: &Frame<'_>, operands: &[Value], stats: &mut SearchStats| self.refine_on_host(frame, operands, stats);
+        let refine = |frame: &Frame<'_>, operands: &[Value], stats: &mut SearchStats| {
+            self.refine_on_host(frame, operands, stats)
+        };
         let mut inputs = batch.inputs();
         if program.operations().any(|(_, op)| matches!(op, Op::Host(_))) {
             inputs.push(Input::Function(&refine));

@@ -10,10 +10,10 @@ use super::coding::{Coding, Keeper};
 use super::roster::Roster;
 use super::rowbuf::{RowBuf, Rows};
 use crate::compute::{EngineError, Tag, Vectors};
-use crate::ops::Engine;
 use crate::index::BuildError;
-use crate::ops::search::norm_in_range;
 use crate::linalg::lengths;
+use crate::ops::Engine;
+use crate::ops::search::norm_in_range;
 use crate::types::{Bitmap, DType, Metric, RowsView};
 
 /// Queries that cost about as much as coding all rows: each row is multiplied with some hundreds of directions.

@@ -9,8 +9,8 @@ use crate::engine::Device;
 use crate::error::SearchError;
 use crate::format::{Matrix, NotBytes};
 use crate::index::BuildError;
-use crate::ops::metric;
 use crate::ops::Screen;
+use crate::ops::metric;
 use crate::types::{DType, Metric, Neighbors, RowsView};
 
 /// How much faster a later, less simple index must be: speeds vary by this from run to run.

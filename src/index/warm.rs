@@ -3,8 +3,8 @@
 use super::search::{MaskBits, Queries, Search};
 use super::{Flat, Ivf, SearchOptions};
 use crate::engine::Device;
-use crate::ops::Engine;
 use crate::error::SearchError;
+use crate::ops::Engine;
 use crate::ops::Screen;
 use crate::stats::SearchStats;
 use crate::tune;

@@ -141,10 +141,7 @@ pub fn assigns(metric: Metric, dtype: DType) -> bool {
 pub fn record(args: &Args, caps: &DeviceCaps) -> Launch {
     let queries = args.tile.q_end - args.tile.q_begin;
     let shape = if queries <= 4 { Shape::FEW } else { Shape::BATCH };
-    let params = Params {
-        first: args.first.into(),
-        ..Params::of(&args.tile)
-    };
+    let params = Params { first: args.first.into(), ..Params::of(&args.tile) };
     Launch {
         kernel: &ASSIGN,
         variant: Variant::PLAIN,

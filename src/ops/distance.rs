@@ -108,11 +108,7 @@ pub fn kernels() -> Vec<&'static Kernel> {
 pub fn record(args: &Args, caps: &DeviceCaps) -> Launch {
     let (queries, rows) = (args.tile.q_end - args.tile.q_begin, args.tile.row_end - args.tile.row_begin);
     let shape = Shape::of(queries);
-    let params = Params {
-        out_stride: args.out_stride,
-        out_offset: args.out_offset,
-        ..Params::of(&args.tile)
-    };
+    let params = Params { out_stride: args.out_stride, out_offset: args.out_offset, ..Params::of(&args.tile) };
     Launch {
         kernel: &DISTANCE,
         variant: Variant::PLAIN,

@@ -134,8 +134,7 @@ pub fn kernels() -> Vec<&'static Kernel> {
 /// One launch: rows `row_begin..row_end` of the product, in their places. Buffers: a, b, out. At most
 /// [`DeviceCaps::max_groups`] tiles of columns and of rows.
 pub fn record(args: &Args, _caps: &DeviceCaps) -> Launch {
-    let params =
-        Params { row_begin: args.row_begin, row_end: args.row_end, inner: args.inner, columns: args.columns };
+    let params = Params { row_begin: args.row_begin, row_end: args.row_end, inner: args.inner, columns: args.columns };
     Launch {
         kernel: &MATMUL,
         variant: Variant::PLAIN,
@@ -148,12 +147,7 @@ pub fn record(args: &Args, _caps: &DeviceCaps) -> Launch {
 /// Each number read and written once; a multiply-add is two operations.
 pub fn cost(s: Sizes) -> Cost {
     let (m, k, n) = (s.rows as f64, s.inner as f64, s.columns as f64);
-    Cost {
-        bytes_read: 4.0 * k * (m + n),
-        bytes_written: 4.0 * m * n,
-        operations: 2.0 * m * k * n,
-        launches: 1.0,
-    }
+    Cost { bytes_read: 4.0 * k * (m + n), bytes_written: 4.0 * m * n, operations: 2.0 * m * k * n, launches: 1.0 }
 }
 
 /// The product in f64.

@@ -33,9 +33,9 @@ pub use self::refine::Refine;
 pub use self::scan::Scan;
 pub use self::search::{Chain, Coded, Screen, Search, UnknownScreen};
 pub use self::select_k::SelectK;
-pub use crate::compute::{codes, lists};
-pub use crate::compute::{Cost, Mask};
 use crate::compute::{Backend, EngineError, Frame, Input, Operation, Output, Type, Value};
+pub use crate::compute::{Cost, Mask};
+pub use crate::compute::{codes, lists};
 use crate::stats::SearchStats;
 
 /// A program over the operations of this folder.

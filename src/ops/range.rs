@@ -8,7 +8,9 @@ use std::fmt;
 
 use super::source::lib;
 use super::tile::{Shape, TileArgs};
-use super::{Access, Binding, Cost, Define, DeviceCaps, Extent, Kernel, Launch, Mask, Pairs, Program, Variant, distance};
+use super::{
+    Access, Binding, Cost, Define, DeviceCaps, Extent, Kernel, Launch, Mask, Pairs, Program, Variant, distance,
+};
 use crate::compute::{EngineError, Type, Value};
 use crate::types::{Metric, RowsView};
 

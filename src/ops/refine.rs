@@ -7,8 +7,8 @@ use std::fmt;
 
 use super::source::{dtype_code, lib, metric_code};
 use super::{
-    Access, Binding, Cost, Define, DeviceCaps, Extent, Kernel, Launch, Pairs, Program, Variant, distance, metric, mismatch,
-    tile,
+    Access, Binding, Cost, Define, DeviceCaps, Extent, Kernel, Launch, Pairs, Program, Variant, distance, metric,
+    mismatch, tile,
 };
 use crate::compute::{EngineError, Frame, Type, Value};
 use crate::types::{DType, Metric, RowsView};

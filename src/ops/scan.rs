@@ -99,8 +99,7 @@ impl Define for Scan {
     }
 
     fn check(&self, program: &Program) -> Result<Type, EngineError> {
-        let (lists, queries, probes) =
-            (program.ty(self.lists)?, program.ty(self.queries)?, program.ty(self.probes)?);
+        let (lists, queries, probes) = (program.ty(self.lists)?, program.ty(self.queries)?, program.ty(self.probes)?);
         match (lists, queries, probes) {
             (&Type::Lists { form, .. }, &Type::Prepared { queries }, &Type::Probes { queries: of_probes, width })
                 if form == self.form && (queries == of_probes || width == 0) =>
@@ -169,10 +168,7 @@ impl Listed<'_> {
             Form::Bits => true,
         };
         if !known || lists.dim == 0 {
-            return Err(EngineError::Mismatch(format!(
-                "no scan of {form} of {} parts by {}",
-                lists.dim, self.metric
-            )));
+            return Err(EngineError::Mismatch(format!("no scan of {form} of {} parts by {}", lists.dim, self.metric)));
         }
         if lists.starts.len() != lists.lists.len() + 1 {
             return wrong("starts of lists", lists.starts.len(), lists.lists.len() + 1);

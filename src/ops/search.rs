@@ -15,8 +15,8 @@ use super::codes::{Codes, GROUP, MOST_DIM, QueryCodes};
 use super::source::lib;
 use super::tile::{Shape, TileArgs};
 use super::{
-    Access, Binding, Cost, Define, DeviceCaps, Extent, Kernel, Launch, Mask, Op, Pairs, Program, Refine, SelectK, Variant,
-    distance, mismatch,
+    Access, Binding, Cost, Define, DeviceCaps, Extent, Kernel, Launch, Mask, Op, Pairs, Program, Refine, SelectK,
+    Variant, distance, mismatch,
 };
 use crate::compute::{EngineError, Frame, Tag, Type, Value};
 use crate::types::{DType, Metric, RowsView};
@@ -67,7 +67,6 @@ impl FromStr for Screen {
         all.into_iter().find(|s| s.to_string() == text).ok_or_else(|| UnknownScreen { found: text.to_owned() })
     }
 }
-
 
 /// The `keep` rows with the smallest key, or lower bound of it, of each query. Behind [`Screen::Int8`] and
 /// [`Screen::F16`] an engine may give more or fewer, with the bound that says what it left out.
@@ -173,9 +172,7 @@ pub(super) fn check_codes(
         {
             Ok(())
         }
-        (codes, of_queries) => {
-            Err(mismatch(format!("{codes} and {of_queries} for {rows} rows and {queries} queries")))
-        }
+        (codes, of_queries) => Err(mismatch(format!("{codes} and {of_queries} for {rows} rows and {queries} queries"))),
     }
 }
 
@@ -357,12 +354,8 @@ pub fn kernels() -> Vec<&'static Kernel> {
 pub fn record(args: &Args, caps: &DeviceCaps) -> Launch {
     let queries = args.tile.q_end - args.tile.q_begin;
     let shape = shape(queries, args.keep, caps);
-    let params = Params {
-        keep: args.keep,
-        part_base: args.part_base,
-        parts_total: args.parts_total,
-        ..Params::of(&args.tile)
-    };
+    let params =
+        Params { keep: args.keep, part_base: args.part_base, parts_total: args.parts_total, ..Params::of(&args.tile) };
     let mut constants = distance::constants(shape, args.tile.metric, args.tile.dtype);
     constants.push(("K", (PLACES / shape.queries()).min(MAX_KEEP).into()));
     Launch {

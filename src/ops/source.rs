@@ -7,9 +7,9 @@
 
 use std::fmt::Write;
 
+use super::Norm;
 use super::search::screened::for_matrix_units;
 use super::{Access, Kernel, Variant, registry};
-use super::Norm;
 use crate::types::{DType, Metric};
 
 /// Pieces of `shaders/lib/`.

@@ -1,9 +1,9 @@
 //! Lists of random codes for workloads of `scan`.
 
 use crate::compute::Tag;
-use crate::ops::scan::Listed;
 use crate::ops::lists::{Encoded, Form, Lists, Prepared, Probes, Terms};
 use crate::ops::scan;
+use crate::ops::scan::Listed;
 use crate::random::Random;
 use crate::types::Metric;
 

@@ -10,12 +10,12 @@ pub mod work;
 use std::time::{Duration, Instant};
 
 use crate::compute::Backend;
+use crate::compute::EngineError;
 use crate::cpu::{CpuEngine, CpuOptions};
 use crate::device::{DEVICE_VARIABLE, DeviceOptions};
-use crate::compute::EngineError;
-use crate::ops::Engine;
 #[cfg(feature = "gpu")]
 use crate::gpu::{GpuEngine, GpuOptions, Kind, Select, Shader};
+use crate::ops::Engine;
 use crate::stats::{Roofs, SearchStats};
 use work::{Scale, Workload};
 

@@ -7,8 +7,8 @@ use crate::cpu::{CpuEngine, CpuOptions};
 use crate::ops::codes::{Codes, QueryCodes};
 use crate::ops::lists::Form;
 use crate::ops::{
-    self, Assign, Batch, Coded, Cost, Distance, Engine, Extent, Matmul, Norm, Normalize, Program, Range, Refine, Screen,
-    SelectK, metric,
+    self, Assign, Batch, Coded, Cost, Distance, Engine, Extent, Matmul, Norm, Normalize, Program, Range, Refine,
+    Screen, SelectK, metric,
 };
 use crate::random::Random;
 use crate::stats::{SearchStats, Unit};
@@ -299,8 +299,15 @@ impl Bench {
         let data = &*data;
         let (queries, rows, dim) = case.shape;
         let program = Program::new();
-        let mut work =
-            Workload { data, case: *case, program, positions: Vec::new(), matrix: Vec::new(), radius: 0.0, first: f64::NAN };
+        let mut work = Workload {
+            data,
+            case: *case,
+            program,
+            positions: Vec::new(),
+            matrix: Vec::new(),
+            radius: 0.0,
+            first: f64::NAN,
+        };
         if let What::Range { place } = case.what {
             work.radius = work.key_at(place) as f32;
         }

@@ -3,8 +3,8 @@
 use super::measure::{LadderRun, Session};
 use crate::compute::EngineError;
 use crate::gpu::GpuEngine;
-use crate::ops::tuning::KernelTuning;
 use crate::ops::Screen;
+use crate::ops::tuning::KernelTuning;
 
 /// A choice and what searches took with it.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -4,9 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use nearfield::RowsView;
-use nearfield::compute::{
-    Answer, Backend, Candidates, Capabilities, EngineError, Input, Output, Pending, Vectors,
-};
+use nearfield::compute::{Answer, Backend, Candidates, Capabilities, EngineError, Input, Output, Pending, Vectors};
 use nearfield::ops::distance::row_f64;
 use nearfield::ops::{Op, Program};
 use nearfield::stats::{Ceilings, SearchStats};

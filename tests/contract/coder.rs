@@ -1,8 +1,8 @@
 //! A naive encoder of rows and queries, in f64, for tests: the subspace is spanned by the first rows of a reflection.
 
+use crate::task::Coded;
 use nearfield::Metric;
 use nearfield::compute::Tag;
-use crate::task::Coded;
 use nearfield::ops::codes::{BIAS, Codes, GROUP, PADDING, QueryCodes, QueryTerms};
 use nearfield::ops::distance::row_f64;
 use nearfield::ops::search::slack;

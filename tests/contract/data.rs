@@ -3,10 +3,10 @@
 
 use std::cell::OnceCell;
 
+use crate::task::{Base, Coded, Input, Plan, Problem, Step, Task};
 use half::{bf16, f16};
 use nearfield::compute::{EngineError, Mask, Output, Tag};
 use nearfield::ops::Engine;
-use crate::task::{Base, Coded, Input, Plan, Problem, Step, Task};
 use nearfield::ops::{distance, metric};
 use nearfield::stats::SearchStats;
 use nearfield::{BitsView, DType, MatrixView, Metric, RowsView};

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use nearfield::compute::{
-    Answer, Array, Backend, Candidates, Capabilities, EngineError, Frame, Input, Operation, Output, Pending, Place, Type,
-    Value,
+    Answer, Array, Backend, Candidates, Capabilities, EngineError, Frame, Input, Operation, Output, Pending, Place,
+    Type, Value,
 };
 use nearfield::ops::scan::Listed;
 use nearfield::ops::{

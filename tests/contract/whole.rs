@@ -1,8 +1,8 @@
 //! What concerns an engine as a whole: agreement with others, resident rows, threads, repetition, wrong shapes.
 
+use crate::task::{Base, Input, Plan, Step, Task};
 use nearfield::compute::{EngineError, Tag};
 use nearfield::ops::Screen;
-use crate::task::{Base, Input, Plan, Step, Task};
 use nearfield::stats::SearchStats;
 use nearfield::{DType, Metric};
 use proptest::prelude::*;

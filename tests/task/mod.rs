@@ -6,10 +6,10 @@ use std::fmt;
 use nearfield::compute::{EngineError, Known, Mask, Output, Tag, Type, Vectors};
 use nearfield::ops::lists::{Lists, Prepared, Probes};
 use nearfield::ops::scan;
-pub use nearfield::ops::{Coded, Extent as Problem};
 use nearfield::ops::{
     Assign, Distance, Engine, Norm, Normalize, Op, Pairs, Program, Range, Refine, Screen, Search, SelectK, search,
 };
+pub use nearfield::ops::{Coded, Extent as Problem};
 use nearfield::stats::SearchStats;
 use nearfield::{DType, RowsView};
 
@@ -140,8 +140,13 @@ impl<'a> Task<'a> {
         let (mut pairs, mut codes) = (None, None);
         if needs_rows {
             let Base { rows, norms, tag, .. } = self.base;
-            let ty =
-                Type::Vectors { dtype: p.dtype, rows: p.rows, dim: p.dim, norms: norms.is_some(), cached: tag.is_some() };
+            let ty = Type::Vectors {
+                dtype: p.dtype,
+                rows: p.rows,
+                dim: p.dim,
+                norms: norms.is_some(),
+                cached: tag.is_some(),
+            };
             let of_rows = w.input(Given::Vectors(Vectors { rows, norms, tag }), ty);
             if let Some(&Step::Normalize { norm }) = steps.first() {
                 let result = w.program.push(Normalize { norm, rows: of_rows })?;

@@ -1,7 +1,7 @@
 //! `assign`: the nearest centroid of each point.
 
-use nearfield::compute::{Candidates, Known};
 use crate::task::{Input, Step};
+use nearfield::compute::{Candidates, Known};
 use nearfield::ops::assign::{self, BLOCK, POINTS};
 use nearfield::{DType, Metric};
 

@@ -1,7 +1,7 @@
 //! `distance`: every metric at every dimension of row B1, against f64.
 
-use nearfield::compute::Output;
 use crate::task::{Input, Step};
+use nearfield::compute::Output;
 use nearfield::{DType, Metric};
 
 use crate::Subject;

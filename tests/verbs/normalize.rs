@@ -1,8 +1,8 @@
 //! `normalize`: three norms, rows of any size of number, against f64.
 
+use crate::task::{Input, Step};
 use nearfield::compute::Output;
 use nearfield::ops::Norm;
-use crate::task::{Input, Step};
 use nearfield::ops::normalize;
 use nearfield::{DType, Metric};
 

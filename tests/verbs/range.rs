@@ -1,7 +1,7 @@
 //! `range`: every row within a radius, the radius included.
 
-use nearfield::compute::{Mask, Output};
 use crate::task::{Input, Step};
+use nearfield::compute::{Mask, Output};
 use nearfield::{DType, Metric};
 
 use crate::Subject;

@@ -1,9 +1,9 @@
 //! `scan`: the smallest keys in the probed lists. Sums are exact, so keys are those of the reference up to the rounding of
 //! one line of arithmetic, and exactly those where numbers are whole.
 
+use crate::task::{Base, Input, Listed, Plan, Problem, Step, Task};
 use half::{bf16, f16};
 use nearfield::compute::{Candidates, EngineError, Mask, Output, Tag};
-use crate::task::{Base, Input, Listed, Plan, Problem, Step, Task};
 use nearfield::ops::lists::{Encoded, Form, Lists, Prepared, Probes, Terms};
 use nearfield::ops::{metric, scan};
 use nearfield::stats::SearchStats;

@@ -1,8 +1,8 @@
 //! `search`: the k nearest rows in one pass, directly and through the f32 screen.
 
+use crate::task::{Input, Step};
 use nearfield::compute::{Candidates, Mask};
 use nearfield::ops::Screen;
-use crate::task::{Input, Step};
 use nearfield::{DType, Metric};
 
 use crate::Subject;

@@ -1,8 +1,8 @@
 //! `search` through screens of low precision: 8-bit codes, and f16.
 
+use crate::task::{Input, Step};
 use nearfield::compute::{Candidates, Mask};
 use nearfield::ops::Screen;
-use crate::task::{Input, Step};
 use nearfield::stats::SearchStats;
 use nearfield::{DType, Metric};
 use proptest::prelude::*;

@@ -230,7 +230,7 @@ impl<'a> Prepared<'a> {
             context.queue.submit([encoder.finish()])
         });
         let submission = submission.map_err(|e| said(e, ShaderError::Misfit))?;
-        context.wait(Some(submission))?;
+        context.wait_here(Some(submission))?;
         let wall = began.elapsed().as_secs_f64();
         let device = self.clock.as_ref().map(|clock| clock.seconds(self.machine)).transpose()?;
         Ok(Took { wall, device })
@@ -258,7 +258,7 @@ impl<'a> Prepared<'a> {
         })?;
         match read_back {
             true => mapped(self.machine, read.raw(), submission, |_| ())?,
-            false => context.wait(Some(submission))?,
+            false => context.wait_here(Some(submission))?,
         }
         Ok(began.elapsed().as_secs_f64())
     }
@@ -304,11 +304,11 @@ fn mapped<T>(
     context.scoped(0, || {
         buffer.map_async(wgpu::MapMode::Read, .., move |result| _ = ended.try_send(result.is_ok()));
     })?;
-    context.wait(Some(submission))?;
+    context.wait_here(Some(submission))?;
     // The callback may be late.
     let early = result.try_recv();
     if early.is_err() {
-        context.wait(None)?;
+        context.wait_here(None)?;
     }
     match early.or_else(|_| result.recv_timeout(std::time::Duration::from_secs(10))) {
         Ok(true) => {}

@@ -7,7 +7,7 @@ use crate::gpu::submit::Bind;
 use crate::ops::assign;
 
 /// The row with the smallest (key, position) for each query.
-pub(super) fn run(job: &mut Job<'_>) -> Result<Candidates, EngineError> {
+pub(super) async fn run(job: &mut Job<'_>) -> Result<Candidates, EngineError> {
     let p = job.work.extent;
     let mut out = Candidates::places(p.queries, 1)?;
     let each = job.query_bytes() + 16;
@@ -15,11 +15,11 @@ pub(super) fn run(job: &mut Job<'_>) -> Result<Candidates, EngineError> {
     let mut first = 0;
     while first < p.queries {
         let queries = count.min(p.queries - first);
-        job.ensure(Case::Assign { queries })?;
-        let block = job.block(first, queries)?;
-        let sources = nearest(job, &block)?;
+        job.ensure(Case::Assign { queries }).await?;
+        let block = job.block(first, queries).await?;
+        let sources = nearest(job, &block).await?;
         job.count_pass(queries);
-        let mut read = job.rec.read(&sources)?.into_iter();
+        let mut read = job.rec.read(&sources).await?.into_iter();
         if let (Some(keys), Some(positions)) = (read.next(), read.next()) {
             out.keys[first..first + queries].copy_from_slice(bytemuck::cast_slice(&keys));
             out.positions[first..first + queries].copy_from_slice(&positions);
@@ -30,19 +30,21 @@ pub(super) fn run(job: &mut Job<'_>) -> Result<Candidates, EngineError> {
 }
 
 /// Keys and positions of a block.
-fn nearest(job: &mut Job<'_>, block: &Block) -> Result<[Bind; 2], EngineError> {
+async fn nearest(job: &mut Job<'_>, block: &Block) -> Result<[Bind; 2], EngineError> {
     let work = job.row_work(block.count as usize);
     let bytes = u64::from(block.count) * 4;
     let (keys, positions) = (job.rec.scratch(bytes)?, job.rec.scratch(bytes)?);
     let out = [Bind::first(&keys, bytes), Bind::first(&positions, bytes)];
     let mut first = true;
-    job.visit(|job, shard| {
+    let mut shards = job.shards();
+    while let Some(shard) = job.next_shard(&mut shards).await? {
+        let shard = &shard;
         let mut row = 0;
         while row < shard.rows {
             let caps = job.caps("assign");
             let mut args = assign::Args { tile: job.tile(shard, block, (row, shard.rows)), first };
             let pipeline = job.pipeline(&assign::record(&args, &caps))?;
-            let fit = job.rec.fit(&pipeline, work, ROW_STEP)? / ROW_STEP * ROW_STEP;
+            let fit = job.rec.fit(&pipeline, work, ROW_STEP).await? / ROW_STEP * ROW_STEP;
             let rows = fit.min(shard.rows - row);
             args.tile.row_end = (row + rows) as u32;
             let mut binds = job.inputs(shard, block, true);
@@ -50,7 +52,6 @@ fn nearest(job: &mut Job<'_>, block: &Block) -> Result<[Bind; 2], EngineError> {
             job.rec.launch("assign", &pipeline, assign::record(&args, &caps), binds, work * rows as f64);
             (row, first) = (row + rows, false);
         }
-        Ok(())
-    })?;
+    }
     Ok(out)
 }

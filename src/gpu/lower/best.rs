@@ -60,13 +60,13 @@ impl Best {
     }
 
     /// Makes room for `lists` more; gives the first of them.
-    pub(super) fn reserve(&mut self, job: &mut Job<'_>, lists: u32) -> Result<u32, EngineError> {
+    pub(super) async fn reserve(&mut self, job: &mut Job<'_>, lists: u32) -> Result<u32, EngineError> {
         if self.filled + lists > self.capacity && self.filled > 1 {
             let other = match self.other.take() {
                 Some(other) => other,
                 None => (job.rec.scratch(self.now.0.raw().size())?, job.rec.scratch(self.now.1.raw().size())?),
             };
-            self.merge_into(job, &other, self.stride())?;
+            self.merge_into(job, &other, self.stride()).await?;
             self.other = Some(std::mem::replace(&mut self.now, other));
             self.filled = 1;
         }
@@ -101,30 +101,26 @@ impl Best {
     }
 
     /// The `keep` best of each query, in no order: keys and positions `[queries, keep]` without gaps.
-    pub(super) fn finish(self, job: &mut Job<'_>, keep: u32) -> Result<(Bind, Bind), EngineError> {
+    pub(super) async fn finish(self, job: &mut Job<'_>, keep: u32) -> Result<(Bind, Bind), EngineError> {
         let bytes = u64::from(self.queries) * u64::from(keep) * 4;
         if self.filled == 1 && self.capacity == 1 && keep == self.keep {
             return Ok((Bind::first(&self.now.0, bytes), Bind::first(&self.now.1, bytes)));
         }
         let target = (job.rec.scratch(bytes)?, job.rec.scratch(bytes)?);
         let selection = Selection { k: keep, out_stride: keep, ..self.selection() };
-        select::record(
-            job,
-            &selection,
-            self.sources(),
-            [Bind::first(&target.0, bytes), Bind::first(&target.1, bytes)],
-        )?;
+        select::record(job, &selection, self.sources(), [Bind::first(&target.0, bytes), Bind::first(&target.1, bytes)])
+            .await?;
         Ok((Bind::first(&target.0, bytes), Bind::first(&target.1, bytes)))
     }
 
-    fn merge_into(
+    async fn merge_into(
         &self,
         job: &mut Job<'_>,
         target: &(Arc<Buffer>, Arc<Buffer>),
         out_stride: u32,
     ) -> Result<(), EngineError> {
         let selection = Selection { out_stride, ..self.selection() };
-        select::record(job, &selection, self.sources(), [Bind::whole(&target.0), Bind::whole(&target.1)])
+        select::record(job, &selection, self.sources(), [Bind::whole(&target.0), Bind::whole(&target.1)]).await
     }
 
     fn sources(&self) -> (Bind, Option<Bind>) {

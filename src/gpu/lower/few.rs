@@ -22,7 +22,12 @@ pub(super) fn fits(job: &Job<'_>, queries: usize, keep: usize) -> bool {
 
 /// Writes the `keep` best rows of each query of a block. Nothing is written, and false given, when more pairs lay below the
 /// bars than there was room for.
-pub(super) fn block(job: &mut Job<'_>, block: &Block, keep: usize, out: &mut Candidates) -> Result<bool, EngineError> {
+pub(super) async fn block(
+    job: &mut Job<'_>,
+    block: &Block,
+    keep: usize,
+    out: &mut Candidates,
+) -> Result<bool, EngineError> {
     let queries = block.count as usize;
     let mut on_host = false;
     let most = ((matrix::tile_bytes(job.scratch) / (4 * queries as u64)) as usize).min(job.rows()).max(1);
@@ -30,13 +35,15 @@ pub(super) fn block(job: &mut Job<'_>, block: &Block, keep: usize, out: &mut Can
     let mut lists = Lists::new(job, queries, keep)?;
     let work = job.row_work(queries);
     let mut parts = 0;
-    job.visit(|job, shard| {
+    let mut shards = job.shards();
+    while let Some(shard) = job.next_shard(&mut shards).await? {
+        let shard = &shard;
         let mut row = 0;
         while row < shard.rows {
             let caps = job.caps("search");
             let mut args = few::Args { tile: job.tile(shard, block, (row, shard.rows)) };
             let pipeline = job.pipeline(&few::record(&args, &caps))?;
-            let rows = job.rec.fit(&pipeline, work, ROW_STEP)?.min(shard.rows - row).min(most);
+            let rows = job.rec.fit(&pipeline, work, ROW_STEP).await?.min(shard.rows - row).min(most);
             args.tile.row_end = (row + rows) as u32;
             let groups = few::groups(&args, &caps);
             let bytes = u64::from(groups * block.count) * 4;
@@ -52,29 +59,29 @@ pub(super) fn block(job: &mut Job<'_>, block: &Block, keep: usize, out: &mut Can
                 continue;
             }
             if parts > 1 {
-                lists.settle(job)?;
+                lists.settle(job).await?;
             }
-            let bars = bars(job, queries, groups, keep, least)?;
+            let bars = bars(job, queries, groups, keep, least).await?;
             let launch =
                 few::record_below(block.count, rows as u32, (shard.first + row - rows) as u32, lists.room(), &caps);
             let pipeline = job.pipeline(&launch)?;
             let [out_keys, out_positions, limits] = lists.binds();
-            job.rec.fit(&pipeline, (rows * queries) as f64, 1)?;
+            job.rec.fit(&pipeline, (rows * queries) as f64, 1).await?;
             let binds = vec![part, bars, out_keys, out_positions, limits];
             job.rec.launch("search", &pipeline, launch, binds, (rows * queries) as f64);
         }
-        Ok(())
-    })?;
+    }
     if on_host {
-        let read = job.rec.read(&[Bind::first(&keys, (job.rows() * queries) as u64 * 4)])?.pop().unwrap_or_default();
+        let read =
+            job.rec.read(&[Bind::first(&keys, (job.rows() * queries) as u64 * 4)]).await?.pop().unwrap_or_default();
         job.count_pass(queries);
         let (first, rows) = (block.first, job.rows());
         let allowed = |q: usize, row: usize| read[(q - first) * rows + row] != MISSING_KEY;
         select_on_host(out, first, bytemuck::cast_slice(&read), rows, Some(&allowed));
         return Ok(true);
     }
-    let found = lists.finish(job)?;
-    let mut read = job.rec.read(&[found.keys, found.positions, found.limits])?.into_iter();
+    let found = lists.finish(job).await?;
+    let mut read = job.rec.read(&[found.keys, found.positions, found.limits]).await?.into_iter();
     let (Some(keys), Some(positions), Some(limits)) = (read.next(), read.next(), read.next()) else {
         return Ok(false);
     };
@@ -87,7 +94,13 @@ pub(super) fn block(job: &mut Job<'_>, block: &Block, keep: usize, out: &mut Can
 }
 
 /// For each query the `keep`-th smallest of what the workgroups found, as a limit.
-fn bars(job: &mut Job<'_>, queries: usize, groups: u32, keep: usize, least: [Bind; 2]) -> Result<Bind, EngineError> {
+async fn bars(
+    job: &mut Job<'_>,
+    queries: usize,
+    groups: u32,
+    keep: usize,
+    least: [Bind; 2],
+) -> Result<Bind, EngineError> {
     let selection = Selection {
         stage: "search",
         segments: queries as u32,
@@ -102,6 +115,6 @@ fn bars(job: &mut Job<'_>, queries: usize, groups: u32, keep: usize, least: [Bin
     let unused = [job.rec.scratch(bytes)?, job.rec.scratch(bytes)?].map(|unused| Bind::first(&unused, bytes));
     let bars = job.rec.scratch(queries as u64 * 16)?;
     let bars = Bind::first(&bars, queries as u64 * 16);
-    select::record_limits(job, &selection, Limits::Wanted, least, unused, bars.clone())?;
+    select::record_limits(job, &selection, Limits::Wanted, least, unused, bars.clone()).await?;
     Ok(bars)
 }

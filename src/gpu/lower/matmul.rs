@@ -14,7 +14,7 @@ use crate::stats::SearchStats;
 use crate::types::{DType, Metric};
 
 /// The product, on the device.
-pub(super) fn run(
+pub(super) async fn run(
     site: Site<'_>,
     program: &Program,
     frame: &Frame<'_>,
@@ -25,25 +25,25 @@ pub(super) fn run(
     let Sizes { rows, inner, columns } = sizes;
     let bytes = (rows * columns) as u64 * 4;
     let extent = Extent { metric: Metric::InnerProduct, dtype: DType::F32, dim: inner, rows: columns, queries: rows };
-    let mut job = Job::new(site, Work::plain(extent), stats)?;
+    let mut job = Job::new(site, Work::plain(extent), stats).await?;
     let out = allocate(site, bytes)?;
     if bytes > 0 && inner == 0 {
         job.rec.clear(Bind::first(&out, bytes));
     } else if bytes > 0 {
-        job.ensure(Case::Matmul { transposed: op.transposed })?;
+        job.ensure(Case::Matmul { transposed: op.transposed }).await?;
         let binds = vec![
             Bind::whole(&device_matrix(site, frame, op.a, &job.rec)?),
             Bind::whole(&device_matrix(site, frame, op.b, &job.rec)?),
             Bind::first(&out, bytes),
         ];
-        launches(&mut job, sizes, op.transposed, &binds)?;
+        launches(&mut job, sizes, op.transposed, &binds).await?;
     }
-    job.rec.finish()?;
+    job.rec.finish().await?;
     Ok(Array::new(site.holder, [rows, columns], out))
 }
 
 /// Records the product, some rows at a time.
-fn launches(job: &mut Job<'_>, s: Sizes, transposed: bool, binds: &[Bind]) -> Result<(), EngineError> {
+async fn launches(job: &mut Job<'_>, s: Sizes, transposed: bool, binds: &[Bind]) -> Result<(), EngineError> {
     let caps = job.caps("matmul");
     let most = (caps.max_groups * TILE) as usize;
     if s.columns > most {
@@ -60,7 +60,7 @@ fn launches(job: &mut Job<'_>, s: Sizes, transposed: bool, binds: &[Bind]) -> Re
             transposed,
         };
         let pipeline = job.pipeline(&matmul::record(&args, &caps))?;
-        let fit = job.rec.fit(&pipeline, work, TILE as usize)? / TILE as usize * TILE as usize;
+        let fit = job.rec.fit(&pipeline, work, TILE as usize).await? / TILE as usize * TILE as usize;
         let rows = fit.min(s.rows - row).min(most);
         args.row_end = (row + rows) as u32;
         job.rec.launch("matmul", &pipeline, matmul::record(&args, &caps), binds.to_vec(), work * rows as f64);
@@ -100,7 +100,7 @@ fn device_matrix(
 }
 
 /// A matrix in host memory, read back if it is not.
-pub(super) fn host_matrix<'a>(
+pub(super) async fn host_matrix<'a>(
     site: Site<'_>,
     frame: &'a Frame<'_>,
     value: Value,
@@ -108,12 +108,12 @@ pub(super) fn host_matrix<'a>(
 ) -> Result<Cow<'a, [f32]>, EngineError> {
     match frame.array(value) {
         None => frame.matrix(value).map(Cow::Borrowed),
-        Some(array) => read(site, array, stats).map(Cow::Owned),
+        Some(array) => read(site, array, stats).await.map(Cow::Owned),
     }
 }
 
 /// The numbers of an array.
-fn read(site: Site<'_>, array: &Array, stats: &mut SearchStats) -> Result<Vec<f32>, EngineError> {
+async fn read(site: Site<'_>, array: &Array, stats: &mut SearchStats) -> Result<Vec<f32>, EngineError> {
     /// Bytes that are read back at a time.
     const PIECE: u64 = 16 << 20;
     let [rows, columns] = array.shape();
@@ -125,16 +125,16 @@ fn read(site: Site<'_>, array: &Array, stats: &mut SearchStats) -> Result<Vec<f3
     let mut at = 0;
     while at < bytes {
         let size = PIECE.min(bytes - at);
-        let words = rec.read(&[Bind::part(&buffer, at, size)])?.pop().unwrap_or_default();
+        let words = rec.read(&[Bind::part(&buffer, at, size)]).await?.pop().unwrap_or_default();
         values.extend(words.into_iter().map(f32::from_bits));
         at += size;
     }
-    rec.finish()?;
+    rec.finish().await?;
     Ok(values)
 }
 
 /// Brings an answer to where it is wanted.
-pub(super) fn place(
+pub(super) async fn place(
     site: Site<'_>,
     program: &Program,
     frame: &mut Frame<'_>,
@@ -144,14 +144,12 @@ pub(super) fn place(
     let &Type::Matrix { rows, width } = program.ty(value)? else {
         return match place {
             Place::Host => Ok(()),
-            Place::Device => {
-                Err(EngineError::Mismatch(format!("{value} is no matrix and can't stay on the device")))
-            }
+            Place::Device => Err(EngineError::Mismatch(format!("{value} is no matrix and can't stay on the device"))),
         };
     };
     match place {
         Place::Host if frame.array(value).is_some() || program.maker(value).is_none() => {
-            let values = host_matrix(site, frame, value, stats)?.into_owned();
+            let values = host_matrix(site, frame, value, stats).await?.into_owned();
             frame.set(value, Output::Matrix(values));
         }
         Place::Host => {}
@@ -164,7 +162,7 @@ pub(super) fn place(
                 None => {
                     let mut rec = Recorder::new(site.machine, stats);
                     let data = device_matrix(site, frame, value, &rec)?;
-                    rec.finish()?;
+                    rec.finish().await?;
                     Array::new(site.holder, [rows, width], data)
                 }
             };

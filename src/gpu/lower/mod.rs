@@ -16,7 +16,6 @@ mod search;
 mod select;
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use super::adapters::Kind;
 use super::case::Case;
@@ -123,7 +122,9 @@ impl<'a> Work<'a> {
             None => 0,
             Some(Mask { stride: 0, words, .. }) => words.len(),
             // The last query's may end sooner than the next one's would begin.
-            Some(Mask { stride, words, .. }) => stride.min(words.len().saturating_sub(stride * queries.saturating_sub(1))),
+            Some(Mask { stride, words, .. }) => {
+                stride.min(words.len().saturating_sub(stride * queries.saturating_sub(1)))
+            }
         };
         let (dim, rows) = (listed.lists.dim, listed.lists.rows());
         let extent = Extent { metric: listed.metric, dtype: DType::F32, dim, rows, queries };
@@ -149,6 +150,13 @@ pub(super) struct Job<'a> {
     shared_mask: Option<Arc<Buffer>>,
 }
 
+/// Goes through the shards of a job.
+pub(super) struct Shards<'a> {
+    next: usize,
+    /// Brings those that are not resident.
+    upload: Option<Upload<'a>>,
+}
+
 /// Queries of one block, on the device.
 struct Block {
     /// The first of them in the batch.
@@ -170,7 +178,7 @@ pub(super) struct Site<'a> {
 }
 
 /// Runs a program; gives its outputs.
-pub(super) fn run(
+pub(super) async fn run(
     site: Site<'_>,
     program: &Program,
     inputs: &[Input<'_>],
@@ -182,7 +190,7 @@ pub(super) fn run(
             continue;
         }
         op.examine(&frame)?;
-        let (made, chain) = operation(site, program, &frame, (value, op), stats)?;
+        let (made, chain) = operation(site, program, &frame, (value, op), stats).await?;
         match chain {
             None => frame.set(value, made),
             Some(chain) => {
@@ -192,13 +200,13 @@ pub(super) fn run(
         }
     }
     for &(value, place) in program.outputs() {
-        matmul::place(site, program, &mut frame, (value, place), stats)?;
+        matmul::place(site, program, &mut frame, (value, place), stats).await?;
     }
     frame.finish(program.outputs())
 }
 
 /// The result of one operation, and what ran with it. A new operation does not compile until it has an arm here.
-fn operation(
+async fn operation(
     site: Site<'_>,
     program: &Program,
     frame: &Frame<'_>,
@@ -216,33 +224,35 @@ fn operation(
     if let Some(nothing) = nothing_to_do(program, op, result)? {
         return Ok((nothing, chain));
     }
-    let mut begin = |work: Work<'_>, job: &mut dyn FnMut(&mut Job<'_>) -> Result<Output, EngineError>| {
-        let mut running = Job::new(site, work, stats)?;
-        let output = job(&mut running)?;
-        running.rec.finish()?;
-        Ok::<_, EngineError>(output)
-    };
     let made = match op {
         Op::Search(search) => {
             let coded = search.codes.map(|codes| Coded::of(frame, codes)).transpose()?;
             let (refined, k) = chain.map_or((false, None), |chain| (chain.refined, chain.k));
             let work = Work { screen: search.screen, coded, refined, ..Work::of(&search.pairs.of(frame)?) };
             let keep = if refined { search.keep } else { search.keep.min(k.unwrap_or(usize::MAX)) };
-            begin(work, &mut |job| {
-                search::run(job, search.screen, keep, k.unwrap_or(keep)).map(Output::Candidates)
-            })?
+            let mut job = Job::new(site, work, stats).await?;
+            let found = search::run(&mut job, search.screen, keep, k.unwrap_or(keep)).await?;
+            job.end(Output::Candidates(found)).await?
         }
         Op::Distance(distance) => {
             let work = Work { mask: None, ..Work::of(&distance.pairs.of(frame)?) };
-            match chain.and_then(|chain| chain.k) {
-                Some(k) => begin(work, &mut |job| search::run(job, Screen::None, k, k).map(Output::Candidates))?,
-                None => begin(work, &mut |job| matrix::distances(job).map(Output::Matrix))?,
-            }
+            let mut job = Job::new(site, work, stats).await?;
+            let made = match chain.and_then(|chain| chain.k) {
+                Some(k) => Output::Candidates(search::run(&mut job, Screen::None, k, k).await?),
+                None => Output::Matrix(matrix::distances(&mut job).await?),
+            };
+            job.end(made).await?
         }
         Op::Assign(assign) => {
-            begin(Work::of(&assign.pairs.of(frame)?), &mut |job| assign::run(job).map(Output::Candidates))?
+            let mut job = Job::new(site, Work::of(&assign.pairs.of(frame)?), stats).await?;
+            let found = assign::run(&mut job).await?;
+            job.end(Output::Candidates(found)).await?
         }
-        Op::Range(range) => begin(Work::of(&range.pairs.of(frame)?), &mut |job| range::run(job, range.key))?,
+        Op::Range(range) => {
+            let mut job = Job::new(site, Work::of(&range.pairs.of(frame)?), stats).await?;
+            let hits = range::run(&mut job, range.key).await?;
+            job.end(hits).await?
+        }
         Op::Refine(refine) => {
             let (positions, width) = frame.positions(refine.candidates)?;
             // Where nothing is asked, nothing has to be brought to the device.
@@ -251,26 +261,24 @@ fn operation(
                 return Ok((Output::Candidates(Candidates::empty(queries, width)), None));
             }
             let work = Work { mask: None, ..Work::of(&refine.pairs.of(frame)?) };
-            let mut found = begin(work, &mut |job| {
-                search::refine_given(job, positions, width).map(Output::Candidates)
-            })?;
-            if let (Output::Candidates(found), Ok(from)) = (&mut found, frame.candidates(refine.candidates)) {
+            let mut job = Job::new(site, work, stats).await?;
+            let mut found = search::refine_given(&mut job, positions, width).await?;
+            if let Ok(from) = frame.candidates(refine.candidates) {
                 found.bound.clone_from(&from.bound);
             }
-            found
+            job.end(Output::Candidates(found)).await?
         }
         Op::SelectK(select_k) => match frame.candidates(select_k.from) {
             // What is in host memory already is sorted there sooner than another kernel would start.
             Ok(from) => Output::Candidates(select::of_candidates(from, result_queries(program, value)?, select_k.k)?),
             Err(_) => {
-                let matrix = matmul::host_matrix(site, frame, select_k.from, stats)?;
+                let matrix = matmul::host_matrix(site, frame, select_k.from, stats).await?;
                 let queries = result_queries(program, value)?;
                 let rows = matrix.len() / queries.max(1);
                 let extent = Extent { metric: Metric::L2, dtype: DType::F32, dim: 1, rows, queries };
-                let mut job = Job::new(site, Work::plain(extent), stats)?;
-                let found = select::run(&mut job, &matrix, select_k.k)?;
-                job.rec.finish()?;
-                Output::Candidates(found)
+                let mut job = Job::new(site, Work::plain(extent), stats).await?;
+                let found = select::run(&mut job, &matrix, select_k.k).await?;
+                job.end(Output::Candidates(found)).await?
             }
         },
         Op::Normalize(normalize) => {
@@ -278,13 +286,17 @@ fn operation(
             let (dtype, dim, rows) = (base.rows.dtype(), base.rows.dim(), base.rows.rows());
             let extent = Extent { metric: Metric::L2, dtype, dim, rows, queries: 0 };
             let work = Work { base: Some(Vectors { norms: None, ..base }), ..Work::plain(extent) };
-            begin(work, &mut |job| matrix::normalize(job, normalize.norm))?
+            let mut job = Job::new(site, work, stats).await?;
+            let made = matrix::normalize(&mut job, normalize.norm).await?;
+            job.end(made).await?
         }
         Op::Scan(scan) => {
             let listed = scan.of(frame)?;
-            begin(Work::lists(&listed), &mut |job| scan::run(job, listed, scan.keep).map(Output::Candidates))?
+            let mut job = Job::new(site, Work::lists(&listed), stats).await?;
+            let found = scan::run(&mut job, listed, scan.keep).await?;
+            job.end(Output::Candidates(found)).await?
         }
-        Op::Matmul(op) => Output::Array(matmul::run(site, program, frame, op, stats)?),
+        Op::Matmul(op) => Output::Array(matmul::run(site, program, frame, op, stats).await?),
         Op::Host(host) => host.call(frame, stats)?,
     };
     Ok((made, chain))
@@ -328,13 +340,13 @@ fn nothing_to_do(program: &Program, op: &Op, result: Value) -> Result<Option<Out
 }
 
 impl<'a> Job<'a> {
-    fn new(site: Site<'a>, work: Work<'a>, stats: &'a mut SearchStats) -> Result<Job<'a>, EngineError> {
+    async fn new(site: Site<'a>, work: Work<'a>, stats: &'a mut SearchStats) -> Result<Job<'a>, EngineError> {
         let Site { machine, residents, .. } = site;
         let scratch = scratch_of_a_job(machine);
         let copies = match copy_for(machine, &work, scratch) {
             Some((form, unit)) => {
                 let tag = screened::tag(&work, unit);
-                let shards = residents.place_copy(machine, &form, &tag, scratch, stats)?;
+                let shards = residents.place_copy(machine, &form, &tag, scratch, stats).await?;
                 Some(screened::Copies::new(&form, unit, shards))
             }
             None => None,
@@ -342,10 +354,8 @@ impl<'a> Job<'a> {
         let source = match &work.base {
             None => Source::Nowhere,
             // Behind copies the rows are needed only to refine.
-            Some(base)
-                if matches!(work.screen, Screen::None | Screen::F32) || (work.refined && copies.is_some()) =>
-            {
-                locate(machine, residents, base, scratch, stats)?
+            Some(base) if matches!(work.screen, Screen::None | Screen::F32) || (work.refined && copies.is_some()) => {
+                locate(machine, residents, base, scratch, stats).await?
             }
             Some(_) => Source::Nowhere,
         };
@@ -355,7 +365,7 @@ impl<'a> Job<'a> {
             Some(mask) if mask.stride == 0 => {
                 let words = &mask.words[..work.mask_words];
                 match mask.tag {
-                    Some(tag) => Some(residents.place_bits(machine, words, tag, scratch, rec.stats)?),
+                    Some(tag) => Some(residents.place_bits(machine, words, tag, scratch, rec.stats).await?),
                     None => Some(rec.upload(bytemuck::cast_slice(words))?),
                 }
             }
@@ -428,9 +438,9 @@ impl<'a> Job<'a> {
     }
 
     /// Tests the kernel of a case on this device if that has not been done yet.
-    fn ensure(&self, case: Case) -> Result<(), EngineError> {
+    async fn ensure(&self, case: Case) -> Result<(), EngineError> {
         let e = &self.work.extent;
-        self.machine.ensure(e.metric, e.dtype, case)
+        self.machine.ensure(e.metric, e.dtype, case).await
     }
 
     /// Work of comparing one row with `queries` queries, in units that grow as its time does.
@@ -455,9 +465,9 @@ impl<'a> Job<'a> {
     }
 
     /// Puts queries `first..first + count` on the device, unless they are there.
-    fn block(&mut self, first: usize, count: usize) -> Result<Block, EngineError> {
+    async fn block(&mut self, first: usize, count: usize) -> Result<Block, EngineError> {
         let mask = self.mask(first, count)?;
-        if let Some((queries, norms)) = self.resident_queries(first, count)? {
+        if let Some((queries, norms)) = self.resident_queries(first, count).await? {
             return Ok(Block { first, count: count as u32, queries, norms, mask });
         }
         let Asked { rows: batch, norms: lengths, .. } = self.batch()?;
@@ -472,7 +482,7 @@ impl<'a> Job<'a> {
     }
 
     /// Queries that are asked again and again, such as the points of a clustering, stay on the device where there is room.
-    fn resident_queries(
+    async fn resident_queries(
         &mut self,
         first: usize,
         count: usize,
@@ -484,7 +494,7 @@ impl<'a> Job<'a> {
         let base = Vectors { rows: batch, norms: Some(norms), tag };
         // Beside the rows, which this job holds on to.
         let beside = self.scratch + self.work.base.as_ref().map_or(0, resident::base_bytes);
-        let Some(shards) = self.residents.place(self.machine, &base, beside, self.rec.stats)? else {
+        let Some(shards) = self.residents.place(self.machine, &base, beside, self.rec.stats).await? else {
             return Ok(None);
         };
         let holds = |s: &&Shard| s.first <= first && first + count <= s.first + s.rows;
@@ -548,34 +558,48 @@ impl<'a> Job<'a> {
         }
     }
 
-    /// Calls `each` with every shard in turn, streaming them where they are not resident.
-    fn visit(
-        &mut self,
-        mut each: impl FnMut(&mut Job<'a>, &Shard) -> Result<(), EngineError>,
-    ) -> Result<(), EngineError> {
-        let source = self.source.clone();
+    /// From the first shard on.
+    fn shards(&self) -> Shards<'a> {
+        Shards { next: 0, upload: None }
+    }
+
+    /// The next shard, brought here where it is not resident: then it is here until the next but one.
+    async fn next_shard(&mut self, shards: &mut Shards<'a>) -> Result<Option<Shard>, EngineError> {
+        let (source, number) = (self.source.clone(), shards.next);
+        shards.next += 1;
         match &*source {
-            Source::Nowhere => Ok(()),
-            Source::Resident(shards) => shards.iter().try_for_each(|shard| each(self, shard)),
+            Source::Nowhere => Ok(None),
+            Source::Resident(shards) => Ok(shards.get(number).cloned()),
             Source::Streamed { chunk_rows, chunks } => {
+                // What reads the chunk before this one must be submitted before the next overwrites it.
+                self.rec.flush().await?;
                 let base = self.base()?;
-                let mut upload = Upload::new(self.machine, chunk_bytes(&base.rows, *chunk_rows));
-                let starts = (0..base.rows.rows()).step_by(*chunk_rows);
-                for (first, (data, norms)) in starts.zip(chunks.iter().cycle()) {
-                    let count = (*chunk_rows).min(base.rows.rows() - first);
-                    upload.rows(data, 0, &base.rows, first, count)?;
-                    if let (Some(buffer), Some(all)) = (norms, base.norms) {
-                        upload.write(buffer, 0, bytemuck::cast_slice(&all[first..first + count]))?;
+                let first = number * chunk_rows;
+                if first >= base.rows.rows() {
+                    if let Some(upload) = shards.upload.take() {
+                        upload.finish(self.rec.stats).await?;
                     }
-                    upload.send()?;
-                    self.rec.stats.chunks_uploaded += 1;
-                    each(self, &Shard::chunk(first, count, data.clone(), norms.clone()))?;
-                    // The next chunk but one overwrites this buffer, in the order of submission.
-                    self.rec.flush()?;
+                    return Ok(None);
                 }
-                upload.finish(self.rec.stats)
+                let (machine, piece) = (self.machine, chunk_bytes(&base.rows, *chunk_rows));
+                let upload = shards.upload.get_or_insert_with(|| Upload::new(machine, piece));
+                let (data, norms) = &chunks[number % chunks.len()];
+                let count = (*chunk_rows).min(base.rows.rows() - first);
+                upload.rows(data, 0, &base.rows, first, count).await?;
+                if let (Some(buffer), Some(all)) = (norms, base.norms) {
+                    upload.write(buffer, 0, bytemuck::cast_slice(&all[first..first + count])).await?;
+                }
+                upload.send().await?;
+                self.rec.stats.chunks_uploaded += 1;
+                Ok(Some(Shard::chunk(first, count, data.clone(), norms.clone())))
             }
         }
+    }
+
+    /// Waits for what is under way; gives what was made.
+    async fn end<T>(mut self, made: T) -> Result<T, EngineError> {
+        self.rec.finish().await?;
+        Ok(made)
     }
 
     /// Notes that all pairs of a block and the base were computed once.
@@ -603,14 +627,14 @@ fn copy_for<'a>(machine: &Machine, work: &Work<'a>, scratch: u64) -> Option<(cop
 }
 
 /// The rows on the device, or how they get there.
-fn locate(
+async fn locate(
     machine: &Machine,
     residents: &Residents,
     base: &Vectors<'_>,
     scratch: u64,
     stats: &mut SearchStats,
 ) -> Result<Source, EngineError> {
-    match residents.place(machine, base, scratch, stats)? {
+    match residents.place(machine, base, scratch, stats).await? {
         Some(shards) => Ok(Source::Resident(shards)),
         None => stream(machine, residents, base, scratch),
     }

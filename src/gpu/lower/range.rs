@@ -17,7 +17,7 @@ use crate::ops::{Launch, range};
 type Hits = Vec<Vec<u64>>;
 
 /// Every row whose key is at most `key`.
-pub(super) fn run(job: &mut Job<'_>, key: f32) -> Result<Output, EngineError> {
+pub(super) async fn run(job: &mut Job<'_>, key: f32) -> Result<Output, EngineError> {
     let mut offsets = vec![0u64];
     let (mut keys, mut positions) = (Vec::new(), Vec::new());
     let each = job.query_bytes() + 16;
@@ -25,9 +25,9 @@ pub(super) fn run(job: &mut Job<'_>, key: f32) -> Result<Output, EngineError> {
     let mut first = 0;
     while first < job.queries() {
         let queries = count.min(job.queries() - first);
-        job.ensure(Case::Range { queries })?;
-        let block = job.block(first, queries)?;
-        for hits in block_hits(job, &block, key)? {
+        job.ensure(Case::Range { queries }).await?;
+        let block = job.block(first, queries).await?;
+        for hits in block_hits(job, &block, key).await? {
             keys.reserve(hits.len());
             positions.reserve(hits.len());
             for (key, position) in hits.into_iter().map(unrank) {
@@ -41,13 +41,13 @@ pub(super) fn run(job: &mut Job<'_>, key: f32) -> Result<Output, EngineError> {
     Ok(Output::Range { offsets, keys, positions })
 }
 
-fn block_hits(job: &mut Job<'_>, block: &Block, key: f32) -> Result<Hits, EngineError> {
+async fn block_hits(job: &mut Job<'_>, block: &Block, key: f32) -> Result<Hits, EngineError> {
     let bytes = u64::from(block.count) * 4;
     let counters = job.rec.scratch(bytes)?;
     job.rec.clear(Bind::first(&counters, bytes));
-    pass(job, block, key, (0, block.count), &counters, None)?;
+    pass(job, block, key, (0, block.count), &counters, None).await?;
     job.count_pass(block.count as usize);
-    let counts = job.rec.read(&[Bind::first(&counters, bytes)])?.pop().unwrap_or_default();
+    let counts = job.rec.read(&[Bind::first(&counters, bytes)]).await?.pop().unwrap_or_default();
     let most = (job.scratch / 2 / 16).max(1);
     let mut hits: Hits = Vec::with_capacity(counts.len());
     let mut begin = 0;
@@ -65,12 +65,12 @@ fn block_hits(job: &mut Job<'_>, block: &Block, key: f32) -> Result<Hits, Engine
         let filled = match total {
             0 => Some(vec![Vec::new(); group.len()]),
             total if total > most => None,
-            _ => fill(job, block, key, begin, group, total)?,
+            _ => fill(job, block, key, begin, group, total).await?,
         };
         match filled {
             Some(filled) => hits.extend(filled),
             // More hits than the scratch holds, or the two passes did not agree to the last bit.
-            None => hits.extend(on_host(job, block, key, begin, end)?),
+            None => hits.extend(on_host(job, block, key, begin, end).await?),
         }
         begin = end;
     }
@@ -81,7 +81,7 @@ fn block_hits(job: &mut Job<'_>, block: &Block, key: f32) -> Result<Hits, Engine
 }
 
 /// The hits of the queries from `begin` on, whose counts are known; `None` when they come out different.
-fn fill(
+async fn fill(
     job: &mut Job<'_>,
     block: &Block,
     key: f32,
@@ -101,9 +101,10 @@ fn fill(
     let (out_keys, out_positions) = (job.rec.scratch(total * 4)?, job.rec.scratch(total * 4)?);
     let out = [Bind::first(&out_keys, total * 4), Bind::first(&out_positions, total * 4)];
     let queries = (begin as u32, (begin + counts.len()) as u32);
-    pass(job, block, key, queries, &counters, Some(&out))?;
+    pass(job, block, key, queries, &counters, Some(&out)).await?;
     let [keys, positions] = out;
-    let mut read = job.rec.read(&[keys, positions, Bind::first(&counters, cursors.len() as u64 * 4)])?.into_iter();
+    let mut read =
+        job.rec.read(&[keys, positions, Bind::first(&counters, cursors.len() as u64 * 4)]).await?.into_iter();
     let (Some(keys), Some(positions), Some(reached)) = (read.next(), read.next(), read.next()) else {
         return Ok(None);
     };
@@ -119,14 +120,14 @@ fn fill(
 }
 
 /// The hits of queries `begin..end` of a block from all their keys.
-fn on_host(job: &mut Job<'_>, block: &Block, key: f32, begin: usize, end: usize) -> Result<Hits, EngineError> {
+async fn on_host(job: &mut Job<'_>, block: &Block, key: f32, begin: usize, end: usize) -> Result<Hits, EngineError> {
     let mut hits: Hits = Vec::new();
     let mut first = block.first + begin;
     let last = block.first + end;
     while first < last {
         let queries = matrix::queries_of_a_block(job).min(last - first);
-        job.ensure(Case::Distance { queries })?;
-        let part = job.block(first, queries)?;
+        job.ensure(Case::Distance { queries }).await?;
+        let part = job.block(first, queries).await?;
         let mask = job.work.mask;
         let mut found: Hits = vec![Vec::new(); part.count as usize];
         matrix::read_tiles(job, &part, |column, width, keys| {
@@ -136,7 +137,8 @@ fn on_host(job: &mut Job<'_>, block: &Block, key: f32, begin: usize, end: usize)
                 });
                 found.extend(near.map(|(i, &bits)| rank(bits, (column + i) as u32)));
             }
-        })?;
+        })
+        .await?;
         hits.extend(found);
         first += part.count as usize;
     }
@@ -144,7 +146,7 @@ fn on_host(job: &mut Job<'_>, block: &Block, key: f32, begin: usize, end: usize)
 }
 
 /// Records one pass over the rows for queries `begin..end` of a block: counting, or filling where `out` is given.
-fn pass(
+async fn pass(
     job: &mut Job<'_>,
     block: &Block,
     key: f32,
@@ -162,11 +164,13 @@ fn pass(
     };
     let stage = if out.is_none() { "range count" } else { "range fill" };
     let work = job.row_work((end - begin) as usize);
-    job.visit(|job, shard| {
+    let mut shards = job.shards();
+    while let Some(shard) = job.next_shard(&mut shards).await? {
+        let shard = &shard;
         let mut row = 0;
         while row < shard.rows {
             let pipeline = job.pipeline(&record(job, shard, (row, shard.rows)))?;
-            let fit = job.rec.fit(&pipeline, work, ROW_STEP)? / ROW_STEP * ROW_STEP;
+            let fit = job.rec.fit(&pipeline, work, ROW_STEP).await? / ROW_STEP * ROW_STEP;
             let rows = fit.min(shard.rows - row);
             let mut binds = job.inputs(shard, block, true);
             binds.push(Bind::first(counters, u64::from(block.count) * 4));
@@ -174,6 +178,6 @@ fn pass(
             job.rec.launch(stage, &pipeline, record(job, shard, (row, row + rows)), binds, work * rows as f64);
             row += rows;
         }
-        Ok(())
-    })
+    }
+    Ok(())
 }

@@ -10,19 +10,19 @@ use super::search::{rank, sort_into, unrank};
 use super::select::{self, Selection};
 use super::{CHUNK_BYTES, Job, block_queries};
 use crate::compute::{Candidates, EngineError};
-use crate::ops::scan::Listed;
 use crate::gpu::case::Case;
 use crate::gpu::listed::{self, ListShard, Piece, pieces};
 use crate::gpu::memory::{Buffer, ROWS};
 use crate::gpu::submit::Bind;
 use crate::gpu::upload::Upload;
+use crate::ops::scan::Listed;
 use crate::ops::scan::{self, ITEM_QUERIES, ITEM_ROWS, Layout, Wanting};
 
 /// Up to so many places are merged by the host, sooner than another kernel would start.
 const FEW_PLACES: usize = 8192;
 
 /// The `keep` smallest keys of each query in the lists probed for it, and their slots.
-pub(super) fn run(job: &mut Job<'_>, listed: Listed<'_>, keep: usize) -> Result<Candidates, EngineError> {
+pub(super) async fn run(job: &mut Job<'_>, listed: Listed<'_>, keep: usize) -> Result<Candidates, EngineError> {
     let mut out = Candidates::places(job.queries(), keep)?;
     let reach: Vec<Reach> = (0..job.queries()).map(|q| Reach::of(&listed, q)).collect();
     let most = reach.iter().fold(Reach::default(), |a, b| a.max(*b));
@@ -30,12 +30,12 @@ pub(super) fn run(job: &mut Job<'_>, listed: Listed<'_>, keep: usize) -> Result<
     if kept == 0 {
         return Ok(out);
     }
-    let shards = job.residents.place_lists(job.machine, &listed, job.scratch, job.rec.stats)?;
+    let shards = job.residents.place_lists(job.machine, &listed, job.scratch, job.rec.stats).await?;
     let scan = Scan::new(job, listed, shards, kept, most)?;
     let mut first = 0;
     while first < job.queries() {
         let count = scan.count.min(job.queries() - first);
-        scan.block(job, &reach, (first, count), &mut out)?;
+        scan.block(job, &reach, (first, count), &mut out).await?;
         first += count;
     }
     Ok(out)
@@ -171,7 +171,7 @@ impl<'a> Scan<'a> {
     }
 
     /// Queries `first..first + count`.
-    fn block(
+    async fn block(
         &self,
         job: &mut Job<'_>,
         reach: &[Reach],
@@ -186,9 +186,9 @@ impl<'a> Scan<'a> {
         let pairs = self.pairs(first, count);
         let lists = 1 + pairs.windows(2).filter(|w| w[0].list != w[1].list).count();
         let single = pairs.len() < 2 * lists;
-        job.ensure(Case::Scan { form: self.layout.form, single })?;
+        job.ensure(Case::Scan { form: self.layout.form, single }).await?;
         if !self.on_host {
-            job.ensure(Case::Select)?;
+            job.ensure(Case::Select).await?;
         }
         let mut of_queries = Vec::with_capacity(count * 4 * self.layout.query_units());
         for q in first..first + count {
@@ -222,21 +222,21 @@ impl<'a> Scan<'a> {
                 now[0].clone(),
                 now[1].clone(),
             ];
-            self.launch(job, &work, single, mask.as_ref().map(|m| m.1), &binds)?;
+            self.launch(job, &work, single, mask.as_ref().map(|m| m.1), &binds).await?;
             let filled = at.head + at.parts as usize * self.places;
             if self.on_host {
-                let mut read = job.rec.read(&now)?.into_iter();
+                let mut read = job.rec.read(&now).await?.into_iter();
                 let (Some(keys), Some(slots)) = (read.next(), read.next()) else { break };
                 let filled = keys.iter().zip(&slots).take(filled).filter(|(_, slot)| **slot != u32::MAX);
                 ranks.extend(filled.map(|(&key, &slot)| rank(key, slot)));
             } else if round + 1 < rounds {
                 let Some(next) = other.take() else { break };
-                self.select(job, (count, filled, stride), &now, &next, stride)?;
+                self.select(job, (count, filled, stride), &now, &next, stride).await?;
                 other = Some(std::mem::replace(&mut now, next));
                 // What is under way uses the buffers in the order of submission.
-                job.rec.flush()?;
+                job.rec.flush().await?;
             } else {
-                self.finish(job, (count, filled, stride), &now, first, out)?;
+                self.finish(job, (count, filled, stride), &now, first, out).await?;
             }
         }
         if self.on_host {
@@ -249,7 +249,7 @@ impl<'a> Scan<'a> {
     }
 
     /// Records the selection of the best of `filled` places a query.
-    fn select(
+    async fn select(
         &self,
         job: &mut Job<'_>,
         (count, filled, stride): (usize, usize, usize),
@@ -267,11 +267,11 @@ impl<'a> Scan<'a> {
             position_base: 0,
             nan_is_missing: false,
         };
-        select::record(job, &selection, (keys.clone(), Some(slots.clone())), out.clone())
+        select::record(job, &selection, (keys.clone(), Some(slots.clone())), out.clone()).await
     }
 
     /// Reads the best of a block back, selecting them first where they are not few.
-    fn finish(
+    async fn finish(
         &self,
         job: &mut Job<'_>,
         (count, filled, stride): (usize, usize, usize),
@@ -285,10 +285,10 @@ impl<'a> Scan<'a> {
         } else {
             let bytes = (count * self.keep) as u64 * 4;
             let best = [job.rec.scratch(bytes)?, job.rec.scratch(bytes)?].map(|b| Bind::first(&b, bytes));
-            self.select(job, (count, filled, stride), now, &best, self.keep)?;
+            self.select(job, (count, filled, stride), now, &best, self.keep).await?;
             (best, self.keep)
         };
-        let mut read = job.rec.read(&found)?.into_iter();
+        let mut read = job.rec.read(&found).await?.into_iter();
         let (Some(keys), Some(slots)) = (read.next(), read.next()) else { return Ok(()) };
         sort_into(out, first, &keys, &slots, width);
         Ok(())
@@ -388,7 +388,7 @@ impl<'a> Scan<'a> {
     }
 
     /// Records the launches of a round, in slices that a command buffer may have.
-    fn launch(
+    async fn launch(
         &self,
         job: &mut Job<'_>,
         work: &Work,
@@ -415,8 +415,8 @@ impl<'a> Scan<'a> {
                         listed::pack(&self.layout, self.listed.lists, piece, &mut packed);
                     }
                     let buffer = self.chunks[i % self.chunks.len()].clone();
-                    upload.write(&buffer, 0, bytemuck::cast_slice(&packed))?;
-                    upload.send()?;
+                    upload.write(&buffer, 0, bytemuck::cast_slice(&packed)).await?;
+                    upload.send().await?;
                     job.rec.stats.chunks_uploaded += 1;
                     buffer
                 }
@@ -434,7 +434,7 @@ impl<'a> Scan<'a> {
                     mask,
                 };
                 let pipeline = job.pipeline(&scan::record(&args, &caps))?;
-                let fit = job.rec.fit(&pipeline, each, 1)?.min((span.items.end - from) as usize) as u32;
+                let fit = job.rec.fit(&pipeline, each, 1).await?.min((span.items.end - from) as usize) as u32;
                 args.items.end = from + fit;
                 let all = [&[Bind::whole(&words)], binds.as_slice()].concat();
                 job.rec.launch("scan", &pipeline, scan::record(&args, &caps), all, each * f64::from(fit));
@@ -442,11 +442,11 @@ impl<'a> Scan<'a> {
             }
             if upload.is_some() {
                 // The next chunk but one overwrites this buffer, in the order of submission.
-                job.rec.flush()?;
+                job.rec.flush().await?;
             }
         }
         match upload {
-            Some(upload) => upload.finish(job.rec.stats),
+            Some(upload) => upload.finish(job.rec.stats).await,
             None => Ok(()),
         }
     }

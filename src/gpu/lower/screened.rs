@@ -12,7 +12,6 @@ use crate::gpu::copies::{CopyForm, CopyShard};
 use crate::gpu::halves;
 use crate::gpu::machine::Machine;
 use crate::gpu::memory::Buffer;
-use crate::gpu::resident::Shard;
 use crate::gpu::submit::Bind;
 use crate::ops::Screen;
 use crate::ops::search::screened::{self, Limit, Unit};
@@ -63,7 +62,7 @@ impl Copies {
 
 /// The candidates of the screen: `keep` per query, or the `k` best of them by their direct keys when they are refined.
 /// Refused when there are no copies here that the screen could read, or when its kernel does not work on this device.
-pub(super) fn run(job: &mut Job<'_>, keep: usize, k: usize) -> Result<Candidates, EngineError> {
+pub(super) async fn run(job: &mut Job<'_>, keep: usize, k: usize) -> Result<Candidates, EngineError> {
     let copies = job.copies.clone();
     let unit = match (job.work.screen, &copies) {
         (Screen::F32, _) => Unit::F32,
@@ -85,33 +84,33 @@ pub(super) fn run(job: &mut Job<'_>, keep: usize, k: usize) -> Result<Candidates
     let mut first = 0;
     while first < job.queries() {
         let queries = count.min(job.queries() - first);
-        match job.ensure(Case::Screened { unit, queries, keep }) {
+        match job.ensure(Case::Screened { unit, queries, keep }).await {
             Err(disabled @ EngineError::Disabled { .. }) => return Err(EngineError::Unsupported(disabled.to_string())),
             other => other?,
         }
-        job.ensure(Case::Select)?;
+        job.ensure(Case::Select).await?;
         if refined {
-            job.ensure(Case::Refine)?;
+            job.ensure(Case::Refine).await?;
         }
         let mut lists = Lists::new(job, queries, keep)?;
         let mut block = None;
         if unit == Unit::F32 || refined {
-            block = Some(job.block(first, queries)?);
+            block = Some(job.block(first, queries).await?);
         }
         match (&copies, &block) {
-            (Some(copies), _) if unit != Unit::F32 => lists.scan_copies(job, copies, first)?,
-            (_, Some(block)) => lists.scan_rows(job, block)?,
+            (Some(copies), _) if unit != Unit::F32 => lists.scan_copies(job, copies, first).await?,
+            (_, Some(block)) => lists.scan_rows(job, block).await?,
             _ => return Err(EngineError::Mismatch("a screen without what it reads".to_owned())),
         }
         let bytes = job.rows() * job.dtype().row_bytes(job.dim());
         job.rec.stats.scanned += (job.rows() * queries) as u64;
         job.rec.stats.bytes_read += copies.as_ref().filter(|_| unit != Unit::F32).map_or(bytes as u64, |c| c.bytes);
-        let found = lists.finish(job)?;
+        let found = lists.finish(job).await?;
         let mut sources = vec![found.keys, found.positions.clone(), found.limits];
         if let Some(block) = block.filter(|_| refined) {
-            sources.push(refine_block(job, &block, found.positions, keep)?);
+            sources.push(refine_block(job, &block, found.positions, keep).await?);
         }
-        let mut read = job.rec.read(&sources)?.into_iter();
+        let mut read = job.rec.read(&sources).await?.into_iter();
         let (Some(mut keys), Some(positions), Some(limits)) = (read.next(), read.next(), read.next()) else { break };
         let limits: &[Limit] = bytemuck::cast_slice(&limits);
         for (q, (bound, limit)) in out.bound[first..first + queries].iter_mut().zip(limits).enumerate() {
@@ -243,19 +242,22 @@ impl Lists {
     }
 
     /// All rows as they are.
-    fn scan_rows(&mut self, job: &mut Job<'_>, block: &Block) -> Result<(), EngineError> {
+    async fn scan_rows(&mut self, job: &mut Job<'_>, block: &Block) -> Result<(), EngineError> {
         let work = job.row_work(self.queries);
-        job.visit(|job, shard: &Shard| {
+        let mut shards = job.shards();
+        while let Some(shard) = job.next_shard(&mut shards).await? {
+            let shard = &shard;
             let binds = job.inputs(shard, block, true);
             let mask = block.mask.as_ref().map(|m| m.1);
             let part =
                 Part { unit: Unit::F32, rows: shard.rows, first: shard.first, dim: job.dim(), mask, work, binds };
-            self.scan(job, &part)
-        })
+            self.scan(job, &part).await?;
+        }
+        Ok(())
     }
 
     /// All copies of rows.
-    fn scan_copies(&mut self, job: &mut Job<'_>, copies: &Copies, first: usize) -> Result<(), EngineError> {
+    async fn scan_copies(&mut self, job: &mut Job<'_>, copies: &Copies, first: usize) -> Result<(), EngineError> {
         let [of_queries, terms] = upload_queries(job, copies, first, self.queries)?;
         let mask = job.mask(first, self.queries)?;
         let dim = copies.dim;
@@ -270,13 +272,13 @@ impl Lists {
             let binds = vec![Bind::whole(&shard.data), Bind::whole(&of_queries), row_terms, last, bits];
             let mask = mask.as_ref().map(|m| m.1);
             let unit = copies.unit;
-            self.scan(job, &Part { unit, rows: shard.rows, first: shard.first, dim, mask, work, binds })?;
+            self.scan(job, &Part { unit, rows: shard.rows, first: shard.first, dim, mask, work, binds }).await?;
         }
         Ok(())
     }
 
     /// The rows of a part, in as many levels as there have to be.
-    fn scan(&mut self, job: &mut Job<'_>, part: &Part) -> Result<(), EngineError> {
+    async fn scan(&mut self, job: &mut Job<'_>, part: &Part) -> Result<(), EngineError> {
         let caps = job.caps("search");
         let each = screened::tile_rows(part.unit, self.queries);
         let tiles = part.rows.div_ceil(each) as u32;
@@ -301,13 +303,13 @@ impl Lists {
         while tile < numbers {
             let due = screened::level(self.settled, self.room).saturating_sub(self.seen - self.settled) / each;
             if due == 0 {
-                self.settle(job)?;
+                self.settle(job).await?;
                 continue;
             }
             args.tile_begin = tile;
             args.tile_end = numbers;
             let pipeline = job.pipeline(&screened::record(&args, &caps))?;
-            let fit = job.rec.fit(&pipeline, part.work * each as f64, 1)?.min(due);
+            let fit = job.rec.fit(&pipeline, part.work * each as f64, 1).await?.min(due);
             let (end, visited) = screened::visit(tile, numbers, tiles, fit as u32);
             args.tile_end = end;
             let mut binds = part.binds.clone();
@@ -344,7 +346,7 @@ impl Lists {
     }
 
     /// Keeps the smallest pairs of each list: from now on only smaller ones come in.
-    pub(super) fn settle(&mut self, job: &mut Job<'_>) -> Result<(), EngineError> {
+    pub(super) async fn settle(&mut self, job: &mut Job<'_>) -> Result<(), EngineError> {
         let selection = self.selection("search", self.room);
         select::record_limits(
             job,
@@ -353,18 +355,19 @@ impl Lists {
             self.now.clone(),
             self.other.clone(),
             self.limits.clone(),
-        )?;
+        )
+        .await?;
         std::mem::swap(&mut self.now, &mut self.other);
         self.settled = self.seen;
         Ok(())
     }
 
     /// The smallest pairs of each list without gaps.
-    pub(super) fn finish(self, job: &mut Job<'_>) -> Result<Found, EngineError> {
+    pub(super) async fn finish(self, job: &mut Job<'_>) -> Result<Found, EngineError> {
         let bytes = (self.queries * self.keep) as u64 * 4;
         let out = [job.rec.scratch(bytes)?, job.rec.scratch(bytes)?].map(|out| Bind::first(&out, bytes));
         let selection = self.selection("merge", self.keep as u32);
-        select::record_limits(job, &selection, Limits::OfLists, self.now, out.clone(), self.limits.clone())?;
+        select::record_limits(job, &selection, Limits::OfLists, self.now, out.clone(), self.limits.clone()).await?;
         let [keys, positions] = out;
         Ok(Found { keys, positions, limits: self.limits })
     }

@@ -2,7 +2,7 @@
 //! selection in turn; their direct keys; the last sort.
 
 use super::best::Best;
-use super::matrix;
+use super::matrix::{self, Tiles};
 use super::select::{self, Selection};
 use super::{Block, Job, ROW_STEP, block_queries, few, screened};
 use crate::compute::{Candidates, EngineError};
@@ -10,59 +10,59 @@ use crate::gpu::case::Case;
 use crate::gpu::resident::Shard;
 use crate::gpu::submit::Bind;
 use crate::gpu::sync::{in_threads, share};
-use crate::ops::{refine, search};
 use crate::ops::Screen;
 use crate::ops::tile::TileArgs;
+use crate::ops::{refine, search};
 
 /// The `k` best rows of each query. With a screen `keep` candidates are kept, and refined if `k` is less.
-pub(super) fn run(job: &mut Job<'_>, screen: Screen, keep: usize, k: usize) -> Result<Candidates, EngineError> {
+pub(super) async fn run(job: &mut Job<'_>, screen: Screen, keep: usize, k: usize) -> Result<Candidates, EngineError> {
     match screen {
         // The direct pass needs no candidates beyond the answer.
-        Screen::None => direct(job, k),
+        Screen::None => direct(job, k).await,
         Screen::F32 if keep > search::MAX_KEEP as usize => {
             let most = search::MAX_KEEP;
             Err(EngineError::Unsupported(format!("a screen of f32 keeps at most {most} candidates, not {keep}")))
         }
-        Screen::F32 | Screen::F16 | Screen::Int8 => screened::run(job, keep, k),
+        Screen::F32 | Screen::F16 | Screen::Int8 => screened::run(job, keep, k).await,
     }
 }
 
 /// The `k` smallest direct keys of each query.
-fn direct(job: &mut Job<'_>, k: usize) -> Result<Candidates, EngineError> {
+async fn direct(job: &mut Job<'_>, k: usize) -> Result<Candidates, EngineError> {
     let mut out = Candidates::places(job.queries(), k)?;
     let kept = k.min(job.rows());
     let fused = kept <= search::MAX_KEEP as usize;
     let places = select::list_places(kept);
     if !fused && Best::bytes(1, places, 2) > job.scratch / 2 {
-        matrix::search_on_host(job, &mut out)?;
+        matrix::search_on_host(job, &mut out).await?;
         return Ok(out);
     }
     let count = queries_of_a_block(job, kept, fused);
     let mut first = 0;
     while first < job.queries() {
         let queries = count.min(job.queries() - first);
-        job.ensure(Case::Select)?;
-        let block = job.block(first, queries)?;
+        job.ensure(Case::Select).await?;
+        let block = job.block(first, queries).await?;
         let few = few::fits(job, queries, kept);
         if few {
-            job.ensure(Case::Search { keep: kept, queries })?;
-            if few::block(job, &block, kept, &mut out)? {
+            job.ensure(Case::Search { keep: kept, queries }).await?;
+            if few::block(job, &block, kept, &mut out).await? {
                 first += queries;
                 continue;
             }
         }
         let (keys, positions, width) = match fused && !few {
             true => {
-                job.ensure(Case::Search { keep: kept, queries })?;
-                fused_block(job, &block, kept)?
+                job.ensure(Case::Search { keep: kept, queries }).await?;
+                fused_block(job, &block, kept).await?
             }
             false => {
-                job.ensure(Case::Distance { queries })?;
-                matrix_block(job, &block, kept)?
+                job.ensure(Case::Distance { queries }).await?;
+                matrix_block(job, &block, kept).await?
             }
         };
         job.count_pass(queries);
-        let mut read = job.rec.read(&[keys, positions])?.into_iter();
+        let mut read = job.rec.read(&[keys, positions]).await?.into_iter();
         let (Some(keys), Some(positions)) = (read.next(), read.next()) else { break };
         sort_into(&mut out, first, &keys, &positions, width);
         first += queries;
@@ -115,18 +115,20 @@ fn queries_of_a_block(job: &Job<'_>, keep: usize, fused: bool) -> usize {
 
 /// Candidates of a block by the fused kernel: keys and positions `[queries, width]` in no order, and the width: `keep`,
 /// maybe more.
-fn fused_block(job: &mut Job<'_>, block: &Block, keep: usize) -> Result<(Bind, Bind, usize), EngineError> {
+async fn fused_block(job: &mut Job<'_>, block: &Block, keep: usize) -> Result<(Bind, Bind, usize), EngineError> {
     let queries = block.count as usize;
     let work = job.row_work(queries);
     let most = parts(job, keep, queries, job.rows()).max(1);
     let mut best: Option<Best> = None;
-    job.visit(|job, shard| {
+    let mut shards = job.shards();
+    while let Some(shard) = job.next_shard(&mut shards).await? {
+        let shard = &shard;
         let mut row = 0;
         while row < shard.rows {
             let caps = job.caps("search");
             let mut args = arguments(job, shard, block, keep, (row, shard.rows));
             let pipeline = job.pipeline(&search::record(&args, &caps))?;
-            let fit = job.rec.fit(&pipeline, work, ROW_STEP)? / ROW_STEP * ROW_STEP;
+            let fit = job.rec.fit(&pipeline, work, ROW_STEP).await? / ROW_STEP * ROW_STEP;
             let rows = fit.min(shard.rows - row);
             args.tile.row_end = (row + rows) as u32;
             let lists = search::parts(&args, &caps);
@@ -135,29 +137,29 @@ fn fused_block(job: &mut Job<'_>, block: &Block, keep: usize) -> Result<(Bind, B
                 Some(best) => best,
                 none => none.insert(Best::new(job, block.count, keep as u32, if whole { lists } else { most + 2 })?),
             };
-            args.part_base = best.reserve(job, lists)?;
+            args.part_base = best.reserve(job, lists).await?;
             args.parts_total = best.capacity();
             let mut binds = job.inputs(shard, block, true);
             binds.extend(best.lists());
             job.rec.launch("search", &pipeline, search::record(&args, &caps), binds, work * rows as f64);
             row += rows;
         }
-        Ok(())
-    })?;
+    }
     match best {
         Some(best) => match best.unmerged() {
             Some(lists) => Ok(lists),
-            None => best.finish(job, keep as u32).map(|(keys, positions)| (keys, positions, keep)),
+            None => best.finish(job, keep as u32).await.map(|(keys, positions)| (keys, positions, keep)),
         },
         None => Err(EngineError::Mismatch("a base without rows".to_owned())),
     }
 }
 
 /// Candidates of a block by distances and selection in turn, for any `keep`: keys and positions, and `keep`.
-fn matrix_block(job: &mut Job<'_>, block: &Block, keep: usize) -> Result<(Bind, Bind, usize), EngineError> {
+async fn matrix_block(job: &mut Job<'_>, block: &Block, keep: usize) -> Result<(Bind, Bind, usize), EngineError> {
     let masked = block.mask.is_some();
     let mut best: Option<Best> = None;
-    matrix::tiles(job, block, |job, tile| {
+    let mut tiles = Tiles::new(job, block)?;
+    while let Some(tile) = tiles.next(job, block).await? {
         let best = match &mut best {
             Some(best) => best,
             none => none.insert(Best::of_tiles(job, block.count, keep, tile.rows as usize == job.rows())?),
@@ -172,15 +174,15 @@ fn matrix_block(job: &mut Job<'_>, block: &Block, keep: usize) -> Result<(Bind, 
             position_base: tile.first as u32,
             nan_is_missing: masked,
         };
-        let list = best.reserve(job, 1)?;
-        select::record(job, &selection, (tile.keys, None), best.lists_from(list))
-    })?;
+        let list = best.reserve(job, 1).await?;
+        select::record(job, &selection, (tile.keys, None), best.lists_from(list)).await?;
+    }
     let best = best.ok_or_else(|| EngineError::Mismatch("a base without rows".to_owned()))?;
-    best.finish(job, keep as u32).map(|(keys, positions)| (keys, positions, keep))
+    best.finish(job, keep as u32).await.map(|(keys, positions)| (keys, positions, keep))
 }
 
 /// The direct keys of candidates `[queries, width]`.
-pub(super) fn refine_block(
+pub(super) async fn refine_block(
     job: &mut Job<'_>,
     block: &Block,
     positions: Bind,
@@ -192,7 +194,9 @@ pub(super) fn refine_block(
     let target = keys.clone();
     let work = job.row_work(1) * width as f64;
     let caps = job.caps("refine");
-    job.visit(|job, shard| {
+    let mut shards = job.shards();
+    while let Some(shard) = job.next_shard(&mut shards).await? {
+        let shard = &shard;
         let mut query = 0;
         while query < block.count {
             let mut args = refine::Args {
@@ -207,21 +211,24 @@ pub(super) fn refine_block(
                 first: shard.first == 0,
             };
             let pipeline = job.pipeline(&refine::record(&args, &caps))?;
-            let queries = job.rec.fit(&pipeline, work, 1)?.min((block.count - query) as usize) as u32;
+            let queries = job.rec.fit(&pipeline, work, 1).await?.min((block.count - query) as usize) as u32;
             args.q_end = query + queries;
             let mut binds = job.inputs(shard, block, false);
             binds.extend([positions.clone(), target.clone()]);
             job.rec.launch("refine", &pipeline, refine::record(&args, &caps), binds, work * f64::from(queries));
             query += queries;
         }
-        Ok(())
-    })?;
+    }
     Ok(keys)
 }
 
 /// The direct keys of given positions, in their places.
-pub(super) fn refine_given(job: &mut Job<'_>, positions: &[u32], width: usize) -> Result<Candidates, EngineError> {
-    job.ensure(Case::Refine)?;
+pub(super) async fn refine_given(
+    job: &mut Job<'_>,
+    positions: &[u32],
+    width: usize,
+) -> Result<Candidates, EngineError> {
+    job.ensure(Case::Refine).await?;
     let mut out = Candidates::places(job.queries(), width)?;
     // A row of candidates that is too wide for the scratch goes in pieces.
     let piece = width.min((job.scratch / 32) as usize).max(1);
@@ -230,7 +237,7 @@ pub(super) fn refine_given(job: &mut Job<'_>, positions: &[u32], width: usize) -
     let mut first = 0;
     while first < job.queries() {
         let queries = count.min(job.queries() - first);
-        let block = job.block(first, queries)?;
+        let block = job.block(first, queries).await?;
         let mut keys = vec![0u32; queries * width];
         let mut column = 0;
         while column < width {
@@ -239,8 +246,8 @@ pub(super) fn refine_given(job: &mut Job<'_>, positions: &[u32], width: usize) -
                 .flat_map(|q| positions[q * width + column..q * width + column + piece].iter().copied())
                 .collect();
             let given = job.rec.upload(bytemuck::cast_slice(&packed))?;
-            let found = refine_block(job, &block, Bind::first(&given, packed.len() as u64 * 4), piece)?;
-            let read = job.rec.read(&[found])?.pop().unwrap_or_default();
+            let found = refine_block(job, &block, Bind::first(&given, packed.len() as u64 * 4), piece).await?;
+            let read = job.rec.read(&[found]).await?.pop().unwrap_or_default();
             for (target, source) in keys.chunks_mut(width).zip(read.chunks(piece)) {
                 target[column..column + piece].copy_from_slice(source);
             }

@@ -25,7 +25,7 @@ pub(super) struct Selection {
 }
 
 /// Records the selection of the k smallest of each segment. Without positions a key's place counts.
-pub(super) fn record(
+pub(super) async fn record(
     job: &mut Job<'_>,
     s: &Selection,
     (keys, positions): (Bind, Option<Bind>),
@@ -45,14 +45,14 @@ pub(super) fn record(
     };
     let parts = args.parts();
     if parts <= 1 {
-        return launch(job, s.stage, &args, keys, positions, out);
+        return launch(job, s.stage, &args, keys, positions, out).await;
     }
     let between = parts * s.k;
     let bytes = u64::from(s.segments) * u64::from(between) * 4;
     let (half_keys, half_positions) = (job.rec.scratch(bytes)?, job.rec.scratch(bytes)?);
     let (half_keys, half_positions) = (Bind::first(&half_keys, bytes), Bind::first(&half_positions, bytes));
     let first = select_k::Args { out_stride: between, ..args };
-    launch(job, s.stage, &first, keys, positions, [half_keys.clone(), half_positions.clone()])?;
+    launch(job, s.stage, &first, keys, positions, [half_keys.clone(), half_positions.clone()]).await?;
     let rest = Selection { width: between, in_stride: between, nan_is_missing: false, ..*s };
     let second = select_k::Args {
         width: rest.width,
@@ -62,11 +62,11 @@ pub(super) fn record(
         nan_is_missing: false,
         ..args
     };
-    launch(job, s.stage, &second, half_keys, Some(half_positions), out)
+    launch(job, s.stage, &second, half_keys, Some(half_positions), out).await
 }
 
 /// Records the selection of the k smallest of each list, or of each segment with its limit.
-pub(super) fn record_limits(
+pub(super) async fn record_limits(
     job: &mut Job<'_>,
     s: &Selection,
     kind: Limits,
@@ -86,10 +86,10 @@ pub(super) fn record_limits(
         nan_is_missing: s.nan_is_missing,
         limits: kind,
     };
-    launch_with(job, s.stage, &args, [keys, positions], out, limits)
+    launch_with(job, s.stage, &args, [keys, positions], out, limits).await
 }
 
-fn launch(
+async fn launch(
     job: &mut Job<'_>,
     stage: &'static str,
     args: &select_k::Args,
@@ -99,10 +99,10 @@ fn launch(
 ) -> Result<(), EngineError> {
     let positions = positions.unwrap_or_else(|| Bind::whole(&job.dummy));
     let limits = Bind::whole(&job.dummy_out);
-    launch_with(job, stage, args, [keys, positions], out, limits)
+    launch_with(job, stage, args, [keys, positions], out, limits).await
 }
 
-fn launch_with(
+async fn launch_with(
     job: &mut Job<'_>,
     stage: &'static str,
     args: &select_k::Args,
@@ -113,7 +113,7 @@ fn launch_with(
     let launch = select_k::record(args, &job.caps("select_k"));
     let pipeline = job.pipeline(&launch)?;
     let work = f64::from(args.segments) * f64::from(args.width) * KEY_WORK;
-    job.rec.fit(&pipeline, work, 1)?;
+    job.rec.fit(&pipeline, work, 1).await?;
     job.rec.launch(stage, &pipeline, launch, vec![keys, positions, out_keys, out_positions, limits], work);
     Ok(())
 }
@@ -132,9 +132,9 @@ pub(super) fn of_candidates(from: &Candidates, queries: usize, k: usize) -> Resu
 }
 
 /// The k smallest of each row of a matrix in host memory.
-pub(super) fn run(job: &mut Job<'_>, matrix: &[f32], k: usize) -> Result<Candidates, EngineError> {
+pub(super) async fn run(job: &mut Job<'_>, matrix: &[f32], k: usize) -> Result<Candidates, EngineError> {
     let p = job.work.extent;
-    job.ensure(Case::Select)?;
+    job.ensure(Case::Select).await?;
     let keep = k.min(p.rows);
     let places = list_places(keep);
     let mut out = Candidates::places(p.queries, k)?;
@@ -157,7 +157,7 @@ pub(super) fn run(job: &mut Job<'_>, matrix: &[f32], k: usize) -> Result<Candida
                 .flat_map(|q| matrix[q * p.rows + column..q * p.rows + column + width].iter().copied())
                 .collect();
             let keys = job.rec.upload(bytemuck::cast_slice(&keys))?;
-            let list = best.reserve(job, 1)?;
+            let list = best.reserve(job, 1).await?;
             let selection = Selection {
                 stage: "select_k",
                 segments: queries as u32,
@@ -168,14 +168,14 @@ pub(super) fn run(job: &mut Job<'_>, matrix: &[f32], k: usize) -> Result<Candida
                 position_base: column as u32,
                 nan_is_missing: false,
             };
-            record(job, &selection, (Bind::whole(&keys), None), best.lists_from(list))?;
+            record(job, &selection, (Bind::whole(&keys), None), best.lists_from(list)).await?;
             column += width;
             if column < p.rows {
-                job.rec.flush()?;
+                job.rec.flush().await?;
             }
         }
-        let (keys, positions) = best.finish(job, keep as u32)?;
-        let mut read = job.rec.read(&[keys, positions])?;
+        let (keys, positions) = best.finish(job, keep as u32).await?;
+        let mut read = job.rec.read(&[keys, positions]).await?;
         let (Some(positions), Some(keys)) = (read.pop(), read.pop()) else { return Ok(out) };
         search::sort_into(&mut out, first, &keys, &positions, keep);
         first += queries;

@@ -84,7 +84,7 @@ impl Data {
 }
 
 /// Runs the case. The outer error is the device's, the inner one says what was wrong with the answer.
-pub(super) fn test(machine: &Machine, case: Case, queries: usize, keep: usize) -> Result<Verdict, EngineError> {
+pub(super) async fn test(machine: &Machine, case: Case, queries: usize, keep: usize) -> Result<Verdict, EngineError> {
     let data = Data::new(queries);
     let zeros = vec![0.0f32; ROWS.max(queries)];
     let view = |rows: usize| MatrixView::new(&zeros[..rows], 1).map(RowsView::F32);
@@ -100,7 +100,7 @@ pub(super) fn test(machine: &Machine, case: Case, queries: usize, keep: usize) -
     };
     let search = |pairs, codes| Search { pairs, screen: Screen::Int8, keep: keep.min(ROWS), codes };
     let program = batch.one(search)?;
-    Ok(match answer(machine, case, &program, &batch.inputs())? {
+    Ok(match answer(machine, case, &program, &batch.inputs()).await? {
         Ok(Output::Candidates(found)) if found.bound.is_empty() => Err("it was not used".to_owned()),
         Ok(Output::Candidates(found)) => data.check(&found),
         Ok(_) => Err("an answer of another kind".to_owned()),

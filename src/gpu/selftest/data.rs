@@ -5,8 +5,8 @@ use half::{bf16, f16};
 use super::TWINS;
 use crate::compute::{Candidates, Mask};
 use crate::gpu::case::{CASE_DIM as DIM, CASE_ROWS as ROWS};
-use crate::ops::{self, metric};
 use crate::ops::Norm;
+use crate::ops::{self, metric};
 use crate::random::Random;
 use crate::types::{BitsView, DType, MatrixView, Metric, RowsView};
 

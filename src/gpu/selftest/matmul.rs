@@ -10,20 +10,17 @@ use crate::ops::{Matmul, Program};
 const SIZES: Sizes = Sizes { rows: 67, inner: 37, columns: 130 };
 
 /// Runs the case. The outer error is the device's, the inner one says what was wrong with the answer.
-pub(super) fn test(machine: &Machine, transposed: bool) -> Result<Verdict, EngineError> {
+pub(super) async fn test(machine: &Machine, transposed: bool) -> Result<Verdict, EngineError> {
     let number = |i: usize| ((i * 7 + i / 11) % 17) as f32 - 8.0;
     let a: Vec<f32> = (0..SIZES.rows * SIZES.inner).map(number).collect();
     let b: Vec<f32> = (0..SIZES.inner * SIZES.columns).map(|i| number(i + 5)).collect();
     let shape = if transposed { [SIZES.columns, SIZES.inner] } else { [SIZES.inner, SIZES.columns] };
-    let inputs = [
-        Input::Matrix { values: &a, shape: [SIZES.rows, SIZES.inner] },
-        Input::Matrix { values: &b, shape },
-    ];
+    let inputs = [Input::Matrix { values: &a, shape: [SIZES.rows, SIZES.inner] }, Input::Matrix { values: &b, shape }];
     let mut program = Program::new();
     let [left, right] = [program.input(inputs[0].ty()?), program.input(inputs[1].ty()?)];
     let product = program.push(Matmul { a: left, b: right, transposed })?;
     program.output(product);
-    Ok(match answer(machine, Case::Matmul { transposed }, &program, &inputs)? {
+    Ok(match answer(machine, Case::Matmul { transposed }, &program, &inputs).await? {
         Ok(Output::Matrix(found)) => check(&found, &matmul::reference(SIZES, &a, &b, transposed)),
         Ok(_) => Err("an answer of another kind".to_owned()),
         Err(refused) => Err(refused),

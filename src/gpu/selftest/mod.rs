@@ -11,13 +11,11 @@ mod scan;
 use self::data::{CANDIDATES, Data};
 use super::case::{CASE_ROWS as ROWS, Case};
 use super::lower::{self, Site};
-use super::machine::{Machine, Verdict};
+use super::machine::{Machine, Proving, Verdict};
 use super::resident::Residents;
 use crate::compute::{EngineError, Input, Output, Vectors};
 use crate::ops::search::screened::Unit;
-use crate::ops::{
-    Assign, Batch, Distance, Normalize, Program, Range, Refine, Screen, Search, SelectK,
-};
+use crate::ops::{Assign, Batch, Distance, Normalize, Program, Range, Refine, Screen, Search, SelectK};
 use crate::stats::SearchStats;
 use crate::types::{DType, Metric};
 
@@ -25,14 +23,14 @@ use crate::types::{DType, Metric};
 const TWINS: usize = 100;
 
 /// The answer to a case, spoilt if a test asked for that. The outer error is the device's, the inner one the driver's.
-fn answer(
+async fn answer(
     machine: &Machine,
     case: Case,
     program: &Program,
     inputs: &[Input<'_>],
 ) -> Result<Result<Output, String>, EngineError> {
     let site = Site { machine, residents: &Residents::default(), holder: "self-test" };
-    match lower::run(site, program, inputs, &mut SearchStats::default()) {
+    match lower::run(site, program, inputs, &mut SearchStats::default()).await {
         Ok(mut outputs) => {
             let Some(mut output) = outputs.pop() else { return Ok(Err("no answer".to_owned())) };
             machine.context.faults.spoil(case.verb(), machine.caps(case.verb()).subgroups, &mut output);
@@ -44,17 +42,22 @@ fn answer(
     }
 }
 
+/// Runs a case.
+pub(super) fn prove(machine: &Machine, metric: Metric, dtype: DType, case: Case) -> Proving<'_> {
+    Box::pin(run(machine, metric, dtype, case))
+}
+
 /// Runs a case. The outer error is the device's, the inner one says what was wrong with the answer.
-pub(super) fn prove(machine: &Machine, metric: Metric, dtype: DType, case: Case) -> Result<Verdict, EngineError> {
+async fn run(machine: &Machine, metric: Metric, dtype: DType, case: Case) -> Result<Verdict, EngineError> {
     let queries = case.few_queries(metric, dtype, &machine.caps(case.verb()));
     if let Case::Screened { unit: Unit::Codes, keep, .. } = case {
-        return codes::test(machine, case, queries, keep);
+        return codes::test(machine, case, queries, keep).await;
     }
     if let Case::Scan { form, single } = case {
-        return scan::test(machine, metric, form, single);
+        return scan::test(machine, metric, form, single).await;
     }
     if let Case::Matmul { transposed } = case {
-        return matmul::test(machine, transposed);
+        return matmul::test(machine, transposed).await;
     }
     let data = Data::new(metric, dtype, queries);
     let batch = |mask| Batch {
@@ -73,9 +76,7 @@ pub(super) fn prove(machine: &Machine, metric: Metric, dtype: DType, case: Case)
             (screen(of, keep.min(ROWS))?, masked.inputs())
         }
         Case::Distance { .. } => (plain.one(|pairs, _| Distance { pairs })?, plain.inputs()),
-        Case::Assign { .. } => {
-            (masked.one(|pairs, _| Assign { pairs, codes: None, known: None })?, masked.inputs())
-        }
+        Case::Assign { .. } => (masked.one(|pairs, _| Assign { pairs, codes: None, known: None })?, masked.inputs()),
         Case::Range { .. } => (masked.one(|pairs, _| Range { pairs, key: data.radius() })?, masked.inputs()),
         Case::Refine => {
             let given = Input::Positions { positions: &data.candidates, width: CANDIDATES };
@@ -106,7 +107,7 @@ pub(super) fn prove(machine: &Machine, metric: Metric, dtype: DType, case: Case)
         }
         Case::Scan { .. } | Case::Matmul { .. } => return Ok(Err("it has a case of its own".to_owned())),
     };
-    let output = match answer(machine, case, &program, &inputs)? {
+    let output = match answer(machine, case, &program, &inputs).await? {
         Ok(output) => output,
         Err(refused) => return Ok(Err(refused)),
     };

@@ -3,11 +3,11 @@
 
 use super::answer;
 use crate::compute::{Candidates, EngineError, Mask, Output, Tag};
-use crate::ops::scan::Listed;
 use crate::gpu::case::{Case, LIST_DIM as DIM};
 use crate::gpu::machine::{Machine, Verdict};
 use crate::ops::lists::{Encoded, Form, Lists, Prepared, Probes, Terms};
 use crate::ops::scan;
+use crate::ops::scan::Listed;
 use crate::random::Random;
 use crate::types::{DType, Metric};
 
@@ -138,13 +138,13 @@ fn float(dtype: DType, x: f32) -> Vec<u8> {
 }
 
 /// Runs the case. The outer error is the device's, the inner one says what was wrong with the answer.
-pub(super) fn test(machine: &Machine, metric: Metric, form: Form, single: bool) -> Result<Verdict, EngineError> {
+pub(super) async fn test(machine: &Machine, metric: Metric, form: Form, single: bool) -> Result<Verdict, EngineError> {
     let data = Data::new(metric, form, if single { 1 } else { QUERIES });
     let tag = Tag::new();
     let mask = Some(data.mask());
     let listed = Listed { metric, lists: &data.lists, tag: &tag, queries: &data.queries, probes: data.probes(), mask };
     let (program, inputs) = listed.program(KEEP)?;
-    Ok(match answer(machine, Case::Scan { form, single }, &program, &inputs)? {
+    Ok(match answer(machine, Case::Scan { form, single }, &program, &inputs).await? {
         Ok(Output::Candidates(found)) => data.check(&found),
         Ok(_) => Err("an answer of another kind".to_owned()),
         Err(refused) => Err(refused),

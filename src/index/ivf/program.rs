@@ -133,8 +133,7 @@ impl Ivf {
         let floats = if binary {
             given
         } else {
-            let gives =
-                Type::Vectors { dtype: DType::F32, rows: q, dim, norms: self.coarse.is_some(), cached: false };
+            let gives = Type::Vectors { dtype: DType::F32, rows: q, dim, norms: self.coarse.is_some(), cached: false };
             let operations = 2.0 * (q * self.dim * dim) as f64;
             let bytes_read = 4.0 * (self.dim * (q + dim)) as f64;
             w.host(Step::Transform, &[given], gives, Cost { bytes_read, operations, ..Cost::default() })?
@@ -176,9 +175,7 @@ impl Ivf {
             }
             Kept::Codes(..) => w.host(Step::Better, &[given, placed], wide(keep), light(q * keep * self.dim))?,
             Kept::Ids(_) if exact => placed,
-            Kept::Ids(_) => {
-                w.host(Step::Codes, &[found, probed, placed, floats], wide(keep), light(q * keep * dim))?
-            }
+            Kept::Ids(_) => w.host(Step::Codes, &[found, probed, placed, floats], wide(keep), light(q * keep * dim))?,
         };
         if self.metric == Metric::Cosine && self.inner() == Metric::L2 && matches!(self.kept, Kept::Ids(_)) {
             ranked = w.host(Step::Cosines, &[given, ranked], wide(keep), light(q * keep))?;
@@ -301,12 +298,17 @@ impl Run<'_> {
                 let placed = frame.candidates(operand(0)?)?;
                 self.merge(placed, frame.candidates(operand(1)?)?, frame.candidates(operand(2)?)?)
             }
-            Step::Better => self.keys_of_better(frame.candidates(operand(1)?)?),
+            Step::Better => {
+                let placed = frame.candidates(operand(1)?)?;
+                stats.refined += there(placed);
+                self.keys_of_better(placed)
+            }
             Step::Codes => {
                 let (found, probes) = (frame.candidates(operand(0)?)?, frame.probes(operand(1)?)?);
                 let RowsView::F32(floats) = frame.vectors(operand(3)?, self.ivf.codec.dim())?.rows else {
                     return Err(EngineError::Mismatch("codes are compared with f32 queries".to_owned()));
                 };
+                stats.refined += there(found);
                 self.keys_of_codes(found, probes, frame.candidates(operand(2)?)?, floats)
             }
             Step::Cosines => self.cosines(frame.candidates(operand(1)?)?),
@@ -328,12 +330,7 @@ impl Run<'_> {
     }
 
     /// The lists of each query, and what each adds to keys.
-    fn probe(
-        &self,
-        frame: &Frame<'_>,
-        floats: Value,
-        nearest: Option<&Candidates>,
-    ) -> Result<Output, EngineError> {
+    fn probe(&self, frame: &Frame<'_>, floats: Value, nearest: Option<&Candidates>) -> Result<Output, EngineError> {
         let (probes, q, ivf) = (self.look.probes, self.queries.len(), self.ivf);
         let lists = match nearest {
             Some(found) => found.positions.clone(),
@@ -370,6 +367,11 @@ impl Run<'_> {
             _ => return Err(EngineError::Mismatch("lists take queries of f32 or packed bits".to_owned())),
         })
     }
+}
+
+/// How many candidates there are.
+fn there(found: &Candidates) -> u64 {
+    found.positions.iter().filter(|&&p| p != u32::MAX).count() as u64
 }
 
 /// What lists add to keys whose codes are about no centroid.

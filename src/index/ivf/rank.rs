@@ -1,7 +1,7 @@
 //! The better ranking of what a scan found: the host operations of its program.
 
-use super::program::Run;
 use super::Kept;
+use super::program::Run;
 use crate::compute::{Candidates, EngineError, Output};
 use crate::ops::lists::{Lists, Probes, estimate};
 use crate::threads;
@@ -19,7 +19,12 @@ impl Run<'_> {
         let mut positions = found.positions.clone();
         let position = |slot: &mut u32| *slot = self.ivf.lists.position(*slot);
         threads::each(1, positions.chunks_mut(SLOTS), |slots| slots.iter_mut().for_each(position));
-        Ok(Output::Candidates(Candidates { width: found.width, keys: found.keys.clone(), positions, bound: Vec::new() }))
+        Ok(Output::Candidates(Candidates {
+            width: found.width,
+            keys: found.keys.clone(),
+            positions,
+            bound: Vec::new(),
+        }))
     }
 
     /// How many candidates are refined before the codes' bounds are asked about the others.
@@ -102,21 +107,23 @@ impl Run<'_> {
         let (dim, width) = (self.ivf.dim, placed.width.max(1));
         let mut out = Candidates { keys: vec![f32::INFINITY; placed.positions.len()], ..placed.clone() };
         let each = out.keys.chunks_mut(width).zip(placed.positions.chunks(width)).enumerate();
-        threads::each_with(QUERIES_PER_THREAD, each,
-                || (vec![0; lists.code_bytes()], vec![0.0; dim], vec![0.0; dim]),
-                |(code, query, row), (q, (keys, positions))| {
-                    query.copy_from_slice(view.row(q));
-                    if metric == Metric::Cosine && queries.norms[q] > 0.0 {
-                        query.iter_mut().for_each(|x| *x /= queries.norms[q]);
-                    }
-                    for (key, &position) in keys.iter_mut().zip(positions).filter(|(_, p)| **p != u32::MAX) {
-                        // One list that holds all rows in order.
-                        lists.code(0, position as usize, code);
-                        codec.decode(code, 1.0, row);
-                        *key = direct(metric, query, row);
-                    }
-                },
-            );
+        threads::each_with(
+            QUERIES_PER_THREAD,
+            each,
+            || (vec![0; lists.code_bytes()], vec![0.0; dim], vec![0.0; dim]),
+            |(code, query, row), (q, (keys, positions))| {
+                query.copy_from_slice(view.row(q));
+                if metric == Metric::Cosine && queries.norms[q] > 0.0 {
+                    query.iter_mut().for_each(|x| *x /= queries.norms[q]);
+                }
+                for (key, &position) in keys.iter_mut().zip(positions).filter(|(_, p)| **p != u32::MAX) {
+                    // One list that holds all rows in order.
+                    lists.code(0, position as usize, code);
+                    codec.decode(code, 1.0, row);
+                    *key = direct(metric, query, row);
+                }
+            },
+        );
         Ok(Output::Candidates(out))
     }
 
@@ -131,7 +138,9 @@ impl Run<'_> {
         let (ivf, width) = (self.ivf, found.width.max(1));
         let inner = ivf.inner();
         let mut out = Candidates { keys: vec![f32::INFINITY; found.keys.len()], ..placed.clone() };
-        threads::each_with(QUERIES_PER_THREAD, out.keys.chunks_mut(width).enumerate(),
+        threads::each_with(
+            QUERIES_PER_THREAD,
+            out.keys.chunks_mut(width).enumerate(),
             || vec![0; ivf.lists.code_bytes()],
             |code, (q, keys)| {
                 let query = floats.row(q);

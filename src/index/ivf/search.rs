@@ -1,8 +1,8 @@
 //! Searching an `Ivf`: the lists of the nearest centroids, their best rows, and a better ranking of those.
 
+use super::super::SearchOptions;
 use super::super::search::{MaskBits, Queries, Search};
 use super::super::store::Store;
-use super::super::SearchOptions;
 use super::program::Look;
 use super::{Ivf, Kept};
 use crate::compute::Candidates;
