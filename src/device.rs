@@ -305,11 +305,11 @@ impl Backend<Op> for Excused {
     }
 
     fn run<'a>(&'a self, program: &'a Program, inputs: &'a [Input<'a>]) -> Pending<'a> {
-        let run = self.cpu.run(program, inputs).wait();
-        Pending::done(run.map(|mut answer| {
+        Pending::running(async {
+            let mut answer = self.cpu.run(program, inputs).await?;
             answer.stats.fallback.get_or_insert_with(|| self.reason.clone());
-            answer
-        }))
+            Ok(answer)
+        })
     }
 
     fn identity(&self) -> String {

@@ -1,10 +1,14 @@
 //! The handle that users hold: which backend runs their programs.
 
+use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::cancel::CancelToken;
+use crate::compute::Pending;
+use crate::executor::Executor;
 use crate::ops::Engine;
 use crate::stats::SearchStats;
-use crate::threads::{Entered, Threads};
+use crate::threads::{Entered, Threads, Within};
 
 /// Who did the last work that has no statistics of its own, and why not the device that was asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,18 +31,68 @@ pub struct Device {
     /// The threads of `host`, for all work beside the engines.
     pub(crate) threads: Threads,
     report: Arc<Mutex<Report>>,
+    /// Drives what is asked for without waiting.
+    executor: Arc<Executor>,
+    /// Calls off what is done through this handle.
+    tokens: Vec<CancelToken>,
 }
 
 impl Device {
     /// A backend, and the CPU beside it with its threads.
     pub(crate) fn new(engine: Arc<Engine>, host: Arc<Engine>, threads: Threads) -> Device {
-        Device { engine, host, threads, report: Arc::default() }
+        Device { engine, host, threads, report: Arc::default(), executor: Arc::default(), tokens: Vec::new() }
     }
 
     /// Until the guard is dropped, work of the calling thread is shared among the threads of this device. Every entry
     /// point does this first.
     pub(crate) fn enter(&self) -> Entered {
-        self.threads.enter()
+        self.threads.enter(&self.tokens)
+    }
+
+    /// [`Device::enter`] for the work of a future, which a token of its own may call off, too.
+    pub(crate) fn within<F: Future>(&self, token: Option<&CancelToken>, future: F) -> Within<F> {
+        self.threads.within(self.tokens.iter().chain(token).cloned().collect(), future)
+    }
+
+    /// The same device; everything that is done through this handle and its clones ends with an error once the token is
+    /// cancelled: verbs, clustering, training. An index does not keep the token of the device that it was made with.
+    #[must_use]
+    pub fn cancelled_by(&self, token: &CancelToken) -> Device {
+        let mut device = self.clone();
+        device.tokens.push(token.clone());
+        device
+    }
+
+    /// The same device without a token, as indexes keep it.
+    pub(crate) fn untied(&self) -> Device {
+        Device { tokens: Vec::new(), ..self.clone() }
+    }
+
+    /// Drives a future by a thread of the device, which does its work on the CPU together with the others: for an
+    /// application whose own threads must not be held up. What is given is polled in no time, can be waited for, and calls
+    /// the future off when it is dropped. Futures take turns; one that waits for a GPU lets others go on.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use nearfield::{Device, Metric, SearchError};
+    ///
+    /// let (device, rows) = (Device::cpu(), vec![[0.0f32, 1.0], [2.0, 3.0]]);
+    /// let pending = device.spawn(|device| async move {
+    ///     device.nearest_async(&rows[1..], &rows, Metric::L2, 1).await
+    /// });
+    /// assert_eq!(pending.wait()?.ids(), [1]);
+    /// # Ok::<(), SearchError>(()).map_err(Into::into) }
+    /// ```
+    pub fn spawn<T, E, F>(&self, work: impl FnOnce(Device) -> F) -> Pending<'static, T, E>
+    where
+        T: Send + 'static,
+        E: Send + 'static,
+        F: Future<Output = Result<T, E>> + Send + 'static,
+    {
+        let token = CancelToken::new();
+        let device = self.cancelled_by(&token);
+        let tokens = device.tokens.clone();
+        self.executor.spawn(token, self.threads.within(tokens, work(device)))
     }
 
     /// Who answered the last verb ([`Device::distances`], [`Device::nearest`] and their like), clustering or change of an

@@ -157,9 +157,21 @@ pub enum SearchError {
     /// The slice given is no matrix.
     #[error(transparent)]
     Shape(#[from] ShapeError),
+    /// A [`CancelToken`](crate::CancelToken) called it off.
+    #[error("the search was called off, or its deadline has passed")]
+    Cancelled,
     /// The device could not do it.
     #[error(transparent)]
-    Engine(#[from] EngineError),
+    Engine(EngineError),
+}
+
+impl From<EngineError> for SearchError {
+    fn from(error: EngineError) -> SearchError {
+        match error {
+            EngineError::Cancelled => SearchError::Cancelled,
+            other => SearchError::Engine(other),
+        }
+    }
 }
 
 /// Why a device could not be opened.

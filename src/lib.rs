@@ -48,6 +48,7 @@
 #![cfg_attr(not(feature = "tooling"), allow(dead_code, unused_imports))]
 
 mod cache;
+mod cancel;
 mod cluster;
 mod codec;
 #[cfg(not(feature = "tooling"))]
@@ -67,6 +68,7 @@ mod engine;
 #[doc(hidden)]
 pub mod engine;
 mod error;
+mod executor;
 pub mod format;
 #[cfg(all(feature = "gpu", not(feature = "tooling")))]
 mod gpu;
@@ -110,9 +112,10 @@ mod tasks;
 mod verbs;
 
 pub use cache::CacheDir;
+pub use cancel::CancelToken;
 pub use cluster::{ClusterError, Clustering, KMeans, Progress};
 pub use codec::CodecError;
-pub use compute::{EngineError, Kind as DeviceKind};
+pub use compute::{EngineError, Kind as DeviceKind, Pending};
 pub use device::{DEVICE_VARIABLE, DeviceOptions};
 pub use engine::{Device, Report};
 pub use error::{DeviceError, RowError, SearchError};
@@ -120,8 +123,8 @@ pub use error::{DeviceError, RowError, SearchError};
 pub use gpu::{AdapterReport, Kind as AdapterKind, adapters};
 pub use index::{
     AnyIndex, BuildError, CodecSpec, Explanation, FileInfo, Flat, ImportError, Index, IndexSpec, IndexStats, Ivf,
-    OpenError, RerankSpec, RowIter, SearchOptions, Sharable, Shared, SpecError, TrainOptions, TransformSpec, Trial,
-    TuneError, Tuned, TunedPoint, Tuning,
+    OpenError, Ranging, RerankSpec, RowIter, SearchOptions, Searching, Sharable, Shared, SpecError, TrainOptions,
+    TransformSpec, Trial, TuneError, Tuned, TunedPoint, Tuning,
 };
 #[cfg(feature = "tooling")]
 #[doc(hidden)]

@@ -3,7 +3,7 @@
 use crate::engine::Device;
 use crate::error::SearchError;
 use crate::linalg::{dot_f64, leading};
-use crate::types::{DType, MatrixView, Metric, RowsView};
+use crate::types::{DType, IntoRows, MatrixView, Metric, RowsView};
 
 /// Rows whose products are summed at a time.
 const ROWS_PER_SUM: usize = 8192;
@@ -27,10 +27,9 @@ impl PrincipalComponents {
     ///
     /// # Errors
     /// [`SearchError`]: another dim, NaN or infinity, or the device failed.
-    pub fn project<'a>(&self, device: &Device, rows: impl Into<RowsView<'a>>) -> Result<Vec<f32>, SearchError> {
-        let rows: RowsView<'_> = rows.into();
+    pub fn project<'a>(&self, device: &Device, rows: impl IntoRows<'a>) -> Result<Vec<f32>, SearchError> {
         let directions = MatrixView::new(&self.directions, self.mean.len())?;
-        let mut places = device.distances(rows, directions, Metric::InnerProduct)?;
+        let mut places = device.distances(rows.into_rows()?.view(), directions, Metric::InnerProduct)?;
         let middle: Vec<f64> = (0..directions.rows()).map(|i| dot_f64(directions.row(i), &self.mean)).collect();
         for place in places.chunks_mut(middle.len().max(1)) {
             place.iter_mut().zip(&middle).for_each(|(x, m)| *x = (f64::from(*x) - m) as f32);
@@ -49,11 +48,12 @@ impl Device {
     /// [`SearchError`]: `k` is 0, no rows, packed bits, NaN or infinity, or the device failed.
     pub fn principal_components<'a>(
         &self,
-        rows: impl Into<RowsView<'a>>,
+        rows: impl IntoRows<'a>,
         k: usize,
     ) -> Result<PrincipalComponents, SearchError> {
         let _entered = self.enter();
-        let rows: RowsView<'_> = rows.into();
+        let rows = rows.into_rows()?;
+        let rows = rows.view();
         let (n, dim) = (rows.rows(), rows.dim());
         if k == 0 {
             return Err(SearchError::ZeroK);

@@ -95,9 +95,9 @@ impl Router {
         lock(&self.gpu).engine.clone()
     }
 
-    fn on_gpu(&self, program: &Program, inputs: &[Input<'_>]) -> Result<Answer, EngineError> {
+    async fn on_gpu(&self, program: &Program, inputs: &[Input<'_>]) -> Result<Answer, EngineError> {
         let engine = self.gpu()?;
-        let result = engine.run(program, inputs).wait();
+        let result = engine.run(program, inputs).await;
         if engine.is_lost() || matches!(result, Err(EngineError::Lost(_))) {
             let mut slot = lock(&self.gpu);
             if Arc::ptr_eq(&slot.engine, &engine) && engine.is_lost() {
@@ -165,24 +165,24 @@ impl Router {
         }
     }
 
-    fn route(&self, program: &Program, inputs: &[Input<'_>]) -> Result<Answer, EngineError> {
+    async fn route(&self, program: &Program, inputs: &[Input<'_>]) -> Result<Answer, EngineError> {
         // An array is where it is.
         let arrays = inputs.iter().any(|input| matches!(input, Input::Array(_)));
         let kept = program.outputs().iter().any(|(_, place)| *place == Place::Device);
         if arrays || kept {
-            return self.on_gpu(program, inputs);
+            return self.on_gpu(program, inputs).await;
         }
         let wanted = self.wanted(program, inputs);
         let began = Instant::now();
         if let (Some(wanted), Some(cpu)) = (wanted.filter(|w| !w.gpu), &self.cpu) {
-            let answer = cpu.run(program, inputs).wait()?;
+            let answer = cpu.run(program, inputs).await?;
             self.learn(0, program, inputs, began.elapsed().as_secs_f64());
             self.note_loss(inputs, &wanted);
             return Ok(answer);
         }
-        match (self.on_gpu(program, inputs), &self.cpu) {
-            (Err(e), Some(cpu)) if !matches!(e, EngineError::Mismatch(_) | EngineError::Unsupported(_)) => {
-                let mut answer = cpu.run(program, inputs).wait()?;
+        match (self.on_gpu(program, inputs).await, &self.cpu) {
+            (Err(e), Some(cpu)) if falls_back(&e) => {
+                let mut answer = cpu.run(program, inputs).await?;
                 answer.stats.fallback = Some(format!("{}: {e}; the CPU answered", self.name()));
                 Ok(answer)
             }
@@ -194,6 +194,11 @@ impl Router {
             }
         }
     }
+}
+
+/// Whether the CPU can do what a GPU could not.
+fn falls_back(error: &EngineError) -> bool {
+    !matches!(error, EngineError::Mismatch(_) | EngineError::Unsupported(_) | EngineError::Cancelled)
 }
 
 /// The name of what is missing most of what would stay on the device.
@@ -249,7 +254,7 @@ impl Backend<Op> for Router {
     }
 
     fn run<'a>(&'a self, program: &'a Program, inputs: &'a [Input<'a>]) -> Pending<'a> {
-        Pending::done(self.route(program, inputs))
+        Pending::running(self.route(program, inputs))
     }
 
     fn capabilities(&self) -> Capabilities {

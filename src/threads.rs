@@ -1,4 +1,4 @@
-//! The threads of a device, and how work is shared among them.
+//! The threads of a device, how work is shared among them, and whether it is still wanted.
 //!
 //! A device owns one [`Threads`]. Its entry points call [`Threads::enter`], and all work below them that is worth more than
 //! one thread goes through [`each`], [`each_with`] or [`map`], which take the threads that were entered. The thread that
@@ -9,8 +9,14 @@
 //! while work is shared; what is shared takes none of them.
 
 use std::cell::RefCell;
+use std::future::Future;
 use std::marker::PhantomData;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use crate::cancel::CancelToken;
+use crate::compute::EngineError;
 
 /// Most threads of one device.
 const MOST_THREADS: usize = 1024;
@@ -33,6 +39,8 @@ struct Pool {
 thread_local! {
     /// The threads that this one may share work with.
     static ENTERED: RefCell<Option<Threads>> = const { RefCell::new(None) };
+    /// What calls off the work of this thread.
+    static TOKENS: RefCell<Vec<CancelToken>> = const { RefCell::new(Vec::new()) };
     /// How often work of this thread could have been shared and no threads were entered.
     #[cfg(test)]
     static ALONE: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
@@ -59,9 +67,16 @@ impl Threads {
         self.0.count
     }
 
-    /// Until the guard is dropped, the calling thread shares its work with these threads.
-    pub fn enter(&self) -> Entered {
-        Entered { before: ENTERED.replace(Some(self.clone())), here: PhantomData }
+    /// Until the guard is dropped, the calling thread shares its work with these threads. The tokens call that work off, as
+    /// do those that were entered before.
+    pub fn enter(&self, tokens: &[CancelToken]) -> Entered {
+        TOKENS.with_borrow_mut(|all| all.extend_from_slice(tokens));
+        Entered { before: ENTERED.replace(Some(self.clone())), tokens: tokens.len(), here: PhantomData }
+    }
+
+    /// A future whose work is entered so, whichever thread polls it.
+    pub fn within<F: Future>(&self, tokens: Vec<CancelToken>, future: F) -> Within<F> {
+        Within { threads: self.clone(), tokens, future: Box::pin(future) }
     }
 
     /// Runs `work` once for each state, at the same time: the first on the calling thread, each other on a helper as soon
@@ -82,6 +97,8 @@ impl Threads {
 /// See [`Threads::enter`]. Guards are dropped in the reverse order of their making, on the thread that made them.
 pub(crate) struct Entered {
     before: Option<Threads>,
+    /// How many tokens were entered.
+    tokens: usize,
     /// It must not be sent to another thread.
     here: PhantomData<*const ()>,
 }
@@ -89,12 +106,48 @@ pub(crate) struct Entered {
 impl Drop for Entered {
     fn drop(&mut self) {
         ENTERED.set(self.before.take());
+        if self.tokens > 0 {
+            TOKENS.with_borrow_mut(|all| all.truncate(all.len() - self.tokens));
+        }
+    }
+}
+
+/// See [`Threads::within`].
+pub(crate) struct Within<F> {
+    threads: Threads,
+    tokens: Vec<CancelToken>,
+    future: Pin<Box<F>>,
+}
+
+impl<F: Future> Future for Within<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let this = &mut *self;
+        let _entered = this.threads.enter(&this.tokens);
+        this.future.as_mut().poll(context)
+    }
+}
+
+/// What calls off the work of the calling thread.
+pub(crate) fn tokens() -> Vec<CancelToken> {
+    TOKENS.with_borrow(Clone::clone)
+}
+
+/// Whether the work of the calling thread is still wanted.
+///
+/// # Errors
+/// [`EngineError::Cancelled`] when it is not.
+pub(crate) fn check() -> Result<(), EngineError> {
+    match TOKENS.with_borrow(|all| all.iter().any(CancelToken::is_cancelled)) {
+        true => Err(EngineError::Cancelled),
+        false => Ok(()),
     }
 }
 
 /// For work without a device: enters one thread for each processor, unless some were entered already.
 pub(crate) fn enter_some() -> Option<Entered> {
-    entered().is_none().then(|| Threads::new(None).enter())
+    entered().is_none().then(|| Threads::new(None).enter(&[]))
 }
 
 /// The threads that were entered, if any were.
@@ -184,7 +237,7 @@ mod tests {
 
     fn ids(threads: &Threads, items: usize) -> HashSet<ThreadId> {
         let all = Mutex::new(HashSet::new());
-        let _entered = threads.enter();
+        let _entered = threads.enter(&[]);
         each(1, 0..items, |_| {
             all.lock().unwrap().insert(std::thread::current().id());
         });
@@ -204,7 +257,7 @@ mod tests {
             let threads = Threads::new(Some(count));
             let all = Barrier::new(count);
             // As many items as threads: none gets past the barrier before all have one.
-            let entered = threads.enter();
+            let entered = threads.enter(&[]);
             each(1, 0..count, |_| {
                 all.wait();
             });
@@ -217,7 +270,7 @@ mod tests {
     fn every_item_is_done_once_and_in_its_place() {
         let threads = Threads::new(Some(3));
         for (count, least) in [(0, 1), (1, 1), (5, 2), (1000, 1), (1000, 64), (1001, 1000)] {
-            let _entered = threads.enter();
+            let _entered = threads.enter(&[]);
             let squares = map(least, 0..count, |i| i * i);
             assert_eq!(squares, (0..count).map(|i| i * i).collect::<Vec<_>>());
             let mut numbers = vec![1; count];
@@ -227,8 +280,8 @@ mod tests {
         alone();
         assert_eq!(map(1, 0..4, |i| i), [0, 1, 2, 3]);
         assert_eq!(alone(), 1, "nobody entered");
-        let outer = threads.enter();
-        let inner = Threads::new(Some(2)).enter();
+        let outer = threads.enter(&[]);
+        let inner = Threads::new(Some(2)).enter(&[]);
         assert_eq!((count(), enter_some().is_none()), (2, true));
         drop(inner);
         assert_eq!(count(), 3);
@@ -239,7 +292,7 @@ mod tests {
     #[test]
     fn shared_work_may_share_again() {
         let threads = Threads::new(Some(2));
-        let _entered = threads.enter();
+        let _entered = threads.enter(&[]);
         let sums = map(1, 0..20, |i| map(1, 0..20, |j| i * j).iter().sum::<usize>());
         assert_eq!(sums, (0..20).map(|i| 190 * i).collect::<Vec<_>>());
     }

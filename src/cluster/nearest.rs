@@ -26,7 +26,7 @@ impl<'a> WithLengths<'a> {
 }
 
 /// The nearest of `centroids` for each of `points`: position and key.
-pub(crate) fn assign(
+pub(crate) async fn assign(
     device: &Device,
     metric: Metric,
     points: WithLengths<'_>,
@@ -58,7 +58,7 @@ pub(crate) fn assign(
             codes,
         };
         let program = batch.one(|pairs, codes| Assign { pairs, codes, known: None })?;
-        let Output::Candidates(found) = ops::run(&*device.engine, &program, &batch.inputs(), stats)? else {
+        let Output::Candidates(found) = ops::running(&*device.engine, &program, &batch.inputs(), stats).await? else {
             return Err(EngineError::Mismatch("points were not assigned".to_owned()));
         };
         if found.keys.len() != end - start || found.positions.len() != end - start {

@@ -180,7 +180,7 @@ mod tests {
 
     #[test]
     fn row_c4_rabitq_is_unbiased_bounded_and_finds_more_than_pq_of_equal_bytes() {
-        let _entered = Threads::new(None).enter();
+        let _entered = Threads::new(None).enter(&[]);
         for set in sets(30_000) {
             for bits in [1u8, 2, 4] {
                 let coded = set.coded(&[TransformSpec::Rotation { dim: None }], CodecSpec::RaBitQ { bits });
@@ -209,7 +209,7 @@ mod tests {
 
     #[test]
     fn row_c2_recall_of_scalar_codes_grows_with_their_bits() {
-        let _entered = Threads::new(None).enter();
+        let _entered = Threads::new(None).enter(&[]);
         for set in sets(10_000) {
             let found = [4, 6, 8].map(|bits| set.recall(&set.coded(&[], CodecSpec::Scalar { bits }).keys().0, 10));
             println!("{}: SQ4, SQ6, SQ8: {found:?}", set.name);
@@ -219,7 +219,7 @@ mod tests {
 
     #[test]
     fn row_b7_opq_makes_product_codes_find_more() {
-        let _entered = Threads::new(None).enter();
+        let _entered = Threads::new(None).enter(&[]);
         let spec = CodecSpec::Product { parts: 16, bits: 4, fast_scan: true };
         for set in sets(10_000) {
             let recall = |transforms: &[TransformSpec]| set.recall(&set.coded(transforms, spec).keys().0, 30);

@@ -73,51 +73,70 @@ pub struct Answer {
     pub stats: SearchStats,
 }
 
-/// A run that may still be under way: a future, which can also be waited for.
-pub struct Pending<'a>(State<'a>);
+/// An answer that may still be under way: a future, which can also be waited for.
+///
+/// As a future it holds up no thread while a GPU works. What it does on the CPU is done by who polls it, together with the
+/// threads of the device; what [`Shared`](crate::Shared) and [`Device::spawn`](crate::Device::spawn) give is driven by a
+/// thread of the device, so that polling it takes no time. Dropping it calls it off.
+#[must_use = "nothing may happen until it is awaited or waited for"]
+pub struct Pending<'a, T = Answer, E = EngineError>(State<'a, T, E>);
 
-type Running<'a> = Pin<Box<dyn Future<Output = Result<Answer, EngineError>> + Send + 'a>>;
+type Running<'a, T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'a>>;
 
-enum State<'a> {
-    Done(Option<Result<Answer, EngineError>>),
-    Running(Running<'a>),
+enum State<'a, T, E> {
+    Done(Option<Result<T, E>>),
+    Running(Running<'a, T, E>),
 }
 
-impl<'a> Pending<'a> {
-    /// A run that is over.
-    pub fn done(result: Result<Answer, EngineError>) -> Pending<'a> {
+// Nothing of it is pinned in place.
+impl<T, E> Unpin for Pending<'_, T, E> {}
+
+impl<'a, T, E> Pending<'a, T, E> {
+    /// One that is over.
+    #[doc(hidden)]
+    pub fn done(result: Result<T, E>) -> Pending<'a, T, E> {
         Pending(State::Done(Some(result)))
     }
 
-    /// A run that goes on while it is polled.
-    pub fn running(run: impl Future<Output = Result<Answer, EngineError>> + Send + 'a) -> Pending<'a> {
+    /// One that goes on while it is polled.
+    #[doc(hidden)]
+    pub fn running(run: impl Future<Output = Result<T, E>> + Send + 'a) -> Pending<'a, T, E> {
         Pending(State::Running(Box::pin(run)))
     }
 
-    /// Waits on this thread until the run is over.
+    /// Waits on this thread until it is over.
     ///
     /// # Errors
-    /// Those of the run.
-    pub fn wait(self) -> Result<Answer, EngineError> {
+    /// Those of what was asked for.
+    pub fn wait(self) -> Result<T, E> {
         match self.0 {
-            State::Done(result) => result.unwrap_or_else(|| Err(polled_again())),
+            State::Done(Some(result)) => result,
+            State::Done(None) => panic!("a `Pending` was polled after it was done"),
             State::Running(run) => block_on(run),
         }
     }
 }
 
-fn polled_again() -> EngineError {
-    EngineError::Mismatch("a run was asked for its answer twice".to_owned())
-}
+impl<T, E> Future for Pending<'_, T, E> {
+    type Output = Result<T, E>;
 
-impl Future for Pending<'_> {
-    type Output = Result<Answer, EngineError>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+    /// # Panics
+    /// When it is polled after it was done, as of any future.
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<T, E>> {
         match &mut self.0 {
-            State::Done(result) => Poll::Ready(result.take().unwrap_or_else(|| Err(polled_again()))),
+            State::Done(Some(_)) => match std::mem::replace(&mut self.0, State::Done(None)) {
+                State::Done(Some(result)) => Poll::Ready(result),
+                _ => unreachable!("it was seen to be done"),
+            },
+            State::Done(None) => panic!("a `Pending` was polled after it was done"),
             State::Running(run) => run.as_mut().poll(context),
         }
+    }
+}
+
+impl<T, E> std::fmt::Debug for Pending<'_, T, E> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if matches!(self.0, State::Done(_)) { "Pending(done)" } else { "Pending(running)" })
     }
 }
 
@@ -182,18 +201,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_future_that_wakes_later_is_waited_for() {
-        let (mut polled, answer) = (0, Answer { outputs: Vec::new(), stats: SearchStats::default() });
-        let run = std::future::poll_fn(move |context| {
-            polled += 1;
-            if polled < 3 {
-                let waker = context.waker().clone();
-                std::thread::spawn(move || waker.wake());
-                return Poll::Pending;
-            }
-            Poll::Ready(Ok(answer.clone()))
-        });
-        assert!(Pending::running(run).wait().is_ok());
-        assert!(Pending::done(Err(EngineError::Lost("x".to_owned()))).wait().is_err());
+    fn both_kinds_are_waited_for() {
+        let run = async { Ok::<u32, ()>(7) };
+        assert_eq!(Pending::running(run).wait(), Ok(7));
+        assert_eq!(Pending::<u32, u32>::done(Err(3)).wait(), Err(3));
+        assert_eq!(block_on(Pending::<u32, u32>::done(Ok(4))), Ok(4));
     }
 }

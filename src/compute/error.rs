@@ -36,6 +36,9 @@ pub enum EngineError {
     /// The driver refused something that should have been right.
     #[error("the driver refused a call: {0}")]
     Driver(String),
+    /// The work was called off by a [`CancelToken`](crate::CancelToken).
+    #[error("the work was called off, or its deadline has passed")]
+    Cancelled,
     /// The backend has no way to do this, and does nothing else instead.
     #[error("{0}")]
     Unsupported(String),

@@ -155,7 +155,8 @@ impl fmt::Debug for Array {
 
 /// An input of a program that the caller computes on the host, wherever the program runs: a transform, a training step's
 /// encoding. It gets the values of its operands, and notes what it did.
-pub type Function<'a> = dyn Fn(&Frame<'_>, &[Value], &mut SearchStats) -> Result<Output, EngineError> + Sync + 'a;
+pub type Function<'a> =
+    dyn Fn(&Frame<'_>, &[Value], &mut SearchStats) -> Result<Output, EngineError> + Send + Sync + 'a;
 
 /// What a program is given.
 #[derive(Clone, Copy)]

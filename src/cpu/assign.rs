@@ -76,7 +76,7 @@ impl CpuEngine {
             |s, (i, ((keys, positions), bounds))| {
                 pass.points(s, i * POINTS..i * POINTS + keys.len(), keys, positions, bounds);
             },
-        );
+        )?;
         let computed: usize = scratch.iter().map(|s| s.near.computed).sum();
         self.keep(scratch);
         stats.refined += computed as u64;

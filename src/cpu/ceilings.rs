@@ -3,7 +3,7 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use super::{CpuEngine, Scratch};
+use super::CpuEngine;
 use crate::simd::probe;
 use crate::stats::{Ceilings, Peak, Roofs, Unit};
 
@@ -50,19 +50,24 @@ impl CpuEngine {
         }
     }
 
+    /// Does `work` with each item on all threads, whoever calls it off.
+    fn spin<I: Send>(&self, items: impl Iterator<Item = I> + Send, work: impl Fn(I) + Sync) {
+        self.keep(self.spread_while(self.threads, items, |_| {}, |_, item| work(item), || true));
+    }
+
     /// So many f32, written by the threads that may read them.
     fn filled(&self, len: usize) -> Vec<f32> {
         let mut buffer = vec![0.0f32; len];
-        self.keep(self.spread(self.threads, buffer.chunks_mut(CHUNK_FLOATS), idle, |_, chunk| chunk.fill(1.0)));
+        self.spin(buffer.chunks_mut(CHUNK_FLOATS), |chunk| chunk.fill(1.0));
         buffer
     }
 
     /// Bytes read a second from a buffer that all threads share.
     fn read(&self, buffer: &[f32], runs: usize) -> f64 {
         let seconds = fastest(runs, || {
-            self.keep(self.spread(self.threads, buffer.chunks(CHUNK_FLOATS), idle, |_, chunk| {
+            self.spin(buffer.chunks(CHUNK_FLOATS), |chunk| {
                 black_box(probe::sum(self.token, chunk));
-            }));
+            });
         });
         size_of_val(buffer) as f64 / seconds
     }
@@ -72,11 +77,11 @@ impl CpuEngine {
         let times = ((32 << 20) / bytes).max(2);
         let buffers: Vec<Vec<f32>> = (0..self.threads).map(|_| vec![1.0; bytes / 4]).collect();
         let seconds = fastest(3, || {
-            self.keep(self.spread(self.threads, buffers.iter(), idle, |_, own| {
+            self.spin(buffers.iter(), |own| {
                 for _ in 0..times {
                     black_box(probe::sum(self.token, black_box(own)));
                 }
-            }));
+            });
         });
         (buffers.len() * bytes * times) as f64 / seconds
     }
@@ -86,7 +91,7 @@ impl CpuEngine {
         let (from, to) = buffer.split_at_mut(2 * BUFFER);
         let seconds = fastest(3, || {
             let chunks = from.chunks(CHUNK_FLOATS).zip(to.chunks_mut(CHUNK_FLOATS));
-            self.keep(self.spread(self.threads, chunks, idle, |_, (from, to)| to.copy_from_slice(from)));
+            self.spin(chunks, |(from, to)| to.copy_from_slice(from));
         });
         size_of_val(&buffer[..]) as f64 / seconds
     }
@@ -95,20 +100,18 @@ impl CpuEngine {
     fn together(&self, work: impl Fn() -> f64 + Sync) -> f64 {
         let items = 8 * self.threads;
         let seconds = fastest(4, || {
-            self.keep(self.spread(self.threads, 0..items, idle, |_, _| {
+            self.spin(0..items, |_| {
                 black_box(work());
-            }));
+            });
         });
         items as f64 * work() / seconds
     }
 
     /// Seconds to wake every thread for nothing.
     fn wake(&self) -> f64 {
-        fastest(5, || self.keep(self.spread(self.threads, 0..self.threads, idle, |_, _| {})))
+        fastest(5, || self.spin(0..self.threads, |_| {}))
     }
 }
-
-fn idle(_: &mut Scratch) {}
 
 /// Seconds of the fastest of some runs.
 fn fastest(runs: usize, mut run: impl FnMut()) -> f64 {

@@ -112,14 +112,20 @@ impl CpuEngine {
             let packed = Queries::pack(self.token, coded.queries, queries.clone());
             let shared = Shared::new(queries.len());
             let pass = Pass { token: self.token, coded, picks, mask, queries, packed, shared, span, k };
-            self.pass(pairs, &pass, &mut out, stats);
+            self.pass(pairs, &pass, &mut out, stats)?;
         }
         stats.add_kernel(format!("search+int8/{}", self.level().name()));
         stats.add_kernel(format!("refine/{}", self.level().name()));
         Ok(out)
     }
 
-    fn pass(&self, pairs: &Compared<'_>, pass: &Pass<'_>, out: &mut Candidates, stats: &mut SearchStats) {
+    fn pass(
+        &self,
+        pairs: &Compared<'_>,
+        pass: &Pass<'_>,
+        out: &mut Candidates,
+        stats: &mut SearchStats,
+    ) -> Result<(), EngineError> {
         let (queries, dim) = (pass.queries.len(), pass.coded.codes.dim);
         let began = Instant::now();
         let spans = pass.picks.len().div_ceil(pass.span);
@@ -134,11 +140,11 @@ impl CpuEngine {
         let chunk = spans.div_ceil(if workers == 1 { 1 } else { 16 * workers });
         let reset = |s: &mut Scratch| s.reset_lists(queries, pass.k);
         let chunks = least.chunks_mut(chunk * across).enumerate();
-        let scratch = self.spread(workers, chunks, reset, |s, (i, least)| pass.estimate(s, i * chunk, least));
+        let scratch = self.spread(workers, chunks, reset, |s, (i, least)| pass.estimate(s, i * chunk, least))?;
         stats.add_stage("search", began.elapsed(), false);
         let began = Instant::now();
         let least = Bounds { places: least, across, chunk };
-        let decided = self.decide(pairs, pass, &scratch, &least, out);
+        let decided = self.decide(pairs, pass, &scratch, &least, out)?;
         stats.add_stage("refine", began.elapsed(), false);
         *kept() = buffer;
         self.keep(scratch);
@@ -146,6 +152,7 @@ impl CpuEngine {
         stats.refined += decided as u64;
         stats.bytes_read += (pass.picks.len() * (dim + 16) + decided * rows.dtype().row_bytes(rows.dim())) as u64;
         stats.scanned += (pass.picks.len() * queries) as u64;
+        Ok(())
     }
 
     /// The nearest of each query from the smallest estimates and the least bounds; gives how many direct keys that took.
@@ -156,7 +163,7 @@ impl CpuEngine {
         scratch: &[Scratch],
         least: &Bounds<'_>,
         out: &mut Candidates,
-    ) -> usize {
+    ) -> Result<usize, EngineError> {
         let (width, Range { start: first, end }) = (out.width, pass.queries.clone());
         let direct = Direct::new(self.token, pairs);
         let keys = out.keys[first * width..end * width].chunks_mut(TOGETHER * width);
@@ -202,10 +209,10 @@ impl CpuEngine {
                     fill(&mut decision.best, &mut keys[..found], &mut positions[..found]);
                 }
             },
-        );
+        )?;
         let refined = decided.iter().map(|s| s.refined).sum();
         self.keep(decided);
-        refined
+        Ok(refined)
     }
 }
 

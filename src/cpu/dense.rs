@@ -8,7 +8,7 @@ use std::ops::Range;
 use super::search::ScreenPass;
 use super::select_k::{each_bit, fill, pack};
 use super::{CpuEngine, Scratch};
-use crate::compute::Candidates;
+use crate::compute::{Candidates, EngineError};
 use crate::ops::Compared;
 use crate::simd::select::{limit, survivors};
 use crate::types::MatrixView;
@@ -32,7 +32,7 @@ impl CpuEngine {
         norms: &[f32],
         queries: MatrixView<'_, f32>,
         out: &mut Candidates,
-    ) {
+    ) -> Result<(), EngineError> {
         let (n, q, keep) = (pairs.base.rows.rows(), queries.rows(), out.width);
         let workers = self.workers(n * q * queries.dim());
         // Whole groups of six, and something for every worker.
@@ -47,8 +47,9 @@ impl CpuEngine {
                 let pass = ScreenPass::new(self, pairs, None, norms, queries, some.clone());
                 self.select_dense(s, &pass, some, n, keep, keys, positions);
             },
-        );
+        )?;
         self.keep(scratch);
+        Ok(())
     }
 
     #[allow(clippy::too_many_arguments)]

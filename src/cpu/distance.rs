@@ -248,7 +248,7 @@ impl CpuEngine {
                     piece.out[q - first][at..at + keys.len()].copy_from_slice(keys);
                 });
             },
-        );
+        )?;
         self.keep(scratch);
         stats.bytes_read += (n * q.div_ceil(height) * pairs.base.rows.dtype().row_bytes(dim)) as u64;
         stats.scanned += (n * q) as u64;

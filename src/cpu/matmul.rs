@@ -45,7 +45,7 @@ impl CpuEngine {
                     out[at..at + keys.len()].iter_mut().zip(keys).for_each(|(out, key)| *out = -key);
                 });
             },
-        );
+        )?;
         self.keep(scratch);
         Ok(out)
     }

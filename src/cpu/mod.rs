@@ -23,6 +23,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use crate::cache::CacheDir;
+use crate::cancel::CancelToken;
 use crate::compute::{
     Answer, Array, Backend, Candidates, Capabilities, EngineError, Frame, Input, Kind, Operation, Output, Pending,
     Place, Type, Value,
@@ -31,7 +32,7 @@ use crate::ops::{Chain, Coded, Compared, Op, Program, Refine, Screen, Search, Se
 pub use crate::simd::Level;
 use crate::simd::{Token, bytes, lists, panel};
 use crate::stats::{Ceilings, SearchStats};
-use crate::threads::Threads;
+use crate::threads::{self, Threads};
 use crate::types::RowsView;
 use distance::Keys;
 use select_k::TopK;
@@ -131,12 +132,34 @@ impl CpuEngine {
     /// Gives the items one after another to whichever of `workers` is free, the calling thread among them. `prepare`
     /// runs once for each worker before its first item. Gives each worker's scratch, to be put back by
     /// [`CpuEngine::keep`].
+    ///
+    /// # Errors
+    /// [`EngineError::Cancelled`] when the work is no longer wanted; then some items may not have been given.
     fn spread<I: Send>(
         &self,
         workers: usize,
         items: impl Iterator<Item = I> + Send,
         prepare: impl Fn(&mut Scratch) + Sync,
         work: impl Fn(&mut Scratch, I) + Sync,
+    ) -> Result<Vec<Scratch>, EngineError> {
+        let tokens = threads::tokens();
+        let wanted = || !tokens.iter().any(CancelToken::is_cancelled);
+        let scratch = self.spread_while(workers, items, prepare, work, wanted);
+        if wanted() {
+            return Ok(scratch);
+        }
+        self.keep(scratch);
+        Err(EngineError::Cancelled)
+    }
+
+    /// [`CpuEngine::spread`] for as long as it is wanted.
+    fn spread_while<I: Send>(
+        &self,
+        workers: usize,
+        items: impl Iterator<Item = I> + Send,
+        prepare: impl Fn(&mut Scratch) + Sync,
+        work: impl Fn(&mut Scratch, I) + Sync,
+        wanted: impl Fn() -> bool + Sync,
     ) -> Vec<Scratch> {
         let mut scratch: Vec<Scratch> = {
             let mut kept = self.kept_scratch();
@@ -148,8 +171,8 @@ impl CpuEngine {
             loop {
                 let item = items.lock().unwrap_or_else(PoisonError::into_inner).next();
                 match item {
-                    Some(item) => work(scratch, item),
-                    None => return,
+                    Some(item) if wanted() => work(scratch, item),
+                    _ => return,
                 }
             }
         };
@@ -173,6 +196,7 @@ impl CpuEngine {
             if frame.has(value) {
                 continue;
             }
+            threads::check()?;
             op.examine(&frame)?;
             let began = Instant::now();
             if let Op::Search(search) = op

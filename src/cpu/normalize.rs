@@ -27,7 +27,7 @@ impl CpuEngine {
                 with_rows!(base, m => convert::rows(token, m, picks, out));
                 token.run(Divide { norm, rows: out, dim, norms });
             },
-        );
+        )?;
         self.keep(scratch);
         Ok(Output::Rows { rows, norms })
     }

@@ -35,7 +35,7 @@ impl CpuEngine {
                     });
                 }
             });
-        });
+        })?;
         let read = allowed_rows(mask, n);
         stats.bytes_read += (read * pairs.base.rows.dtype().row_bytes(dim)) as u64;
         stats.scanned += (read * q) as u64;

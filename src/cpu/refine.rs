@@ -55,7 +55,7 @@ impl CpuEngine {
                     *key = refined.copied().unwrap_or(f32::INFINITY);
                 }
             },
-        );
+        )?;
         self.keep(scratch);
         let refined = candidates.positions.iter().filter(|&&p| p != u32::MAX).count();
         stats.refined += refined as u64;

@@ -34,13 +34,13 @@ impl CpuEngine {
             return Ok(out);
         }
         if q < BATCH {
-            self.scan_pairs(listed, &Pairs::by_rank(&listed.probes, q), &mut out);
+            self.scan_pairs(listed, &Pairs::by_rank(&listed.probes, q), &mut out)?;
         } else {
             let first = self.first_probes(listed, keep);
             let lists = listed.lists.lists.len();
-            self.scan_pairs(listed, &Pairs::by_list(&listed.probes, q, lists, 0..first), &mut out);
+            self.scan_pairs(listed, &Pairs::by_list(&listed.probes, q, lists, 0..first), &mut out)?;
             if first < width {
-                self.scan_pairs(listed, &Pairs::by_list(&listed.probes, q, lists, first..width), &mut out);
+                self.scan_pairs(listed, &Pairs::by_list(&listed.probes, q, lists, first..width), &mut out)?;
             }
         }
         let probed = listed.probes.lists.iter().filter(|&&l| l != u32::MAX);
@@ -57,7 +57,7 @@ impl CpuEngine {
     }
 
     /// Scans for these pairs and merges what they give with what is in `out`.
-    fn scan_pairs(&self, listed: &Listed<'_>, pairs: &Pairs, out: &mut Candidates) {
+    fn scan_pairs(&self, listed: &Listed<'_>, pairs: &Pairs, out: &mut Candidates) -> Result<(), EngineError> {
         let (q, keep, lists) = (listed.queries.queries, out.width, listed.lists);
         let parts = lists.form.padded(lists.dim);
         let work: usize = pairs.spans.iter().map(|s| lists.lists[s.list as usize].len() * s.asked.len() * parts).sum();
@@ -82,9 +82,10 @@ impl CpuEngine {
                 let metric = listed.metric;
                 scan(self.token, metric, (lists, number), listed.queries, asked, blocks, &mut sink);
             }
-        });
-        merge(self, &scratch, 0, q, out);
+        })?;
+        merge(self, &scratch, 0, q, out)?;
         self.keep(scratch);
+        Ok(())
     }
 }
 

@@ -43,7 +43,7 @@ impl CpuEngine {
             && pairs.mask.is_none()
             && dense::suits(n, q, keep)
         {
-            self.search_dense(pairs, norms, queries, &mut out);
+            self.search_dense(pairs, norms, queries, &mut out)?;
             stats.bytes_read += (n * pairs.base.rows.dtype().row_bytes(dim)) as u64;
             stats.scanned += (n * q) as u64;
         } else if n > 0 && q > 0 && keep > 0 {
@@ -58,14 +58,14 @@ impl CpuEngine {
                     None => {
                         let pass =
                             DirectPass { direct: Direct::new(self.token, pairs), mask, queries: queries.clone() };
-                        self.spread(workers, chunks, reset, |s, rows| pass.chunk(self, s, rows))
+                        self.spread(workers, chunks, reset, |s, rows| pass.chunk(self, s, rows))?
                     }
                     Some((norms, all)) => {
                         let pass = ScreenPass::new(self, pairs, mask, norms, all, queries.clone());
-                        self.spread(workers, chunks, reset, |s, rows| pass.chunk(self, s, rows))
+                        self.spread(workers, chunks, reset, |s, rows| pass.chunk(self, s, rows))?
                     }
                 };
-                merge(self, &scratch, first, queries.len(), &mut out);
+                merge(self, &scratch, first, queries.len(), &mut out)?;
                 self.keep(scratch);
             }
             let read = allowed_rows(mask, n);

@@ -131,7 +131,13 @@ pub(super) fn fill(pairs: &mut Vec<u64>, keys: &mut [f32], positions: &mut [u32]
 }
 
 /// Merges the workers' lists of every query with what is in `out` from query `first` on.
-pub(super) fn merge(engine: &CpuEngine, scratch: &[Scratch], first: usize, queries: usize, out: &mut Candidates) {
+pub(super) fn merge(
+    engine: &CpuEngine,
+    scratch: &[Scratch],
+    first: usize,
+    queries: usize,
+    out: &mut Candidates,
+) -> Result<(), EngineError> {
     let width = out.width.max(1);
     let held: usize = scratch.iter().flat_map(|s| &s.lists[..queries]).map(|list| list.pairs().len()).sum();
     let keys = out.keys.chunks_mut(width).zip(out.positions.chunks_mut(width)).skip(first).take(queries);
@@ -149,8 +155,9 @@ pub(super) fn merge(engine: &CpuEngine, scratch: &[Scratch], first: usize, queri
             }
             fill(pairs, keys, positions);
         },
-    );
+    )?;
     engine.keep(merged);
+    Ok(())
 }
 
 /// Columns of a matrix that one worker looks through at a time when there are fewer rows than threads.
@@ -161,7 +168,7 @@ impl CpuEngine {
     pub(super) fn select_k_of(&self, from: &Candidates, queries: usize, k: usize) -> Result<Candidates, EngineError> {
         let mut out = Candidates::places(queries, k)?;
         out.bound.clone_from(&from.bound);
-        self.select_segments(&from.keys, Some(&from.positions), from.width, &mut out);
+        self.select_segments(&from.keys, Some(&from.positions), from.width, &mut out)?;
         Ok(out)
     }
 
@@ -176,18 +183,24 @@ impl CpuEngine {
         let width = keys.len() / queries;
         let mut out = Candidates::places(queries, k)?;
         if queries >= self.threads || width <= KEYS_PER_THREAD || k >= width / 4 {
-            self.select_segments(keys, None, width, &mut out);
+            self.select_segments(keys, None, width, &mut out)?;
         } else if k > 0 {
-            self.select_columns(keys, width, queries, &mut out);
+            self.select_columns(keys, width, queries, &mut out)?;
         }
         Ok(out)
     }
 
     /// A segment at a time.
-    fn select_segments(&self, keys: &[f32], positions: Option<&[u32]>, width: usize, out: &mut Candidates) {
+    fn select_segments(
+        &self,
+        keys: &[f32],
+        positions: Option<&[u32]>,
+        width: usize,
+        out: &mut Candidates,
+    ) -> Result<(), EngineError> {
         let (k, token) = (out.width, self.token);
         if width == 0 || k == 0 {
-            return;
+            return Ok(());
         }
         let places = out.keys.chunks_mut(k).zip(out.positions.chunks_mut(k)).enumerate();
         let scratch = self.spread(
@@ -212,12 +225,19 @@ impl CpuEngine {
                 let n = k.min(width);
                 fill(pairs, &mut out_keys[..n], &mut out_positions[..n]);
             },
-        );
+        )?;
         self.keep(scratch);
+        Ok(())
     }
 
     /// Some columns of all rows at a time.
-    fn select_columns(&self, keys: &[f32], width: usize, queries: usize, out: &mut Candidates) {
+    fn select_columns(
+        &self,
+        keys: &[f32],
+        width: usize,
+        queries: usize,
+        out: &mut Candidates,
+    ) -> Result<(), EngineError> {
         let (k, token) = (out.width, self.token);
         let chunks = (0..width).step_by(KEYS_PER_THREAD);
         let reset = |s: &mut Scratch| s.reset_lists(queries, k);
@@ -229,9 +249,10 @@ impl CpuEngine {
                     list.offer(token, block, masks, |i| Some((start + c * 1024 + i) as u32));
                 }
             }
-        });
-        merge(self, &scratch, 0, queries, out);
+        })?;
+        merge(self, &scratch, 0, queries, out)?;
         self.keep(scratch);
+        Ok(())
     }
 }
 

@@ -16,6 +16,7 @@ use crate::compute::EngineError;
 use crate::compute::wait::{Signal, may_block};
 use crate::ops::Launch;
 use crate::stats::{SearchStats, Stage};
+use crate::threads;
 
 /// How long a command buffer may run, as predicted. Windows resets a GPU after 2 s; a desktop wants its frames.
 pub(super) const SLICE_SECONDS: f64 = 0.05;
@@ -149,6 +150,7 @@ impl<'a> Recorder<'a> {
         if self.pending.is_empty() {
             return Ok(());
         }
+        threads::check()?;
         while self.flights.len() >= IN_FLIGHT {
             self.retire().await?;
         }

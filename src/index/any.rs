@@ -3,14 +3,15 @@
 use std::path::Path;
 
 use super::{
-    Explanation, FileInfo, Flat, Index, IndexSpec, IndexStats, Ivf, OpenError, SearchOptions, TrainOptions, Trial,
+    Explanation, FileInfo, Flat, Index, IndexSpec, IndexStats, Ivf, OpenError, Ranging, SearchOptions, Searching,
+    TrainOptions, Trial,
 };
 use crate::engine::Device;
 use crate::error::{RowError, SearchError};
 use crate::format::{Matrix, NfFile, SaveError};
 use crate::index::BuildError;
 use crate::stats::SearchStats;
-use crate::types::{DType, Metric, Neighbors, RangeHits, RowsView};
+use crate::types::{DType, Metric, RowsView};
 
 /// An index of whatever structure its spec names.
 ///
@@ -103,6 +104,14 @@ impl From<Ivf> for AnyIndex {
 macro_rules! delegate {
     ($(fn $name:ident(&self $(, $arg:ident: $t:ty)*) $(-> $out:ty)?;)* ; $(fn $change:ident(&mut self $(, $what:ident: $u:ty)*) $(-> $gives:ty)?;)*) => {
         impl Index for AnyIndex {
+            fn search_async<'a>(&'a self, queries: RowsView<'a>, k: usize, options: &'a SearchOptions) -> Searching<'a> {
+                each!(self, index => Index::search_async(index, queries, k, options))
+            }
+
+            fn range_search_async<'a>(&'a self, queries: RowsView<'a>, radius: f32, options: &'a SearchOptions) -> Ranging<'a> {
+                each!(self, index => Index::range_search_async(index, queries, radius, options))
+            }
+
             $(fn $name(&self $(, $arg: $t)*) $(-> $out)? { each!(self, index => Index::$name(index $(, $arg)*)) })*
             $(fn $change(&mut self $(, $what: $u)*) $(-> $gives)? { each!(self, index => Index::$change(index $(, $what)*)) })*
         }
@@ -121,8 +130,6 @@ delegate! {
     fn ids(&self) -> Box<dyn Iterator<Item = u64> + '_>;
     fn contains(&self, id: u64) -> bool;
     fn row(&self, id: u64) -> Result<Vec<f32>, RowError>;
-    fn search_with(&self, queries: RowsView<'_>, k: usize, options: &SearchOptions) -> Result<(Neighbors, SearchStats), SearchError>;
-    fn range_search_with(&self, queries: RowsView<'_>, radius: f32, options: &SearchOptions) -> Result<(RangeHits, SearchStats), SearchError>;
     fn explain(&self, queries: RowsView<'_>, k: usize, options: &SearchOptions) -> Result<Explanation, SearchError>;
     fn trial(&self, queries: RowsView<'_>, k: usize, options: &SearchOptions) -> Result<Trial, SearchError>;
     fn warm_up(&self, batches: &[usize], k: usize) -> Result<SearchStats, SearchError>;

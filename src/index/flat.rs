@@ -6,7 +6,8 @@ use super::planner::Planner;
 use super::rowbuf::Rows;
 use super::search::{MaskBits, Queries, Search};
 use super::store::Store;
-use super::{Explanation, Index, IndexSpec, IndexStats, SearchOptions, Trial, one_row};
+use super::{Explanation, Index, IndexSpec, IndexStats, Ranging, SearchOptions, Searching, Trial, one_row};
+use crate::compute::Pending;
 use crate::engine::Device;
 use crate::error::{RowError, SearchError};
 use crate::format::{Matrix, SaveError};
@@ -15,7 +16,7 @@ use crate::ops::codes::MOST_DIM;
 use crate::ops::search::screens;
 use crate::ops::{Extent, Screen};
 use crate::stats::SearchStats;
-use crate::types::{DType, Metric, Neighbors, RangeHits, RowsView, ShapeError};
+use crate::types::{DType, Metric, RowsView, ShapeError};
 
 /// Exact search over all rows, by any metric, on any device.
 ///
@@ -57,7 +58,7 @@ impl Flat {
         if dtype == DType::Bits && !dim.is_multiple_of(8) {
             return Err(ShapeError::NotWholeBytes { found: dim }.into());
         }
-        Ok(Flat { device: device.clone(), store: Store::new(metric, dtype, dim)?, screen: None })
+        Ok(Flat { device: device.untied(), store: Store::new(metric, dtype, dim)?, screen: None })
     }
 
     /// An index over a loaded matrix, whose rows are not copied: a mapped file stays on disk and is paged in as it is
@@ -72,11 +73,11 @@ impl Flat {
         ids: Option<Vec<u64>>,
     ) -> Result<Flat, BuildError> {
         let _entered = device.enter();
-        Ok(Flat { device: device.clone(), store: Store::over(metric, Rows::Mapped(rows), ids, 0)?, screen: None })
+        Ok(Flat { device: device.untied(), store: Store::over(metric, Rows::Mapped(rows), ids, 0)?, screen: None })
     }
 
     pub(super) fn from_store(device: &Device, store: Store) -> Flat {
-        Flat { device: device.clone(), store, screen: None }
+        Flat { device: device.untied(), store, screen: None }
     }
 
     /// The element type of the stored rows.
@@ -168,7 +169,7 @@ impl Index for Flat {
     }
 
     fn set_device(&mut self, device: &Device) {
-        self.device = device.clone();
+        self.device = device.untied();
     }
 
     fn metric(&self) -> Metric {
@@ -196,36 +197,30 @@ impl Index for Flat {
         Ok(self.store.row(position))
     }
 
-    fn search_with(
-        &self,
-        queries: RowsView<'_>,
-        k: usize,
-        options: &SearchOptions,
-    ) -> Result<(Neighbors, SearchStats), SearchError> {
-        let _entered = self.device.enter();
-        if k == 0 {
-            return Err(SearchError::ZeroK);
-        }
-        let mut stats = SearchStats::default();
-        let search = self.checked(queries, options)?;
-        self.store.ask(search.queries.len());
-        let found = search.nearest(k, options.screen.or(self.screen), &mut stats)?;
-        Ok((self.store.roster().neighbors(self.metric(), search.queries.len(), &found), stats))
+    fn search_async<'a>(&'a self, queries: RowsView<'a>, k: usize, options: &'a SearchOptions) -> Searching<'a> {
+        let search = async move {
+            if k == 0 {
+                return Err(SearchError::ZeroK);
+            }
+            let mut stats = SearchStats::default();
+            let search = self.checked(queries, options)?;
+            self.store.ask(search.queries.len());
+            let found = search.nearest(k, options.screen.or(self.screen), &mut stats).await?;
+            Ok((self.store.roster().neighbors(self.metric(), search.queries.len(), &found), stats))
+        };
+        Pending::running(self.device.within(options.cancel.as_ref(), search))
     }
 
-    fn range_search_with(
-        &self,
-        queries: RowsView<'_>,
-        radius: f32,
-        options: &SearchOptions,
-    ) -> Result<(RangeHits, SearchStats), SearchError> {
-        let _entered = self.device.enter();
-        if radius.is_nan() {
-            return Err(SearchError::Radius { found: radius });
-        }
-        let mut stats = SearchStats::default();
-        let hits = self.checked(queries, options)?.within(radius, &mut stats)?;
-        Ok((hits, stats))
+    fn range_search_async<'a>(&'a self, queries: RowsView<'a>, radius: f32, options: &'a SearchOptions) -> Ranging<'a> {
+        let search = async move {
+            if radius.is_nan() {
+                return Err(SearchError::Radius { found: radius });
+            }
+            let mut stats = SearchStats::default();
+            let hits = self.checked(queries, options)?.within(radius, &mut stats).await?;
+            Ok((hits, stats))
+        };
+        Pending::running(self.device.within(options.cancel.as_ref(), search))
     }
 
     fn explain(&self, queries: RowsView<'_>, k: usize, options: &SearchOptions) -> Result<Explanation, SearchError> {

@@ -38,6 +38,7 @@ pub use tuning::{TuneError, Tuned, TunedPoint, Tuning, fastest, settings};
 use std::fmt;
 use std::path::Path;
 
+use crate::compute::Pending;
 use crate::engine::Device;
 use crate::error::{RowError, SearchError};
 use crate::format::SaveError;
@@ -159,7 +160,14 @@ pub trait Index: fmt::Debug + Send + Sync {
         queries: RowsView<'_>,
         k: usize,
         options: &SearchOptions,
-    ) -> Result<(Neighbors, SearchStats), SearchError>;
+    ) -> Result<(Neighbors, SearchStats), SearchError> {
+        self.search_async(queries, k, options).wait()
+    }
+
+    /// [`Index::search_with`] as a future. It holds up no thread while a GPU works; its work on the CPU is done by who polls
+    /// it. For a future that owns what it needs and is driven by a thread of the device, see
+    /// [`Shared::search_async`](crate::Shared::search_async).
+    fn search_async<'a>(&'a self, queries: RowsView<'a>, k: usize, options: &'a SearchOptions) -> Searching<'a>;
 
     /// All rows within `radius` of each query: distances at most, similarities at least the radius, in the units of
     /// [`Metric`] (l2 is squared). An [`Ivf`] gives those in the probed lists, as far as its codes can tell rows apart; with
@@ -180,7 +188,12 @@ pub trait Index: fmt::Debug + Send + Sync {
         queries: RowsView<'_>,
         radius: f32,
         options: &SearchOptions,
-    ) -> Result<(RangeHits, SearchStats), SearchError>;
+    ) -> Result<(RangeHits, SearchStats), SearchError> {
+        self.range_search_async(queries, radius, options).wait()
+    }
+
+    /// [`Index::range_search_with`] as a future, like [`Index::search_async`].
+    fn range_search_async<'a>(&'a self, queries: RowsView<'a>, radius: f32, options: &'a SearchOptions) -> Ranging<'a>;
 
     /// The plan of a search with bytes, operations and predicted time of each step. Nothing is searched. Those of an
     /// [`Ivf`] work on different rows: `search` on the centroids, `scan` on the lists, `refine` on what is kept of rows;
@@ -250,6 +263,12 @@ pub trait Index: fmt::Debug + Send + Sync {
     /// [`SaveError`]; what was at the path before stays.
     fn save(&self, path: &Path) -> Result<(), SaveError>;
 }
+
+/// A search under way: [`Index::search_async`].
+pub type Searching<'a> = Pending<'a, (Neighbors, SearchStats), SearchError>;
+
+/// A range search under way: [`Index::range_search_async`].
+pub type Ranging<'a> = Pending<'a, (RangeHits, SearchStats), SearchError>;
 
 /// Every id of an index with its row: [`Index::rows`].
 pub type RowIter<'a> = Box<dyn Iterator<Item = (u64, Vec<f32>)> + 'a>;

@@ -1,5 +1,6 @@
 //! What searches and training may be told.
 
+use crate::cancel::CancelToken;
 use crate::ops::Screen;
 use crate::types::Filter;
 
@@ -26,6 +27,9 @@ pub struct SearchOptions {
     /// Candidates re-ranked per query, at least k; as many as the index is set to when absent. Ignored where nothing
     /// better than the codes is kept.
     pub rerank: Option<usize>,
+    /// Calls the search off.
+    #[cfg_attr(feature = "serde", serde(skip))]
+    pub cancel: Option<CancelToken>,
 }
 
 impl SearchOptions {
@@ -47,6 +51,13 @@ impl SearchOptions {
     #[must_use]
     pub fn probes(mut self, probes: usize) -> SearchOptions {
         self.probes = Some(probes);
+        self
+    }
+
+    /// Is called off by this token.
+    #[must_use]
+    pub fn cancel(mut self, token: &CancelToken) -> SearchOptions {
+        self.cancel = Some(token.clone());
         self
     }
 

@@ -280,7 +280,7 @@ impl Search<'_> {
         }
     }
 
-    fn run(
+    async fn run(
         &self,
         k: usize,
         screen: Screen,
@@ -299,7 +299,7 @@ impl Search<'_> {
         if program.operations().any(|(_, op)| matches!(op, Op::Host(_))) {
             inputs.push(Input::Function(&refine));
         }
-        candidates(ops::run(self.engine, &program, &inputs, stats)?)
+        candidates(ops::running(self.engine, &program, &inputs, stats).await?)
     }
 
     /// The direct keys of candidates of the engine, from the rows where they lie.
@@ -359,7 +359,7 @@ impl Search<'_> {
     }
 
     /// The `k` nearest rows of each query: `[queries, k]`, exact.
-    pub fn nearest(
+    pub async fn nearest(
         &self,
         k: usize,
         screen: Option<Screen>,
@@ -376,7 +376,7 @@ impl Search<'_> {
             if coding.is_none() && screen == Screen::Int8 {
                 screen = self.planner().screen(&self.asked(k), Some(Screen::F32))?;
             }
-            match (self.run(k, screen, coding.as_deref(), stats), after(screen)) {
+            match (self.run(k, screen, coding.as_deref(), stats).await, after(screen)) {
                 // Such as a kernel of the screen that failed its self-test: the next one decides just as well.
                 (Err(EngineError::Unsupported(why)), Some(next)) => {
                     stats.fallback.get_or_insert(format!("no screen of {screen}: {why}"));
@@ -394,13 +394,13 @@ impl Search<'_> {
         }
         if !unproven.is_empty() {
             // A screen of more bits first: it excludes nearly all that can be excluded.
-            self.again(&unproven, k, after(screen).unwrap_or(Screen::None), &mut answer, stats)?;
+            self.again(&unproven, k, after(screen).unwrap_or(Screen::None), &mut answer, stats).await?;
         }
         Ok(answer)
     }
 
     /// Answers the queries at `places` behind another screen.
-    fn again(
+    async fn again(
         &self,
         places: &[usize],
         k: usize,
@@ -421,7 +421,7 @@ impl Search<'_> {
         if screen == Screen::None {
             stats.fell_back += places.len() as u64;
         }
-        let found = again.nearest(k, Some(screen), stats)?;
+        let found = Box::pin(again.nearest(k, Some(screen), stats)).await?;
         for (i, &q) in places.iter().enumerate() {
             answer.keys[q * k..(q + 1) * k].copy_from_slice(&found.keys[i * k..(i + 1) * k]);
             answer.positions[q * k..(q + 1) * k].copy_from_slice(&found.positions[i * k..(i + 1) * k]);
@@ -430,7 +430,7 @@ impl Search<'_> {
     }
 
     /// Every row within `radius`, as users see it.
-    pub fn within(&self, radius: f32, stats: &mut SearchStats) -> Result<RangeHits, SearchError> {
+    pub async fn within(&self, radius: f32, stats: &mut SearchStats) -> Result<RangeHits, SearchError> {
         if self.queries.len() == 0 || self.store.slots() == 0 {
             stats.device = self.engine.name();
             return Ok(RangeHits { offsets: vec![0; self.queries.len() + 1], ..RangeHits::default() });
@@ -439,7 +439,7 @@ impl Search<'_> {
         // `external` is its own inverse.
         let batch = self.batch(None);
         let program = batch.one(|pairs, _| ops::Range { pairs, key: metric.external(radius) })?;
-        match ops::run(self.engine, &program, &batch.inputs(), stats)? {
+        match ops::running(self.engine, &program, &batch.inputs(), stats).await? {
             Output::Range { offsets, keys, positions } => Ok(RangeHits {
                 offsets,
                 ids: positions.into_iter().map(|p| self.store.roster().id(p)).collect(),

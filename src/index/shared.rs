@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 use super::ivf::Coded;
 use super::roster::Roster;
 use super::store::Checked;
-use super::{AnyIndex, Flat, Index, Ivf, SearchOptions, one_row};
+use super::{AnyIndex, Flat, Index, Ivf, Ranging, SearchOptions, Searching, one_row};
 use crate::error::SearchError;
 use crate::format::SaveError;
 use crate::index::BuildError;
 use crate::stats::SearchStats;
-use crate::types::{IntoRows, Neighbors, RangeHits, RowsView};
+use crate::types::{AnyRows, IntoRows, Neighbors, RangeHits, RowsView, ShapeError};
 
 /// How long a change waits for the searches under way before it is made in a copy.
 const PATIENCE: Duration = Duration::from_millis(10);
@@ -238,6 +238,45 @@ impl<I: Sharable> Shared<I> {
         Index::range_search_with(&*self.snapshot(), queries.into_rows()?.view(), radius, options)
     }
 
+    /// [`Index::search_with`] of a snapshot, by a thread of the device: a future that is polled in no time, can be waited for,
+    /// and calls the search off when it is dropped. The queries are copied.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use nearfield::{Device, Flat, Metric, SearchOptions, Shared};
+    ///
+    /// let index = Shared::new(Flat::new(&Device::cpu(), 2, Metric::L2)?);
+    /// index.add(&[[0.0, 0.0], [3.0, 4.0]])?;
+    /// let pending = index.search_async(&[3.0, 3.0], 1, &SearchOptions::default());
+    /// // Draw a frame, or `.await` it.
+    /// assert_eq!(pending.wait()?.0.ids(), [1]);
+    /// # Ok(()) }
+    /// ```
+    pub fn search_async<'a>(&self, queries: impl IntoRows<'a>, k: usize, options: &SearchOptions) -> Searching<'static>
+    where
+        I: 'static,
+    {
+        let (index, queries, options) = (self.snapshot(), owned(queries), options.clone());
+        let device = index.device().clone();
+        device.spawn(move |_| async move { Index::search_async(&*index, queries?.view(), k, &options).await })
+    }
+
+    /// [`Index::range_search_with`] of a snapshot, like [`Shared::search_async`].
+    pub fn range_search_async<'a>(
+        &self,
+        queries: impl IntoRows<'a>,
+        radius: f32,
+        options: &SearchOptions,
+    ) -> Ranging<'static>
+    where
+        I: 'static,
+    {
+        let (index, queries, options) = (self.snapshot(), owned(queries), options.clone());
+        let device = index.device().clone();
+        device
+            .spawn(move |_| async move { Index::range_search_async(&*index, queries?.view(), radius, &options).await })
+    }
+
     /// [`Index::save`] of a snapshot. Nobody waits for the file.
     ///
     /// # Errors
@@ -303,6 +342,11 @@ impl<I: Sharable> Shared<I> {
     fn write(&self) -> RwLockWriteGuard<'_, Arc<I>> {
         self.now.write().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A copy of queries.
+fn owned<'a>(queries: impl IntoRows<'a>) -> Result<AnyRows<'static>, ShapeError> {
+    queries.into_rows().map(AnyRows::into_owned)
 }
 
 impl<I: Sharable> From<I> for Shared<I> {

@@ -3,7 +3,8 @@
 
 use std::path::Path;
 
-use super::{AnyIndex, Explanation, Flat, Index, IndexStats, Ivf, SearchOptions, Trial};
+use super::{AnyIndex, Explanation, Flat, Index, IndexStats, Ivf, Ranging, SearchOptions, Searching, Trial};
+use crate::compute::Pending;
 use crate::engine::Device;
 use crate::error::{RowError, SearchError};
 use crate::format::SaveError;
@@ -75,6 +76,17 @@ macro_rules! own_methods {
                 Index::search_with(self, queries.into_rows()?.view(), k, options)
             }
 
+            /// [`Index::search_with`] as a future; see [`Index::search_async`].
+            pub fn search_async<'s, 'a: 's>(
+                &'s self,
+                queries: impl IntoRows<'a>,
+                k: usize,
+                options: &'s SearchOptions,
+            ) -> Searching<'s> {
+                let queries = queries.into_rows();
+                Pending::running(async move { Index::search_async(self, queries?.view(), k, options).await })
+            }
+
             /// All rows within `radius` of each query (`[q, dim]`). See [`Index::range_search`].
             ///
             /// # Errors
@@ -94,6 +106,17 @@ macro_rules! own_methods {
                 options: &SearchOptions,
             ) -> Result<(RangeHits, SearchStats), SearchError> {
                 Index::range_search_with(self, queries.into_rows()?.view(), radius, options)
+            }
+
+            /// [`Index::range_search_with`] as a future; see [`Index::search_async`].
+            pub fn range_search_async<'s, 'a: 's>(
+                &'s self,
+                queries: impl IntoRows<'a>,
+                radius: f32,
+                options: &'s SearchOptions,
+            ) -> Ranging<'s> {
+                let queries = queries.into_rows();
+                Pending::running(async move { Index::range_search_async(self, queries?.view(), radius, options).await })
             }
 
             /// The plan of a search, with what each step costs. See [`Index::explain`].

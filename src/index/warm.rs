@@ -2,6 +2,7 @@
 
 use super::search::{MaskBits, Queries, Search};
 use super::{Flat, Ivf, SearchOptions};
+use crate::compute::wait::block_on;
 use crate::engine::Device;
 use crate::error::SearchError;
 use crate::ops::Engine;
@@ -90,10 +91,10 @@ impl Flat {
                     queries: Queries::new(self.metric(), self.dtype(), self.dim(), view)?,
                     mask: MaskBits::new(self.store.roster(), None, batch)?,
                 };
-                search.nearest(k, None, &mut stats)?;
+                block_on(search.nearest(k, None, &mut stats))?;
                 // Codes would be made once enough has been asked.
                 if search.would_code(k) {
-                    search.nearest(k, Some(Screen::Int8), &mut stats)?;
+                    block_on(search.nearest(k, Some(Screen::Int8), &mut stats))?;
                 }
             }
         }
@@ -118,7 +119,7 @@ impl Ivf {
                 None => StandIns::made_up(self.dtype(), self.dim(), batch),
             };
             let Some(view) = queries.view() else { continue };
-            stats.merge(&self.find(view, k, &SearchOptions::default())?.1);
+            stats.merge(&block_on(self.find(view, k, &SearchOptions::default()))?.1);
         }
         Ok(stats)
     }

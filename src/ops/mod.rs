@@ -33,10 +33,12 @@ pub use self::refine::Refine;
 pub use self::scan::Scan;
 pub use self::search::{Chain, Coded, Screen, Search, UnknownScreen};
 pub use self::select_k::SelectK;
+use crate::compute::wait::block_on;
 use crate::compute::{Backend, EngineError, Frame, Input, Operation, Output, Type, Value};
 pub use crate::compute::{Cost, Mask};
 pub use crate::compute::{codes, lists};
 use crate::stats::SearchStats;
+use crate::threads;
 
 /// A program over the operations of this folder.
 pub type Program = crate::compute::Program<Op>;
@@ -150,7 +152,21 @@ pub fn run(
     inputs: &[Input<'_>],
     stats: &mut SearchStats,
 ) -> Result<Output, EngineError> {
-    let mut answer = engine.run(program, inputs).wait()?;
+    block_on(running(engine, program, inputs, stats))
+}
+
+/// [`run`] as a future.
+///
+/// # Errors
+/// Those of the backend.
+pub async fn running(
+    engine: &Engine,
+    program: &Program,
+    inputs: &[Input<'_>],
+    stats: &mut SearchStats,
+) -> Result<Output, EngineError> {
+    threads::check()?;
+    let mut answer = engine.run(program, inputs).await?;
     stats.absorb(answer.stats);
     answer.outputs.pop().ok_or_else(|| mismatch("a program without an output"))
 }

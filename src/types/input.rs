@@ -47,6 +47,7 @@ enum Held<'a> {
     Bf16(Vec<bf16>, usize),
     I8(Vec<i8>, usize),
     U8(Vec<u8>, usize),
+    Bits(Vec<u8>, usize),
 }
 
 impl AnyRows<'_> {
@@ -62,7 +63,33 @@ impl AnyRows<'_> {
             Held::Bf16(data, dim) => RowsView::Bf16(dense(data, *dim)),
             Held::I8(data, dim) => RowsView::I8(dense(data, *dim)),
             Held::U8(data, dim) => RowsView::U8(dense(data, *dim)),
+            Held::Bits(bytes, dim) => {
+                RowsView::Bits(BitsView::new(bytes, *dim).unwrap_or_else(|_| unreachable!("checked when it was made")))
+            }
         }
+    }
+
+    /// The rows, copied unless they are a copy already.
+    pub fn into_owned(self) -> AnyRows<'static> {
+        fn all<T: Copy>(m: MatrixView<'_, T>) -> Vec<T> {
+            (0..m.rows()).flat_map(|i| m.row(i)).copied().collect()
+        }
+        AnyRows(match self.0 {
+            Held::View(RowsView::F32(m)) => Held::F32(all(m), m.dim()),
+            Held::View(RowsView::F16(m)) => Held::F16(all(m), m.dim()),
+            Held::View(RowsView::Bf16(m)) => Held::Bf16(all(m), m.dim()),
+            Held::View(RowsView::I8(m)) => Held::I8(all(m), m.dim()),
+            Held::View(RowsView::U8(m)) => Held::U8(all(m), m.dim()),
+            Held::View(RowsView::Bits(m)) => {
+                Held::Bits((0..m.rows()).flat_map(|i| m.row(i)).copied().collect(), m.dim())
+            }
+            Held::F32(data, dim) => Held::F32(data, dim),
+            Held::F16(data, dim) => Held::F16(data, dim),
+            Held::Bf16(data, dim) => Held::Bf16(data, dim),
+            Held::I8(data, dim) => Held::I8(data, dim),
+            Held::U8(data, dim) => Held::U8(data, dim),
+            Held::Bits(data, dim) => Held::Bits(data, dim),
+        })
     }
 
     /// A copy of rows, which this owns.

@@ -36,6 +36,7 @@ use crate::ops::{
     Search, distance,
 };
 use crate::stats::SearchStats;
+use crate::threads;
 use crate::types::{DType, Metric, RowsView};
 
 /// The most scratch of a block, pooled rounding included.
@@ -189,6 +190,7 @@ pub(super) async fn run(
         if frame.has(value) {
             continue;
         }
+        threads::check()?;
         op.examine(&frame)?;
         let (made, chain) = operation(site, program, &frame, (value, op), stats).await?;
         match chain {

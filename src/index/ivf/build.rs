@@ -10,6 +10,7 @@ use super::{Ivf, Kept, Settings, UNSORTED, inner, sorted_by};
 use crate::cluster::{KMeans, WithLengths, assign};
 use crate::codec::transform::Transform;
 use crate::codec::{self, Codec};
+use crate::compute::wait::block_on;
 use crate::compute::{EngineError, Tag, Vectors};
 use crate::engine::Device;
 use crate::index::search::candidates;
@@ -81,7 +82,7 @@ impl Ivf {
         let Learnt { transform, coarse, codec, warnings } = learnt;
         let count = coarse.as_ref().map_or(0, |coarse| coarse.slots());
         Ok(Ivf {
-            device: device.clone(),
+            device: device.untied(),
             spec: spec.clone(),
             metric,
             dim,
@@ -296,7 +297,7 @@ fn nearest(device: &Device, rows: MatrixView<'_, f32>, coarse: &Store) -> Result
     let RowsView::F32(centroids) = coarse.view() else { return Ok(Vec::new()) };
     let centroids = WithLengths { rows: centroids, norms: coarse.norms() };
     let mut stats = SearchStats::default();
-    let found = assign(device, Metric::L2, WithLengths { rows, norms: &norms }, centroids, &mut stats)?;
+    let found = block_on(assign(device, Metric::L2, WithLengths { rows, norms: &norms }, centroids, &mut stats))?;
     device.note(&stats);
     Ok(found.positions)
 }

@@ -77,7 +77,7 @@ impl Ivf {
         let codec = if spec.binary { codec::bits(*dim) } else { from.codec("codec", spec.codec, coded)? };
         let coarse = from.centroids(coded)?;
         Ok(Ivf {
-            device: device.clone(),
+            device: device.untied(),
             spec: spec.clone(),
             metric: *metric,
             dim: *dim,

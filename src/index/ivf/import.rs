@@ -68,7 +68,7 @@ impl Ivf {
         let kept = kept(&index, order)?;
         let count = coarse.as_ref().map_or(0, |coarse| coarse.slots());
         Ok(Ivf {
-            device: device.clone(),
+            device: device.untied(),
             spec,
             metric,
             dim: index.dim,

@@ -4,14 +4,15 @@ use std::path::Path;
 
 use super::super::{Explanation, IndexStats, SearchOptions, Trial};
 use super::{Ivf, Kept, UNSORTED};
+use crate::compute::Pending;
 use crate::engine::Device;
 use crate::error::{RowError, SearchError};
 use crate::format::SaveError;
 use crate::index::BuildError;
 use crate::index::ivf::build::moved;
-use crate::index::{Index, IndexSpec, one_row};
+use crate::index::{Index, IndexSpec, Ranging, Searching, one_row};
 use crate::stats::SearchStats;
-use crate::types::{DType, Metric, Neighbors, RangeHits, RowsView};
+use crate::types::{DType, Metric, RowsView};
 
 impl Index for Ivf {
     fn len(&self) -> usize {
@@ -39,7 +40,7 @@ impl Index for Ivf {
     }
 
     fn set_device(&mut self, device: &Device) {
-        self.device = device.clone();
+        self.device = device.untied();
     }
 
     fn memory_bytes(&self) -> usize {
@@ -78,22 +79,12 @@ impl Index for Ivf {
         }
     }
 
-    fn search_with(
-        &self,
-        queries: RowsView<'_>,
-        k: usize,
-        options: &SearchOptions,
-    ) -> Result<(Neighbors, SearchStats), SearchError> {
-        self.find(queries, k, options)
+    fn search_async<'a>(&'a self, queries: RowsView<'a>, k: usize, options: &'a SearchOptions) -> Searching<'a> {
+        Pending::running(self.device.within(options.cancel.as_ref(), self.find(queries, k, options)))
     }
 
-    fn range_search_with(
-        &self,
-        queries: RowsView<'_>,
-        radius: f32,
-        options: &SearchOptions,
-    ) -> Result<(RangeHits, SearchStats), SearchError> {
-        self.find_within(queries, radius, options)
+    fn range_search_async<'a>(&'a self, queries: RowsView<'a>, radius: f32, options: &'a SearchOptions) -> Ranging<'a> {
+        Pending::running(self.device.within(options.cancel.as_ref(), self.find_within(queries, radius, options)))
     }
 
     fn explain(&self, queries: RowsView<'_>, k: usize, options: &SearchOptions) -> Result<Explanation, SearchError> {

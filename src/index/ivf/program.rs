@@ -217,7 +217,7 @@ impl Ivf {
     }
 
     /// Runs a search: the best `k` of the candidates of each query, positions and keys of the metric.
-    pub(super) fn look(
+    pub(super) async fn look(
         &self,
         queries: &Queries<'_>,
         mask: Option<&MaskBits<'_>>,
@@ -248,7 +248,7 @@ impl Ivf {
             })
         };
         let inputs = inputs.iter().map(input).collect::<Result<Vec<_>, _>>()?;
-        let answer = ops::run(&*self.device.engine, &program, &inputs, stats);
+        let answer = ops::running(&*self.device.engine, &program, &inputs, stats).await;
         match (answer, infinite.get()) {
             (Err(_), Some(&(query, component, value))) => Err(SearchError::NotFinite { query, component, value }),
             (answer, _) => Ok(candidates(answer?)?),

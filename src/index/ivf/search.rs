@@ -95,7 +95,7 @@ impl Ivf {
     }
 
     /// The answer for a batch of checked queries.
-    fn nearest(
+    async fn nearest(
         &self,
         queries: Queries<'_>,
         k: usize,
@@ -113,23 +113,23 @@ impl Ivf {
             let search = Search { engine: &**engine, host: &**host, store, queries, mask };
             // For rows that a filter leaves, one by one; for all of them as fast as it goes.
             let screen = if options.filter.is_some() { Some(Screen::None) } else { options.screen };
-            return search.nearest(k, screen, stats);
+            return search.nearest(k, screen, stats).await;
         }
         let Reach { probes, allowed, .. } = reach;
         let look = Look { probes, keep: self.keep_of(k, options), k, all: self.ranks_all(options) };
-        let answer = self.look(&queries, mask.as_ref(), look, stats)?;
+        let answer = self.look(&queries, mask.as_ref(), look, stats).await?;
         let wanted = |i: usize| k.min(if allowed.len() == 1 { allowed[0] } else { allowed[i] });
         let short =
             (0..q).any(|i| answer.positions[i * k..(i + 1) * k].iter().filter(|&&p| p != u32::MAX).count() < wanted(i));
         if options.filter.is_some() && short && probes < self.lists.lists.len() {
             let look = Look { probes: self.lists.lists.len(), all: true, ..look };
-            return self.look(&queries, mask.as_ref(), look, stats);
+            return self.look(&queries, mask.as_ref(), look, stats).await;
         }
         Ok(answer)
     }
 
     /// All rows within a radius of each query, of those in the lists looked at.
-    fn within(
+    async fn within(
         &self,
         queries: Queries<'_>,
         radius: f32,
@@ -143,7 +143,8 @@ impl Ivf {
         let (mask, reach) = self.reach(q, options)?;
         if let (Kept::Rows(store), true) = (&self.kept, reach.flat) {
             let Device { engine, host, .. } = &self.device;
-            return Search { engine: &**engine, host: &**host, store, queries, mask }.within(radius, stats);
+            let search = Search { engine: &**engine, host: &**host, store, queries, mask };
+            return search.within(radius, stats).await;
         }
         // `external` is its own inverse.
         let key = self.metric.external(radius);
@@ -151,7 +152,7 @@ impl Ivf {
         let mut keep = 256.min(most);
         loop {
             let look = Look { probes: reach.probes, keep, k: keep, all: true };
-            let ranked = self.look(&queries, mask.as_ref(), look, stats)?;
+            let ranked = self.look(&queries, mask.as_ref(), look, stats).await?;
             let within = |i: &usize| ranked.positions[*i] != u32::MAX && ranked.keys[*i] <= key;
             let hits = |q: usize| (q * keep..(q + 1) * keep).filter(within);
             // Where the farther three quarters of the candidates hold no hit, none is expected beyond.
@@ -179,14 +180,13 @@ pub(super) struct Reach {
 }
 
 impl Ivf {
-    /// [`Index::search_with`].
-    pub(in crate::index) fn find(
+    /// [`Index::search_async`].
+    pub(in crate::index) async fn find(
         &self,
         queries: RowsView<'_>,
         k: usize,
         options: &SearchOptions,
     ) -> Result<(Neighbors, SearchStats), SearchError> {
-        let _entered = self.device.enter();
         if k == 0 {
             return Err(SearchError::ZeroK);
         }
@@ -197,21 +197,20 @@ impl Ivf {
             let end = q.min(start + BATCH);
             let part = part_of(options, start, end, q)?;
             let some = self.checked(queries.slice(start, end)).map_err(|e| e.shifted(start))?;
-            let found = self.nearest(some, k, part.as_ref().unwrap_or(options), &mut stats)?;
+            let found = self.nearest(some, k, part.as_ref().unwrap_or(options), &mut stats).await?;
             all.keys.extend(found.keys);
             all.positions.extend(found.positions);
         }
         Ok((self.kept.roster().neighbors(self.metric, q, &all), stats))
     }
 
-    /// [`Index::range_search_with`].
-    pub(in crate::index) fn find_within(
+    /// [`Index::range_search_async`].
+    pub(in crate::index) async fn find_within(
         &self,
         queries: RowsView<'_>,
         radius: f32,
         options: &SearchOptions,
     ) -> Result<(RangeHits, SearchStats), SearchError> {
-        let _entered = self.device.enter();
         if radius.is_nan() {
             return Err(SearchError::Radius { found: radius });
         }
@@ -222,7 +221,7 @@ impl Ivf {
             let end = q.min(start + BATCH);
             let part = part_of(options, start, end, q)?;
             let some = self.checked(queries.slice(start, end)).map_err(|e| e.shifted(start))?;
-            let found = self.within(some, radius, part.as_ref().unwrap_or(options), &mut stats)?;
+            let found = self.within(some, radius, part.as_ref().unwrap_or(options), &mut stats).await?;
             let before = hits.ids.len() as u64;
             hits.offsets.extend(found.offsets.iter().skip(1).map(|o| before + o));
             hits.ids.extend(found.ids);
