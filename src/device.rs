@@ -44,9 +44,9 @@ pub struct DeviceOptions {
     pub threads: Option<usize>,
     /// Where measurements, compiled kernels and passed self-tests are kept.
     pub cache_dir: CacheDir,
-    /// Whether a search may measure how fast CPU and GPU are, when nobody knows yet: once per machine, for at most 200 ms
-    /// beside compiling. Otherwise the GPU of `auto` answers everything until [`Device::calibrate`] has measured both, now
-    /// or in an earlier process.
+    /// Whether the first search under `auto` begins to measure how fast CPU and GPU are, when nobody knows yet: once per
+    /// machine, by a thread of its own, for at most 200 ms each beside compiling. Until they are known the GPU answers; without
+    /// this, until [`Device::calibrate`] has measured both, now or in an earlier process.
     pub calibrate: bool,
 }
 
@@ -92,7 +92,7 @@ impl DeviceOptions {
         self
     }
 
-    /// Whether a search may measure the device.
+    /// Whether searches make the device be measured.
     #[must_use]
     pub fn calibrate(mut self, allowed: bool) -> DeviceOptions {
         self.calibrate = allowed;

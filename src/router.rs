@@ -1,6 +1,7 @@
 //! A GPU, and under `auto` the CPU beside it: each call goes to the one that is predicted to answer sooner, and to the CPU
 //! when the GPU cannot. A lost device is opened again on a later call.
 
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -23,15 +24,21 @@ pub(crate) struct Router {
     reopen: Option<GpuOptions>,
     /// How fast the CPU and the GPU are; absent when measuring failed, and then the GPU is asked.
     speeds: OnceLock<Option<[Arc<Predictor>; 2]>>,
+    /// Whether they have been measured, beside the searches of this process.
+    measured: Arc<AtomicU8>,
     /// Whether they are corrected by what runs took.
     learns: bool,
-    /// Whether they may be measured by a search; else they are those that an earlier call or process measured.
+    /// Whether searches make them be measured; else they are those that an earlier call or process measured.
     calibrates: bool,
     /// Where the GPU keeps what it made, when it is opened again.
     cache: CacheDir,
     /// For bases that are not on the GPU: seconds lost so far by not bringing them there.
     lost: Mutex<Vec<(Weak<u64>, f64)>>,
 }
+
+/// That the speeds are being measured, and that they have been.
+const UNDER_WAY: u8 = 1;
+const OVER: u8 = 2;
 
 struct Slot {
     engine: Arc<GpuEngine>,
@@ -51,6 +58,7 @@ impl Router {
             gpu,
             reopen,
             speeds: OnceLock::new(),
+            measured: Arc::default(),
             learns: true,
             calibrates: true,
             cache: CacheDir::default(),
@@ -107,19 +115,33 @@ impl Router {
         result
     }
 
-    /// The predictors of CPU and GPU, measured on the first call of this machine.
+    /// The predictors of CPU and GPU, once they are known. On the first call of a machine a thread begins to measure them:
+    /// nobody waits for that.
     fn speeds(&self) -> Option<&[Arc<Predictor>; 2]> {
         let cpu = self.cpu.as_ref()?;
-        let measure = || -> Result<_, EngineError> { Ok([tune::predictor(&**cpu)?, tune::predictor(&*self.gpu()?)?]) };
-        if self.calibrates {
-            return self.speeds.get_or_init(|| measure().ok()).as_ref();
-        }
-        if self.speeds.get().is_none() {
-            // Asked again until both are known: somebody may measure them in the meantime.
-            let known = [tune::remembered(&**cpu)?, tune::remembered(&*self.gpu().ok()?)?];
-            return self.speeds.get_or_init(|| Some(known)).as_ref();
+        if self.speeds.get().is_none() && self.measured.load(Ordering::Acquire) != UNDER_WAY {
+            let known = self.gpu().ok().and_then(|gpu| Some([tune::remembered(&**cpu)?, tune::remembered(&*gpu)?]));
+            if known.is_some() || self.measured.load(Ordering::Acquire) == OVER {
+                return self.speeds.get_or_init(|| known).as_ref();
+            }
+            self.measure(cpu);
         }
         self.speeds.get()?.as_ref()
+    }
+
+    /// Begins to measure both, if that may be done and has not begun.
+    fn measure(&self, cpu: &Arc<Engine>) {
+        let first = || self.measured.compare_exchange(0, UNDER_WAY, Ordering::AcqRel, Ordering::Acquire).is_ok();
+        if !self.calibrates || !first() {
+            return;
+        }
+        let (cpu, gpu, measured) = (cpu.clone(), self.engine(), self.measured.clone());
+        let run = move || {
+            let _ = tune::predictor(&*cpu).and_then(|_| tune::predictor(&*gpu));
+            measured.store(OVER, Ordering::Release);
+        };
+        // Without a thread the GPU goes on being asked.
+        let _ = std::thread::Builder::new().name("nearfield-speed".to_owned()).spawn(run);
     }
 
     /// Who should answer.

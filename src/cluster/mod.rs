@@ -180,13 +180,22 @@ pub enum ClusterError {
         /// Components a row.
         dim: usize,
     },
-    /// The caller of `train_with` broke off.
-    #[error("cancelled")]
+    /// The caller of `train_with` broke off, or a [`CancelToken`](crate::CancelToken) did.
+    #[error("the clustering was called off, or its deadline has passed")]
     Cancelled,
     /// The rows are no matrix.
     #[error(transparent)]
     Shape(#[from] ShapeError),
     /// The engine failed.
     #[error(transparent)]
-    Engine(#[from] EngineError),
+    Engine(EngineError),
+}
+
+impl From<EngineError> for ClusterError {
+    fn from(error: EngineError) -> ClusterError {
+        match error {
+            EngineError::Cancelled => ClusterError::Cancelled,
+            other => ClusterError::Engine(other),
+        }
+    }
 }

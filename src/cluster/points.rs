@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use super::ClusterError;
 use crate::codec::int8::Coder;
-use crate::compute::EngineError;
+use crate::compute::{Capabilities, EngineError};
 use crate::engine::Device;
 use crate::linalg::{LONGEST, length};
 use crate::ops::codes::{MOST_DIM, QueryCodes};
@@ -167,24 +167,24 @@ pub(super) fn codes_help<'a>(
     dim: usize,
     mut norms: impl Iterator<Item = &'a f32>,
 ) -> bool {
-    let coded = || answers_by_codes(device, clusters, points, dim);
+    let coded = || assigner(device, clusters, points, dim).coded_assign;
     let worth = clusters >= 32 && points >= 1024 && (8..MOST_DIM).contains(&dim);
     worth && coded() && norms.all(|&norm| norm_in_range(norm))
 }
 
-/// Whether the backend that is predicted to assign the points makes use of codes.
-fn answers_by_codes(device: &Device, clusters: usize, points: usize, dim: usize) -> bool {
-    let parts = device.engine.parts();
+/// What the backend can do that is predicted to assign so many points.
+pub(super) fn assigner(device: &Device, clusters: usize, points: usize, dim: usize) -> Capabilities {
+    let (parts, whole) = (device.engine.parts(), device.engine.capabilities());
     if parts.is_empty() {
-        return device.engine.capabilities().coded_assign;
+        return whole;
     }
     let extent = Extent { metric: Metric::L2, dtype: DType::F32, dim, rows: clusters, queries: points };
     let mut program = Program::new();
     let pairs = extent.declare(&mut program);
-    let Ok(found) = program.push(Assign { pairs, codes: None, known: None }) else { return false };
+    let Ok(found) = program.push(Assign { pairs, codes: None, known: None }) else { return whole };
     program.output(found);
     let fastest = device.engine.fastest(&vec![&program; parts.len()]);
-    parts.get(fastest).is_some_and(|part| part.capabilities().coded_assign)
+    parts.get(fastest).map_or(whole, |part| part.capabilities())
 }
 
 /// Rows one after another as a matrix.

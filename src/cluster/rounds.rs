@@ -1,15 +1,15 @@
 //! Rounds of assigning, each of which profits from the one before: every point begins with its last centroid, and what is
 //! known of its distance to each block of centroids is lowered by how far the block has moved since.
 
-use super::points::{Points, view};
+use super::points::{Points, assigner, view};
 use super::update::Sums;
 use crate::codec::int8::Coder;
-use crate::compute::{Candidates, EngineError, Input, Known, Output, Tag, Vectors};
+use crate::compute::{Candidates, EngineError, Input, Kind, Known, Output, Tag, Vectors};
 use crate::engine::Device;
 use crate::linalg::length;
 use crate::ops::assign::{BLOCK, POINTS};
 use crate::ops::codes::{Codes, QueryCodes};
-use crate::ops::{self, Assign, Batch, Coded, Program};
+use crate::ops::{self, Assign, Batch, Coded, Program, SegmentSum};
 use crate::stats::SearchStats;
 use crate::threads;
 use crate::types::{Metric, RowsView};
@@ -26,6 +26,8 @@ pub(super) struct Rounds<'a> {
     coding: Option<(&'a Coder, Vec<QueryCodes>)>,
     /// Of each chunk, as engines take them; none where none are kept.
     bounds: Vec<Vec<f32>>,
+    /// Whether all points are summed where they are assigned, in each round; else those that moved, in host memory.
+    sums_there: bool,
     /// The centroids that the bounds are about.
     last: Vec<f32>,
     /// Names of the chunks, so that a device keeps the points from round to round.
@@ -57,7 +59,10 @@ impl<'a> Rounds<'a> {
             let unknown = |start: usize| vec![f32::NEG_INFINITY; chunk.min(n - start) * blocks];
             bounds = (0..n).step_by(chunk).map(unknown).collect();
         }
+        // A GPU reads its own memory sooner than the host finds out who moved.
+        let sums_there = assigner(device, clusters, n, points.dim()).kind != Kind::Cpu;
         Ok(Rounds {
+            sums_there,
             device,
             points,
             labels,
@@ -82,6 +87,9 @@ impl<'a> Rounds<'a> {
         let (tag, code_tag) = (Tag::new(), Tag::new());
         let mut round = Round { inertia: 0.0, changed: 0 };
         let mut stats = std::mem::take(&mut self.stats);
+        if self.sums_there {
+            sums.clear();
+        }
         for i in 0..self.points.len().div_ceil(chunk) {
             let (start, end) = (i * chunk, self.points.len().min((i + 1) * chunk));
             let rows = self.points.floats(start, end);
@@ -89,9 +97,12 @@ impl<'a> Rounds<'a> {
             let base = Vectors { rows: view(centroids, dim)?.into(), norms: Some(&norms), tag: Some(&tag) };
             let bounds = self.bounds.get(i).map_or(&[][..], |b| b);
             let known = Known { positions: &self.labels[start..end], bounds };
-            let found = self.run(base, coded, &rows, (start, end), known, &mut stats)?;
+            let (found, of_clusters) = self.run(base, coded, &rows, (start, end), known, &mut stats)?;
             let labels = &mut self.labels[start..end];
-            sums.change(&rows, labels, &found.positions);
+            match of_clusters {
+                Some(of_clusters) => sums.add(&of_clusters, &found.positions),
+                None => sums.change(&rows, labels, &found.positions),
+            }
             round.changed += labels.iter().zip(&found.positions).filter(|(old, new)| old != new).count();
             round.inertia += found.keys.iter().map(|&key| f64::from(key)).sum::<f64>();
             labels.copy_from_slice(&found.positions);
@@ -103,6 +114,7 @@ impl<'a> Rounds<'a> {
         Ok(round)
     }
 
+    /// The nearest centroid of each point, and the sums of the points of each.
     fn run(
         &self,
         base: Vectors<'_>,
@@ -111,7 +123,7 @@ impl<'a> Rounds<'a> {
         (start, end): (usize, usize),
         known: Known<'_>,
         stats: &mut SearchStats,
-    ) -> Result<Candidates, EngineError> {
+    ) -> Result<(Candidates, Option<Vec<f32>>), EngineError> {
         let (dim, clusters) = (self.points.dim(), self.clusters);
         let norms = Some(&self.points.norms[start..end]);
         let tag = self.tags.get(start / self.points.chunk());
@@ -124,11 +136,20 @@ impl<'a> Rounds<'a> {
         let known = Some(program.input(Input::Known(known).ty()?));
         let found = program.push(Assign { pairs, codes, known })?;
         program.output(found);
-        match ops::run(&*self.device.engine, &program, &inputs, stats)? {
-            Output::Candidates(found)
+        if self.sums_there {
+            let sums = program.push(SegmentSum { rows: pairs.queries, labels: found, segments: clusters })?;
+            program.output(sums);
+        }
+        let mut outputs = ops::run_all(&*self.device.engine, &program, &inputs, stats)?.into_iter();
+        match (outputs.next(), outputs.next()) {
+            (Some(Output::Candidates(found)), sums)
                 if found.positions.len() == end - start && found.positions.iter().all(|&p| (p as usize) < clusters) =>
             {
-                Ok(found)
+                match sums {
+                    Some(Output::Matrix(sums)) if sums.len() == clusters * dim => Ok((found, Some(sums))),
+                    None => Ok((found, None)),
+                    Some(_) => Err(EngineError::Mismatch("points were not summed".to_owned())),
+                }
             }
             _ => Err(EngineError::Mismatch("points were not assigned".to_owned())),
         }

@@ -18,6 +18,18 @@ impl Sums {
         Sums { dim, sums: vec![0.0; clusters * dim], counts: vec![0; clusters] }
     }
 
+    /// Forgets all rows.
+    pub fn clear(&mut self) {
+        self.sums.fill(0.0);
+        self.counts.fill(0);
+    }
+
+    /// Adds the sums `[clusters, dim]` of rows that have these clusters.
+    pub fn add(&mut self, sums: &[f32], labels: &[u32]) {
+        self.sums.iter_mut().zip(sums).for_each(|(sum, &x)| *sum += f64::from(x));
+        labels.iter().for_each(|&label| self.counts[label as usize] += 1);
+    }
+
     /// Moves the rows of a chunk from their old clusters (`u32::MAX`: none) to the new ones. Each cluster's rows come in
     /// their order, whatever number of threads shares the clusters.
     pub fn change(&mut self, rows: &[f32], old: &[u32], new: &[u32]) {
@@ -135,5 +147,9 @@ mod tests {
         sums.means(&mut means);
         assert_eq!(sums.counts, [2, 4, 0]);
         assert_eq!(means, [4.0, 5.0, 5.5, 6.5, -1.0, -1.0], "an empty one stays where it was");
+        sums.clear();
+        sums.add(&[2.0, 4.0, 0.0, 0.0, 3.0, 3.0], &[0, 2, 2, 0]);
+        sums.means(&mut means);
+        assert_eq!((sums.counts, means), (vec![2, 0, 2], vec![1.0, 2.0, 5.5, 6.5, 1.5, 1.5]));
     }
 }

@@ -76,12 +76,15 @@ impl PartMeans {
         });
     }
 
-    /// Rounds of Lloyd's iteration.
+    /// Rounds of Lloyd's iteration; fewer when the work is called off, which the caller sees for itself.
     pub fn rounds(&mut self, rows: &[f32], rounds: usize) {
         let (dim, parts, width, entries) = (self.dim(), self.parts, self.width, self.entries);
         let n = rows.len() / dim;
         let mut codes = vec![0u8; n * parts];
         for round in 0..rounds {
+            if threads::check().is_err() {
+                return;
+            }
             self.codes(rows, &mut codes);
             let each = self.centroids.chunks_exact_mut(entries * width).enumerate();
             threads::each(1, each, |(p, centroids)| {

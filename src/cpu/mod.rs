@@ -15,6 +15,7 @@ mod range;
 mod refine;
 mod scan;
 mod search;
+mod segment_sum;
 mod select_k;
 #[cfg(test)]
 mod tests;
@@ -294,6 +295,13 @@ impl CpuEngine {
                 let sizes = matmul.sizes(program)?;
                 let (a, b) = (host_matrix(frame, matmul.a)?, host_matrix(frame, matmul.b)?);
                 Output::Matrix(self.matmul(sizes, a, b, matmul.transposed)?)
+            }
+            Op::SegmentSum(op) => {
+                let sizes = op.sizes(program)?;
+                let RowsView::F32(rows) = frame.vectors(op.rows, sizes.dim)?.rows else {
+                    return mismatch("sums of other rows than f32".to_owned());
+                };
+                Output::Matrix(self.segment_sum(sizes, rows, frame.positions(op.labels)?.0)?)
             }
             Op::Host(host) => host.call(frame, stats)?,
         })

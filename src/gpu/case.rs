@@ -31,6 +31,8 @@ pub(super) enum Case {
         keep: usize,
         queries: usize,
     },
+    /// `segment_sum`.
+    SegmentSum,
     /// The search behind a screen in f32, in 8-bit codes, or in f16 on matrix units.
     Screened {
         unit: Unit,
@@ -73,6 +75,7 @@ impl Case {
             Case::Refine => "refine",
             Case::Select => "select_k",
             Case::Matmul { .. } => "matmul",
+            Case::SegmentSum => "segment_sum",
             Case::Normalize { .. } => "normalize",
             Case::Scan { .. } => "scan",
         }
@@ -159,6 +162,10 @@ impl Case {
                 ops::normalize::record(&ops::normalize::Args { norm, dtype, dim, row_begin: 0, row_end }, caps)
             }
             Case::Scan { form, single } => probe_scan(metric, form, single, caps),
+            Case::SegmentSum => {
+                let args = ops::segment_sum::Args { dim, piece_begin: 0, piece_end: 1 };
+                ops::segment_sum::record(&args, caps)
+            }
             Case::Matmul { transposed } => {
                 let args = ops::matmul::Args { row_begin: 0, row_end: 1, inner: 1, columns: 1, transposed };
                 ops::matmul::record(&args, caps)

@@ -127,13 +127,43 @@ pub enum BuildError {
     Spec(#[from] SpecError),
     /// A codec or a transform could not be trained.
     #[error(transparent)]
-    Codec(#[from] CodecError),
+    Codec(CodecError),
     /// The centroids could not be found.
     #[error("no centroids: {0}")]
-    Cluster(#[from] ClusterError),
+    Cluster(ClusterError),
+    /// A [`CancelToken`](crate::CancelToken) called it off.
+    #[error("the work on the index was called off, or its deadline has passed")]
+    Cancelled,
     /// The device failed.
     #[error(transparent)]
-    Engine(#[from] EngineError),
+    Engine(EngineError),
+}
+
+impl From<EngineError> for BuildError {
+    fn from(error: EngineError) -> BuildError {
+        match error {
+            EngineError::Cancelled => BuildError::Cancelled,
+            other => BuildError::Engine(other),
+        }
+    }
+}
+
+impl From<ClusterError> for BuildError {
+    fn from(error: ClusterError) -> BuildError {
+        match error {
+            ClusterError::Cancelled => BuildError::Cancelled,
+            other => BuildError::Cluster(other),
+        }
+    }
+}
+
+impl From<CodecError> for BuildError {
+    fn from(error: CodecError) -> BuildError {
+        match error {
+            CodecError::Engine(EngineError::Cancelled) => BuildError::Cancelled,
+            other => BuildError::Codec(other),
+        }
+    }
 }
 
 fn limit(dtype: DType) -> &'static str {

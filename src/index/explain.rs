@@ -142,7 +142,7 @@ fn subject(program: &Program) -> String {
         Op::Assign(assign) => assign.pairs.extent(program).ok(),
         Op::Range(range) => range.pairs.extent(program).ok(),
         Op::Distance(distance) => distance.pairs.extent(program).ok(),
-        Op::Host(_) | Op::Matmul(_) | Op::Normalize(_) | Op::Scan(_) | Op::SelectK(_) => None,
+        Op::Host(_) | Op::Matmul(_) | Op::Normalize(_) | Op::Scan(_) | Op::SegmentSum(_) | Op::SelectK(_) => None,
     });
     // Of an inverted file the centroids come first, the rows last.
     match of_rows.next_back() {

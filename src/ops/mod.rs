@@ -15,6 +15,7 @@ pub mod range;
 pub mod refine;
 pub mod scan;
 pub mod search;
+pub mod segment_sum;
 pub mod select_k;
 pub mod source;
 pub mod tile;
@@ -32,6 +33,7 @@ pub use self::range::Range;
 pub use self::refine::Refine;
 pub use self::scan::Scan;
 pub use self::search::{Chain, Coded, Screen, Search, UnknownScreen};
+pub use self::segment_sum::SegmentSum;
 pub use self::select_k::SelectK;
 use crate::compute::wait::block_on;
 use crate::compute::{Backend, EngineError, Frame, Input, Operation, Output, Type, Value};
@@ -110,6 +112,8 @@ operations! {
     Scan,
     /// The best rows.
     Search,
+    /// Sums of rows by label.
+    SegmentSum,
     /// The k best of candidates or of rows of a matrix.
     SelectK,
 }
@@ -153,6 +157,22 @@ pub fn run(
     stats: &mut SearchStats,
 ) -> Result<Output, EngineError> {
     block_on(running(engine, program, inputs, stats))
+}
+
+/// Runs a program; gives all of its outputs, and adds what was done to `stats`.
+///
+/// # Errors
+/// Those of the backend.
+pub fn run_all(
+    engine: &Engine,
+    program: &Program,
+    inputs: &[Input<'_>],
+    stats: &mut SearchStats,
+) -> Result<Vec<Output>, EngineError> {
+    threads::check()?;
+    let answer = engine.run(program, inputs).wait()?;
+    stats.absorb(answer.stats);
+    Ok(answer.outputs)
 }
 
 /// [`run`] as a future.
@@ -291,6 +311,7 @@ pub fn registry() -> Vec<&'static Kernel> {
         refine::kernels(),
         scan::kernels(),
         search::kernels(),
+        segment_sum::kernels(),
         select_k::kernels(),
     ]
     .concat()

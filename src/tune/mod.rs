@@ -27,14 +27,19 @@ use crate::ops::Engine;
 /// # Errors
 /// [`EngineError`] when the engine fails while it is measured.
 pub fn predictor(engine: &Engine) -> Result<Arc<Predictor>, EngineError> {
+    /// Held while measuring: two measurements side by side would see each other.
+    static MEASURING: Mutex<()> = Mutex::new(());
     let key = engine.identity();
-    // Held while measuring: two measurements side by side would see each other.
-    let mut known = known();
-    if let Some(predictor) = known.get(&key) {
-        return Ok(predictor.clone());
+    let already = || known().get(&key).cloned();
+    if let Some(predictor) = already() {
+        return Ok(predictor);
+    }
+    let _one = MEASURING.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(predictor) = already() {
+        return Ok(predictor);
     }
     let predictor = Arc::new(load_or_measure(engine, &file(&engine.cache(), &key))?);
-    known.insert(key, predictor.clone());
+    known().insert(key, predictor.clone());
     Ok(predictor)
 }
 

@@ -148,8 +148,11 @@ impl Calibration {
                     self.pass(false, queries, pairs, cost) * self.wider(scan.keep) + back(cost)
                 }
                 Op::Normalize(_) => self.fixed() + small(cost) + back(cost),
-                Op::Refine(_) | Op::SelectK(_) | Op::Matmul(_) if i == 0 => self.fixed() + small(cost) + back(cost),
+                Op::Refine(_) | Op::SelectK(_) | Op::Matmul(_) | Op::SegmentSum(_) if i == 0 => {
+                    self.fixed() + small(cost) + back(cost)
+                }
                 Op::Refine(_) | Op::SelectK(_) | Op::Matmul(_) | Op::Host(_) => small(cost),
+                Op::SegmentSum(_) => small(cost) + back(cost),
             })
             .collect();
         // A screened pass was measured together with what follows it.
@@ -307,7 +310,7 @@ impl Predictor {
                 Op::Distance(distance) => Some(&distance.pairs),
                 Op::Range(range) => Some(&range.pairs),
                 Op::Refine(refine) => Some(&refine.pairs),
-                Op::Normalize(_) | Op::SelectK(_) | Op::Matmul(_) | Op::Host(_) => None,
+                Op::Normalize(_) | Op::SegmentSum(_) | Op::SelectK(_) | Op::Matmul(_) | Op::Host(_) => None,
             };
             extent = extent.or_else(|| pairs.and_then(|pairs| pairs.extent(program).ok()));
         }

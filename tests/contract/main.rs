@@ -31,6 +31,8 @@ mod scan;
 mod screens;
 #[path = "../verbs/search.rs"]
 mod search;
+#[path = "../verbs/segment_sum.rs"]
+mod segment_sum;
 #[path = "../verbs/select_k.rs"]
 mod select_k;
 
@@ -56,6 +58,7 @@ macro_rules! contract_tests {
                 row_e7_orthogonal_rows_tie row_e7_overflowing_distances row_e7_empty;
             screens: row_b8_bounds_of_every_metric row_b8_screened_search_is_exact row_b8_filters row_b8_adversarial_rows
                 row_b8_codes_that_do_not_fit row_b8_any_shape;
+            segment_sum: row_b7_sizes row_e6_same_bits_twice row_b7_after_an_assignment row_e7_empty wrong_shapes_are_errors;
             select_k: row_b3_every_k row_b3_long_segments row_b3_special_keys row_b3_equal_keys row_b3_many_segments
                 row_b3_after_distance row_e7_empty;
             refine: row_b13_every_metric row_b13_holes_and_repeats row_b13_many_queries row_e7_empty;

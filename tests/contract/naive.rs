@@ -3,13 +3,15 @@
 
 use std::sync::Arc;
 
+use nearfield::RowsView;
 use nearfield::compute::{
     Answer, Array, Backend, Candidates, Capabilities, EngineError, Frame, Input, Operation, Output, Pending, Place,
     Type, Value,
 };
 use nearfield::ops::scan::Listed;
 use nearfield::ops::{
-    Coded, Compared, Op, Pairs, Program, Screen, codes, distance, matmul, normalize, refine, scan, search, select_k,
+    Coded, Compared, Op, Pairs, Program, Screen, codes, distance, matmul, normalize, refine, scan, search, segment_sum,
+    select_k,
 };
 use nearfield::stats::{Ceilings, SearchStats};
 
@@ -214,6 +216,17 @@ impl Naive {
                 let (a, b) = (matrix(frame, op.a)?, matrix(frame, op.b)?);
                 let product = matmul::reference(op.sizes(program)?, a, b, op.transposed);
                 Output::Matrix(product.into_iter().map(|x| x as f32).collect())
+            }
+            Op::SegmentSum(op) => {
+                let sizes = op.sizes(program)?;
+                let RowsView::F32(rows) = frame.vectors(op.rows, sizes.dim)?.rows else {
+                    return Err(EngineError::Mismatch("sums of other rows than f32".to_owned()));
+                };
+                let labels = frame.positions(op.labels)?.0;
+                // Labels past the last segment are refused there.
+                segment_sum::pieces(labels, sizes.segments)?;
+                let (sums, _) = segment_sum::reference(sizes, rows.as_slice(), labels);
+                Output::Matrix(sums.into_iter().map(|sum| sum as f32).collect())
             }
             Op::Host(op) => op.call(frame, stats)?,
         })

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::Args;
-use nearfield::{Device, DeviceError, DeviceOptions, IndexSpec, Metric, Screen, SearchStats};
+use nearfield::{Device, DeviceError, DeviceKind, DeviceOptions, IndexSpec, Metric, Screen, SearchStats};
 
 use crate::fail;
 
@@ -45,7 +45,13 @@ pub fn open(options: &DeviceOptions) -> Result<Device> {
     // Without a GPU engine every other name is answered as if it were a GPU.
     let known = ["", "auto", "cpu", "gpu"].contains(&wanted.as_str()) || wanted.starts_with("gpu:");
     let error = match Device::open(options) {
-        Ok(device) => return Ok(device),
+        Ok(device) => {
+            // A program that ends after one search is over before a thread has measured.
+            if device.kind() == DeviceKind::Auto {
+                let _ = device.calibrate();
+            }
+            return Ok(device);
+        }
         Err(DeviceError::NoGpu { .. }) if !known && cfg!(not(feature = "gpu")) => {
             let there = "no adapter: this build has no GPU engine".to_owned();
             DeviceError::Unknown { wanted: wanted.clone(), there }

@@ -13,6 +13,7 @@ mod range;
 mod scan;
 mod screened;
 mod search;
+mod segment_sum;
 mod select;
 
 use std::sync::Arc;
@@ -30,6 +31,7 @@ use super::upload::Upload;
 use crate::compute::{Candidates, EngineError, Frame, Input, Mask, Operation, Output, Tag, Type, Value, Vectors};
 use crate::ops::scan::Listed;
 use crate::ops::search::screened::Unit;
+use crate::ops::segment_sum::Sizes;
 use crate::ops::tile::TileArgs;
 use crate::ops::{
     Assign, Chain, Coded, Compared, DeviceCaps, Distance, Extent, Launch, Op, Pairs, Program, Range, Refine, Screen,
@@ -299,6 +301,16 @@ async fn operation(
             job.end(Output::Candidates(found)).await?
         }
         Op::Matmul(op) => Output::Array(matmul::run(site, program, frame, op, stats).await?),
+        Op::SegmentSum(op) => {
+            let sizes = op.sizes(program)?;
+            let base = frame.vectors(op.rows, sizes.dim)?;
+            let Sizes { rows, dim, .. } = sizes;
+            let extent = Extent { metric: Metric::L2, dtype: DType::F32, dim, rows, queries: 0 };
+            let work = Work { base: Some(base), ..Work::plain(extent) };
+            let mut job = Job::new(site, work, stats).await?;
+            let sums = segment_sum::run(&mut job, sizes, frame.positions(op.labels)?.0).await?;
+            job.end(sums).await?
+        }
         Op::Host(host) => host.call(frame, stats)?,
     };
     Ok((made, chain))
@@ -325,7 +337,7 @@ fn nothing_to_do(program: &Program, op: &Op, result: Value) -> Result<Option<Out
         Op::SelectK(select) => matches!(program.ty(select.from)?, Type::Matrix { rows, width } if *rows * *width == 0),
         Op::Normalize(_) => matches!(program.ty(result)?, Type::Vectors { rows: 0, .. }),
         // What is caller's, and what has its own way with empty matrices.
-        Op::Host(_) | Op::Matmul(_) => false,
+        Op::Host(_) | Op::Matmul(_) | Op::SegmentSum(_) => false,
     };
     Ok(match *program.ty(result)? {
         Type::Candidates { queries, width } if nothing || (width == 0 && !matches!(op, Op::Host(_))) => {

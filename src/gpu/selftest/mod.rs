@@ -7,6 +7,7 @@ mod codes;
 mod data;
 mod matmul;
 mod scan;
+mod segment_sum;
 
 use self::data::{CANDIDATES, Data};
 use super::case::{CASE_ROWS as ROWS, Case};
@@ -59,6 +60,9 @@ async fn run(machine: &Machine, metric: Metric, dtype: DType, case: Case) -> Res
     if let Case::Matmul { transposed } = case {
         return matmul::test(machine, transposed).await;
     }
+    if let Case::SegmentSum = case {
+        return segment_sum::test(machine).await;
+    }
     let data = Data::new(metric, dtype, queries);
     let batch = |mask| Batch {
         metric,
@@ -105,7 +109,9 @@ async fn run(machine: &Machine, metric: Metric, dtype: DType, case: Case) -> Res
             program.output(normalized);
             (program, vec![input])
         }
-        Case::Scan { .. } | Case::Matmul { .. } => return Ok(Err("it has a case of its own".to_owned())),
+        Case::Scan { .. } | Case::Matmul { .. } | Case::SegmentSum => {
+            return Ok(Err("it has a case of its own".to_owned()));
+        }
     };
     let output = match answer(machine, case, &program, &inputs).await? {
         Ok(output) => output,

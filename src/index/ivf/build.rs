@@ -79,6 +79,8 @@ impl Ivf {
                 Kept::Codes(Roster::default(), lists, codec.into())
             }
         };
+        // What was learnt by then may not have been learnt to the end.
+        threads::check()?;
         let Learnt { transform, coarse, codec, warnings } = learnt;
         let count = coarse.as_ref().map_or(0, |coarse| coarse.slots());
         Ok(Ivf {
