@@ -8,9 +8,10 @@ use std::sync::{Arc, Weak};
 
 use super::machine::Machine;
 use super::memory::{Buffer, ROWS};
+use super::submit::{Bind, Recorder};
 use super::upload::{Upload, bytes_fit, staging_bytes};
 use crate::compute::{EngineError, Tag};
-use crate::ops::lists::{BLOCK, Lists};
+use crate::ops::lists::{BLOCK, List, Lists};
 use crate::ops::scan::Listed;
 use crate::ops::scan::{ITEM_ROWS, Layout};
 use crate::stats::SearchStats;
@@ -76,6 +77,11 @@ pub(super) fn most_slots(machine: &Machine, layout: &Layout) -> u32 {
 pub(super) struct Held {
     id: Weak<u64>,
     epoch: u64,
+    layout: Layout,
+    /// Rows of each list.
+    rows: Vec<u32>,
+    /// The first slot of each list.
+    starts: Vec<u32>,
     shards: Vec<ListShard>,
 }
 
@@ -86,8 +92,65 @@ impl Held {
         listed: &Listed<'_>,
         stats: &mut SearchStats,
     ) -> Result<Held, EngineError> {
-        let shards = upload(machine, &Layout::of(listed.lists), listed.lists, stats).await?;
-        Ok(Held { id: Arc::downgrade(listed.tag.id()), epoch: listed.tag.epoch(), shards })
+        Held::fill(None, machine, listed, stats).await
+    }
+
+    /// Lists to which rows were appended: what is here is copied on the device, only the blocks of new rows come from the
+    /// host. Both are there for that long.
+    pub(super) async fn grown(
+        &self,
+        machine: &Machine,
+        listed: &Listed<'_>,
+        stats: &mut SearchStats,
+    ) -> Result<Held, EngineError> {
+        Held::fill(Some(self), machine, listed, stats).await
+    }
+
+    async fn fill(
+        before: Option<&Held>,
+        machine: &Machine,
+        listed: &Listed<'_>,
+        stats: &mut SearchStats,
+    ) -> Result<Held, EngineError> {
+        let (lists, layout) = (listed.lists, Layout::of(listed.lists));
+        let shards = upload(machine, &layout, lists, before, stats).await?;
+        Ok(Held {
+            id: Arc::downgrade(listed.tag.id()),
+            epoch: listed.tag.epoch(),
+            layout,
+            rows: lists.lists.iter().map(|list| list.len() as u32).collect(),
+            starts: lists.starts.clone(),
+            shards,
+        })
+    }
+
+    /// Whether these are the lists as they were before rows were appended; that they are the lists of the tag is known.
+    pub(super) fn grows_to(&self, lists: &Lists) -> bool {
+        let more = |(i, &rows): (usize, &u32)| lists.lists.get(i).is_some_and(|list| list.len() >= rows as usize);
+        self.layout == Layout::of(lists) && self.rows.iter().enumerate().all(more)
+    }
+
+    /// Whether every row of the lists is here, and no other.
+    pub(super) fn is_whole(&self, lists: &Lists) -> bool {
+        let same = |(list, &rows): (&List, &u32)| list.len() == rows as usize;
+        self.rows.len() == lists.lists.len() && lists.lists.iter().zip(&self.rows).all(same)
+    }
+
+    /// Bytes that they take.
+    pub(super) fn bytes(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.words.raw().size()).sum()
+    }
+
+    /// Slots of the full blocks of a list.
+    fn full(&self, list: u32) -> u32 {
+        self.rows.get(list as usize).map_or(0, |rows| rows / BLOCK as u32 * BLOCK as u32)
+    }
+
+    /// The buffer with a slot, and the place of the slot in it.
+    fn find(&self, list: u32, place: u32) -> Option<(&ListShard, u32)> {
+        let slot = self.starts.get(list as usize)? + place;
+        let shard = self.shards.get(self.shards.partition_point(|shard| shard.end <= slot))?;
+        Some((shard, slot - shard.first))
     }
 
     /// What is here.
@@ -121,35 +184,79 @@ async fn upload(
     machine: &Machine,
     layout: &Layout,
     lists: &Lists,
+    before: Option<&Held>,
     stats: &mut SearchStats,
 ) -> Result<Vec<ListShard>, EngineError> {
     check(layout, lists)?;
     let most = most_slots(machine, layout);
+    let each = layout.row_words() as u64 * 4;
+    let mut spent = SearchStats::default();
+    let mut copies = Recorder::new(machine, &mut spent);
     let mut upload = Upload::new(machine, staging_bytes(machine.memory.limit()));
     let mut shards: Vec<ListShard> = Vec::new();
-    let (mut packed, mut written) = (Vec::new(), 0);
+    let mut run = Run::default();
     let mut ends = shard_ends(lists, most).into_iter();
     for (number, list) in lists.lists.iter().enumerate() {
         for piece in pieces(number as u32, list.len()) {
             let slot = lists.starts[number] + piece.place;
             if shards.last().is_none_or(|shard| slot >= shard.end) {
-                flush(&mut upload, &shards, &mut packed, &mut written).await?;
+                run.write(&mut upload).await?;
                 let Some(end) = ends.next() else { break };
                 let bytes = bytes_of(layout, u64::from(end - slot));
                 let words = Arc::new(machine.memory.buffer(&machine.context, "nearfield.lists", bytes, ROWS)?);
                 shards.push(ListShard { first: slot, end, words });
-                written = 0;
-                stats.chunks_uploaded += 1;
+                stats.chunks_uploaded += u64::from(before.is_none());
             }
-            pack(layout, lists, piece, &mut packed);
-            if packed.len() > 1 << 20 {
-                flush(&mut upload, &shards, &mut packed, &mut written).await?;
+            let Some(shard) = shards.last() else { break };
+            // Pieces are cut in the same places whatever comes behind them, so none lies in two buffers.
+            let there = before.map_or(0, |held| held.full(piece.list)).clamp(piece.place, piece.place + piece.rows);
+            let copied = (there - piece.place) / BLOCK as u32 * BLOCK as u32;
+            if let Some((from, at)) = before.and_then(|held| held.find(piece.list, piece.place)).filter(|_| copied > 0)
+            {
+                let bytes = u64::from(copied) * each;
+                let to = Bind::part(&shard.words, u64::from(slot - shard.first) * each, bytes);
+                copies.copy(Bind::part(&from.words, u64::from(at) * each, bytes), to);
+            }
+            let rest = Piece { place: piece.place + copied, rows: piece.rows - copied, ..piece };
+            if rest.rows > 0 {
+                run.begin(&mut upload, shard, u64::from(slot + copied - shard.first) * each).await?;
+                pack(layout, lists, rest, &mut run.packed);
             }
         }
     }
-    flush(&mut upload, &shards, &mut packed, &mut written).await?;
+    run.write(&mut upload).await?;
     upload.finish(stats).await?;
+    copies.finish().await?;
     Ok(shards)
+}
+
+/// Words that lie one after the other in a buffer, on their way there.
+#[derive(Default)]
+struct Run {
+    packed: Vec<u32>,
+    target: Option<(Arc<Buffer>, u64)>,
+}
+
+impl Run {
+    /// What is packed next lies at this byte of a shard: a new run unless it goes on there and is short.
+    async fn begin(&mut self, upload: &mut Upload<'_>, shard: &ListShard, at: u64) -> Result<(), EngineError> {
+        let end = self.packed.len() as u64 * 4;
+        let goes_on = |(buffer, begin): &(Arc<Buffer>, u64)| Arc::ptr_eq(buffer, &shard.words) && begin + end == at;
+        if self.packed.len() > 1 << 20 || !self.target.as_ref().is_some_and(goes_on) {
+            self.write(upload).await?;
+            self.target = Some((shard.words.clone(), at));
+        }
+        Ok(())
+    }
+
+    /// Brings it there.
+    async fn write(&mut self, upload: &mut Upload<'_>) -> Result<(), EngineError> {
+        if let Some((buffer, at)) = self.target.take().filter(|_| !self.packed.is_empty()) {
+            upload.write(&buffer, at, bytemuck::cast_slice(&self.packed)).await?;
+        }
+        self.packed.clear();
+        Ok(())
+    }
 }
 
 /// Whether every list has the words and slots that its rows ask for.
@@ -167,21 +274,6 @@ fn check(layout: &Layout, lists: &Lists) -> Result<(), EngineError> {
             )));
         }
         slot += slots as u32;
-    }
-    Ok(())
-}
-
-/// Writes what is packed behind what was written to the last shard.
-async fn flush(
-    upload: &mut Upload<'_>,
-    shards: &[ListShard],
-    packed: &mut Vec<u32>,
-    written: &mut u64,
-) -> Result<(), EngineError> {
-    if let Some(shard) = shards.last().filter(|_| !packed.is_empty()) {
-        upload.write(&shard.words, *written, bytemuck::cast_slice(packed)).await?;
-        *written += packed.len() as u64 * 4;
-        packed.clear();
     }
     Ok(())
 }

@@ -281,16 +281,25 @@ impl Residents {
         let (tag, slots) = (lists.tag, lists.lists.slots());
         let entry = self.entry(tag, What::Lists);
         let mut kept = entry.kept.lock().await;
-        if let Some(Kept::Lists(held)) = &*kept
-            && held.is_of(tag)
-        {
-            return Ok(Some(held.shards()));
-        }
-        *kept = None;
+        // After an error nothing of it is kept, and it is made anew the next time.
+        let before = match kept.take() {
+            Some(Kept::Lists(held)) if held.is_of(tag) && held.is_whole(lists.lists) => {
+                let shards = held.shards();
+                *kept = Some(Kept::Lists(held));
+                return Ok(Some(shards));
+            }
+            Some(Kept::Lists(held)) if held.is_of(tag) && held.grows_to(lists.lists) => Some(held),
+            _ => None,
+        };
         entry.note(tag.epoch(), 0);
         let bytes = listed::all_bytes(lists.lists);
+        // Where there is no room for the lists as they were beside those that are made of them, all come from the host.
+        let before = before.filter(|held| listed::fits(limit - held.bytes().min(limit), lists.lists, scratch));
         lock(&self.store).make_room(machine, bytes + scratch + 2 * staging_bytes(limit), Some(&entry));
-        let held = Held::upload(machine, lists, stats).await?;
+        let held = match &before {
+            Some(held) => held.grown(machine, lists, stats).await?,
+            None => Held::upload(machine, lists, stats).await?,
+        };
         entry.note(tag.epoch(), slots.max(1));
         let shards = held.shards();
         *kept = Some(Kept::Lists(held));
@@ -328,7 +337,12 @@ impl Residents {
 
     /// Bytes of lists that are not on the device.
     pub(super) fn missing_lists(&self, lists: &Lists, tag: &Tag) -> u64 {
-        if self.there(tag, What::Lists) > 0 { 0 } else { listed::all_bytes(lists) }
+        match self.there(tag, What::Lists) {
+            0 => listed::all_bytes(lists),
+            slots => {
+                listed::all_bytes(lists) / lists.slots().max(1) as u64 * lists.slots().saturating_sub(slots) as u64
+            }
+        }
     }
 
     /// Drops bases, the longest unused first, until so many bytes are free.

@@ -68,7 +68,7 @@ macro_rules! contract_tests {
             range: row_b5_every_metric row_b5_inclusive_radius row_b5_all_and_none row_b5_filters row_b5_many_queries
                 row_e7_empty;
             scan: row_c3_every_form row_c3_dims_at_word_edges row_c3_list_lengths row_c3_every_keep row_c3_ties
-                row_c3_many_queries row_c9_filters row_c8_changed_lists_are_seen row_e7_empty wrong_shapes_are_errors;
+                row_c3_many_queries row_c9_filters row_c8_changed_lists_are_seen row_c1_appended_rows_are_seen row_e7_empty wrong_shapes_are_errors;
             whole: row_b4_b5_b13_any_shape row_a1_same_ids_as_the_cpu row_c1_appended_and_changed_rows_are_seen row_e4_concurrent_searches_agree
                 row_e6_same_bits_twice wrong_shapes_are_errors stats_tell_what_ran ceilings_are_measured;
         );

@@ -99,6 +99,17 @@ fn prepare(form: Form, dim: usize, queries: usize, numbers: Numbers, rng: &mut R
 }
 
 impl Case {
+    /// Appends so many rows to a list.
+    fn append(&mut self, rows: usize, list: u32) {
+        let mut rng = Rng::new(u64::from(list) * 10_000 + rows as u64);
+        let (form, dim) = (self.lists.form, self.lists.dim);
+        let codes = (0..rows).flat_map(|_| code(form, dim, self.numbers, &mut rng)).collect();
+        let mut numbers = || (0..if form.is_exact() { 0 } else { rows }).map(|_| rng.unit() as f32 * 2.0).collect();
+        let (add, scale) = (numbers(), numbers());
+        let first = 5 + self.lists.rows() as u32;
+        self.lists.append(&Encoded { codes, add, scale, error: Vec::new() }, &vec![list; rows], first);
+    }
+
     /// Lists of so many rows, all probed by every query in another order, with a place left out.
     fn new(metric: Metric, form: Form, dim: usize, lengths: &[usize], queries: usize, numbers: Numbers) -> Case {
         let mut rng = Rng::new((dim * 1000 + lengths.len() * 7 + queries) as u64);
@@ -383,8 +394,19 @@ pub fn row_c8_changed_lists_are_seen(s: &Subject) {
     case.right(s, None, 10);
     let one = Encoded { codes: vec![0; 16], add: vec![-9e3], scale: vec![0.0], error: Vec::new() };
     case.lists.append(&one, &[1], 1000);
-    case.tag.bump();
     case.right(s, None, 10);
+}
+
+/// Rows are appended within blocks and over their ends, to some lists and to new ones, under the same tag.
+pub fn row_c1_appended_rows_are_seen(s: &Subject) {
+    for form in [Form::Integers(8), Form::Parts(8), Form::Rows(DType::F32), Form::Bits] {
+        let mut case = Case::new(Metric::L2, form, 32, &[700, 0, 16, 33, 900], 4, Numbers::Spread);
+        case.right(s, None, 20);
+        for (added, list) in [(1usize, 0u32), (15, 3), (40, 1), (600, 2), (3, 4), (1, 0)] {
+            case.append(added, list);
+            case.right(s, None, 20);
+        }
+    }
 }
 
 pub fn row_e7_empty(s: &Subject) {

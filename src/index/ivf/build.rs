@@ -174,7 +174,6 @@ impl Ivf {
                 at += rows;
             }
         }
-        self.tag.bump();
         Ok(fresh)
     }
 
