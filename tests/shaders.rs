@@ -14,7 +14,8 @@ use nearfield::ops::search::few;
 use nearfield::ops::search::screened::{self, for_matrix_units};
 use nearfield::ops::source::{ParamsIn, Target, compose};
 use nearfield::ops::{
-    Access, Kernel, Variant, assign, distance, normalize, range, refine, registry, scan, search, select_k,
+    Access, Kernel, Variant, assign, distance, matmul, normalize, range, refine, registry, scan, search, segment_sum,
+    select_k,
 };
 
 const PARAMS_IN: [ParamsIn; 2] = [ParamsIn::Immediate, ParamsIn::Uniform];
@@ -233,6 +234,8 @@ fn params_lie_where_the_host_writes_them() {
         "range" => members!(range::Params: row_begin row_end q_begin q_end row_stride query_stride has_mask
             mask_stride mask_row_base position_base limit out_base power power_low),
         "normalize" => members!(normalize::Params: row_begin row_end row_stride dim),
+        "matmul" => members!(matmul::Params: row_begin row_end inner columns),
+        "segment_sum" => members!(segment_sum::Params: piece_begin piece_end row_stride),
         "scan" => members!(scan::Params: item_begin item_end code_words row_words add_at scale_at units parts
             query_stride keep places has_mask mask_stride power power_low),
         "select_k" => members!(select_k::Params: segments width in_stride out_stride k part_width parts
@@ -283,7 +286,7 @@ fn every_shader_has_its_siblings() {
     let stems: BTreeSet<String> = wgsl_files("shaders").iter().map(stem).collect();
     assert_eq!(stems, registry().iter().map(|k| k.verb.to_owned()).collect());
     for stem in &stems {
-        for side in ["kernels", "cpu"] {
+        for side in ["ops", "cpu", "gpu/lower"] {
             let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(side).join(format!("{stem}.rs"));
             assert!(path.exists(), "{} is missing beside shaders/{stem}.wgsl", path.display());
         }

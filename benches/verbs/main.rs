@@ -9,6 +9,7 @@ mod range;
 mod refine;
 mod scan;
 mod search;
+mod segment_sum;
 mod select_k;
 
 use std::sync::OnceLock;
@@ -61,6 +62,7 @@ criterion_group!(
     verbs,
     assign::bench,
     matmul::bench,
+    segment_sum::bench,
     distance::bench,
     normalize::bench,
     search::bench,

@@ -8,15 +8,15 @@ use crate::ops::codes::{Codes, QueryCodes};
 use crate::ops::lists::Form;
 use crate::ops::{
     self, Assign, Batch, Coded, Cost, Distance, Engine, Extent, Matmul, Norm, Normalize, Program, Range, Refine,
-    Screen, SelectK, metric,
+    Screen, SegmentSum, SelectK, metric,
 };
 use crate::random::Random;
 use crate::stats::{SearchStats, Unit};
 use crate::types::{DType, MatrixView, Metric, RowsView};
 
 /// The verbs that are measured, in the order in which they are shown.
-pub const FAMILIES: [&str; 9] =
-    ["distance", "normalize", "search", "select_k", "range", "refine", "assign", "scan", "matmul"];
+pub const FAMILIES: [&str; 10] =
+    ["distance", "normalize", "search", "select_k", "range", "refine", "assign", "segment_sum", "scan", "matmul"];
 
 /// How large the shapes are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +40,8 @@ enum What {
     },
     SelectK(usize),
     Assign,
+    /// Rows of as many segments as there are queries.
+    SegmentSum,
     Matmul,
     /// Every row nearer than the one at this place of the first query's order.
     Range {
@@ -130,6 +132,12 @@ pub fn family_cases(family: &str, scale: Scale) -> Vec<Case> {
             l2(What::Assign, (2_000, 256, 64)),
             l2(What::Assign, (20_000, 1_024, 128)),
             l2(What::Assign, (200_000, 4_096, 128)),
+        )],
+        "segment_sum" => vec![by_scale(
+            scale,
+            l2(What::SegmentSum, (256, 4_000, 64)),
+            l2(What::SegmentSum, (1_024, 20_000, 128)),
+            l2(What::SegmentSum, (4_096, 1_000_000, 128)),
         )],
         "matmul" => vec![by_scale(
             scale,
@@ -228,6 +236,7 @@ impl Case {
             What::Range { .. } => "range",
             What::Refine { .. } => "refine",
             What::Assign => "assign",
+            What::SegmentSum => "segment_sum",
             What::Matmul => "matmul",
             What::Scan { .. } => "scan",
         }
@@ -244,6 +253,7 @@ impl Case {
             What::Range { .. } => "range".to_owned(),
             What::Refine { width } => format!("refine {width}"),
             What::Assign => "assign".to_owned(),
+            What::SegmentSum => "segment_sum".to_owned(),
             What::Matmul => "matmul".to_owned(),
             What::Scan { form, probes, lists } => format!("scan {form}, {probes} of {lists} lists"),
         }
@@ -322,7 +332,13 @@ impl Bench {
                 let firsts = work.matrix.iter().take(rows);
                 work.first = firsts.fold(f64::INFINITY, |least, &key| least.min(f64::from(key)));
             }
+            What::SegmentSum => {}
             What::Scan { .. } => work.first = data.lists.as_ref().map_or(f64::NAN, Packed::first_key),
+        }
+        if case.what == What::SegmentSum {
+            work.positions = (0..rows as u64).map(|i| (i * 7_919 % queries as u64) as u32).collect();
+            let firsts = data.rows.chunks_exact(dim).zip(&work.positions).filter(|(_, segment)| **segment == 0);
+            work.first = firsts.map(|(row, _)| f64::from(row[0])).sum();
         }
         if let What::Refine { width } = case.what {
             let position = |i: u64| (i * 7_919 % rows as u64) as u32;
@@ -423,6 +439,15 @@ impl Workload<'_> {
                 program.output(best);
                 Ok((program, vec![input]))
             }
+            What::SegmentSum => {
+                let given = Input::Positions { positions: &self.positions, width: 1 };
+                let inputs = [Input::Vectors(batch.rows), given];
+                let mut program = Program::new();
+                let [rows, labels] = [program.input(inputs[0].ty()?), program.input(inputs[1].ty()?)];
+                let sums = program.push(SegmentSum { rows, labels, segments: self.case.shape.0 })?;
+                program.output(sums);
+                Ok((program, inputs.to_vec()))
+            }
             What::Matmul => {
                 let matrix = |values, rows| Input::Matrix { values, shape: [rows, dim] };
                 let inputs = [matrix(&self.data.queries, self.case.shape.0), matrix(&self.data.rows, count)];
@@ -468,9 +493,12 @@ impl Workload<'_> {
             What::SelectK(_) => self.matrix.len(),
             What::Normalize(_) => 2 * self.data.rows.len(),
             What::Distance | What::Matmul => self.data.rows.len() + keys,
-            What::Search { .. } | What::Assign | What::Range { .. } | What::Refine { .. } | What::Scan { .. } => {
-                self.data.rows.len()
-            }
+            What::Search { .. }
+            | What::Assign
+            | What::SegmentSum
+            | What::Range { .. }
+            | What::Refine { .. }
+            | What::Scan { .. } => self.data.rows.len(),
         };
         4 * floats as u64
     }
