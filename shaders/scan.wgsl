@@ -6,7 +6,7 @@
 // One thread: two rows of an item with all of its queries, so that neighbours read neighbouring words, a word is unpacked
 // once, and what is read of a query serves two rows. One workgroup: one item at a time, at most SCAN_ROWS rows of a list
 // with QUERIES queries or fewer.
-// Barriers: about ten an item, and four for each round of the selection, which most items do not need once the limits of
+// Barriers: about ten per item, and four for each round of the selection, which most items do not need once the limits of
 // their queries have come down. Bytes and operations: src/kernels/scan.rs.
 // Each form has a file in shaders/scan/ with `keys_of_item`, and the entry point.
 

@@ -1,4 +1,4 @@
-//! What was measured or compiled on this machine, in the user's cache folder: one small sealed file a device.
+//! What was measured or compiled on this machine, in the user's cache folder: one small sealed file per device.
 //!
 //! A file is trusted only when its checksum is right and it says that it was written for this very thing: the same
 //! device, driver, processor and version of nearfield. Whatever else is found is named and written anew.

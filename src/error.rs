@@ -51,9 +51,9 @@ pub enum SearchError {
     /// Queries of another length than the rows.
     #[error("the index holds rows of {wanted} components, the queries have {found}")]
     Dim {
-        /// Components a row.
+        /// Components per row.
         wanted: usize,
-        /// Components a query.
+        /// Components per query.
         found: usize,
     },
     /// Packed bits against numbers, or the reverse.

@@ -105,9 +105,9 @@ impl SearchStats {
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Ceilings {
-    /// Bytes read a second from the memory that holds the rows.
+    /// Bytes read per second from the memory that holds the rows.
     pub bytes_per_second: f64,
-    /// f32 additions and multiplications a second.
+    /// f32 additions and multiplications per second.
     pub operations_per_second: f64,
     /// Seconds that starting one kernel costs.
     pub launch_seconds: f64,
@@ -152,7 +152,7 @@ impl Unit {
 pub struct Peak {
     /// Which kind.
     pub unit: Unit,
-    /// Operations a second; absent where it was not measured.
+    /// Operations per second; absent where it was not measured.
     pub operations_per_second: Option<f64>,
     /// With which instructions it was measured, or why it was not.
     pub note: String,
@@ -163,10 +163,10 @@ pub struct Peak {
 #[derive(Clone, Debug, Default, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Roofs {
-    /// Bytes of a working set and the bytes a second that it is read at, the smallest set first. The last one is larger
+    /// Bytes of a working set and the bytes per second that it is read at, the smallest set first. The last one is larger
     /// than most caches.
     pub read: Vec<(u64, f64)>,
-    /// Bytes a second by copying, each counted once read and once written; 0 where it was not measured.
+    /// Bytes per second by copying, each counted once read and once written; 0 where it was not measured.
     pub copy: f64,
     /// One entry for each [`Unit`].
     pub peaks: Vec<Peak>,

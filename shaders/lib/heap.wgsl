@@ -12,7 +12,7 @@ var<workgroup> queue_keys: array<u32, QUEUE>;
 var<workgroup> queue_places: array<u32, QUEUE>; // query of the tile << 16 | row of the tile
 var<workgroup> waiting: u32;
 
-// Which of the four keys from row r on beat the threshold of query `lane` of the tile: one bit a row.
+// Which of the four keys from row r on beat the threshold of query `lane` of the tile: one bit per row.
 fn better4(keys: vec4<u32>, lane: u32, r: u32) -> u32 {
     let top = heap_keys[lane];
     let place = heap_positions[lane];

@@ -190,7 +190,7 @@ fn product(rest: &str) -> Result<CodecSpec, String> {
         return if known { Ok(CodecSpec::Product { parts, bits, fast_scan: false }) } else { Err(wrong()) };
     };
     if bits != 4 {
-        return Err(format!("fast scan has 4 bits a part: `PQ{parts}x4fs`"));
+        return Err(format!("fast scan has 4 bits per part: `PQ{parts}x4fs`"));
     }
     // Codes are always of residuals, which `r` asks for, and in blocks of one size.
     let tail = tail.strip_prefix('r').unwrap_or(tail);

@@ -272,7 +272,7 @@ mod tests {
                 let lists = lists_of(form, dim, &lengths, scaled && !form.is_exact(), &mut random);
                 let prepared = prepared(&lists, queries, &mut random);
                 let width = 7;
-                // Each list once a query; one place is empty.
+                // Each list once per query; one place is empty.
                 let probed: Vec<u32> = (0..queries * width)
                     .map(|i| if i % width == 3 { u32::MAX } else { ((i / width + i % width) % lengths.len()) as u32 })
                     .collect();

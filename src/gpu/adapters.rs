@@ -287,10 +287,10 @@ pub(super) fn describe(
         limits: vec![
             ("storage binding bytes", limits.max_storage_buffer_binding_size),
             ("buffer bytes", limits.max_buffer_size),
-            ("storage buffers a kernel", u64::from(limits.max_storage_buffers_per_shader_stage)),
+            ("storage buffers per kernel", u64::from(limits.max_storage_buffers_per_shader_stage)),
             ("workgroup memory bytes", u64::from(limits.max_compute_workgroup_storage_size)),
-            ("invocations a workgroup", u64::from(limits.max_compute_invocations_per_workgroup)),
-            ("workgroups a dimension", u64::from(limits.max_compute_workgroups_per_dimension)),
+            ("invocations per workgroup", u64::from(limits.max_compute_invocations_per_workgroup)),
+            ("workgroups per dimension", u64::from(limits.max_compute_workgroups_per_dimension)),
             ("immediate bytes", u64::from(limits.max_immediate_size)),
         ],
         features: OPTIONAL
@@ -311,7 +311,7 @@ pub(super) fn lacking(limits: &wgpu::Limits, compute: bool) -> Option<String> {
     let least = wgpu::Limits::default();
     let checks = [
         (
-            "storage buffers a kernel",
+            "storage buffers per kernel",
             limits.max_storage_buffers_per_shader_stage,
             least.max_storage_buffers_per_shader_stage,
         ),
@@ -321,12 +321,12 @@ pub(super) fn lacking(limits: &wgpu::Limits, compute: bool) -> Option<String> {
             least.max_compute_workgroup_storage_size,
         ),
         (
-            "invocations a workgroup",
+            "invocations per workgroup",
             limits.max_compute_invocations_per_workgroup,
             least.max_compute_invocations_per_workgroup,
         ),
         (
-            "workgroups a dimension",
+            "workgroups per dimension",
             limits.max_compute_workgroups_per_dimension,
             least.max_compute_workgroups_per_dimension,
         ),

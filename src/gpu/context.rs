@@ -34,7 +34,7 @@ pub(super) struct Context {
     pub(super) caps: DeviceCaps,
     /// The side of the f16 matrices that the device's units multiply, where nearfield can use them.
     pub(super) matrix: Option<u32>,
-    /// Nanoseconds a tick, where kernels can be timed by the device.
+    /// Nanoseconds per tick, where kernels can be timed by the device.
     pub(super) tick: Option<f64>,
     pub(super) faults: Faults,
     /// Where what is compiled and tested is kept.

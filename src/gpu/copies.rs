@@ -107,9 +107,9 @@ pub(super) struct CopyShard {
     capacity: usize,
     /// The components.
     pub(super) data: Arc<Buffer>,
-    /// Four numbers a row.
+    /// Four numbers per row.
     pub(super) terms: Arc<Buffer>,
-    /// One number a group of rows.
+    /// One number per group of rows.
     pub(super) longest: Arc<Buffer>,
 }
 

@@ -15,7 +15,7 @@ use crate::ops::source::{self, ParamsIn, Target};
 use crate::ops::tuning::KernelTuning;
 use crate::ops::{self};
 
-/// Work a second that no device leaves.
+/// Work per second that no device leaves.
 pub(super) const RATES: std::ops::RangeInclusive<f64> = 1e6..=1e15;
 /// More lines than this are no cache of ours.
 const MOST_LINES: usize = 20_000;
@@ -96,7 +96,7 @@ impl Known {
         state.stale |= state.known.passed.insert(kernel);
     }
 
-    /// Work a second of a kernel, where it was measured.
+    /// Work per second of a kernel, where it was measured.
     pub(super) fn rate(&self, kernel: &str) -> Option<f64> {
         lock(&self.state).known.rates.get(kernel).copied()
     }

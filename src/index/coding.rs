@@ -20,7 +20,7 @@ pub(crate) struct Coding {
     loss: f64,
 }
 
-/// How many times more rows than at training, or more loss a row, make a new code worth its while.
+/// How many times more rows than at training, or more loss per row, make a new code worth its while.
 const OUTGROWN: usize = 8;
 const OUTDATED: f64 = 2.0;
 

@@ -45,7 +45,7 @@ impl fmt::Display for Explanation {
         writeln!(f, "{}: {}", self.device, subject(&self.program))?;
         let c = &self.ceilings;
         let (gb, gop) = (c.bytes_per_second / 1e9, c.operations_per_second / 1e9);
-        writeln!(f, "measured ceilings: {gb:.1} GB/s, {gop:.0} GFLOP/s, {:.0} us a launch", c.launch_seconds * 1e6)?;
+        writeln!(f, "measured ceilings: {gb:.1} GB/s, {gop:.0} GFLOP/s, {:.0} us per launch", c.launch_seconds * 1e6)?;
         let wide = width(&self.program) + 2;
         writeln!(f, "{:<wide$} {:>12} {:>12} {:>12}  bound by", "operation", "bytes", "operations", "predicted")?;
         for ((_, op), cost) in self.program.operations().zip(&self.costs) {

@@ -55,7 +55,7 @@ pub struct FileInfo {
     pub metric: Metric,
     /// How rows are stored.
     pub dtype: DType,
-    /// Components a row.
+    /// Components per row.
     pub dim: usize,
     /// Rows.
     pub rows: usize,

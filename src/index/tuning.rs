@@ -81,7 +81,7 @@ pub struct TunedPoint {
     pub recall: f64,
     /// Recall on the other half, which no setting was picked by but which the chosen one must reach the goal on too.
     pub checked: f64,
-    /// Queries a second, in batches as asked for.
+    /// Queries per second, in batches as asked for.
     pub qps: f64,
     /// Bytes of the index.
     pub bytes: usize,
@@ -350,7 +350,7 @@ pub fn settings(index: &AnyIndex, k: usize) -> Vec<SearchOptions> {
     probes.iter().flat_map(|&p| rerank.iter().map(move |&r| option(p, r))).collect()
 }
 
-/// Of points (recall, queries a second) those that no other surpasses in both, the fastest first.
+/// Of points (recall, queries per second) those that no other surpasses in both, the fastest first.
 pub fn fastest(points: &[(f64, f64)]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..points.len()).collect();
     order.sort_by(|&a, &b| points[b].1.total_cmp(&points[a].1));
@@ -430,7 +430,7 @@ impl<'a> Halves<'a> {
         Ok(Halves { metric, rows, tuned: half(0)?, checked: half(1)? })
     }
 
-    /// Queries a second and recall on the half that is tuned with.
+    /// Queries per second and recall on the half that is tuned with.
     fn time(
         &self,
         index: &AnyIndex,

@@ -362,7 +362,7 @@ impl SimdKernel for Screen<'_> {
         for (q, mask) in masks.iter_mut().enumerate().take(self.norms.len()) {
             let (norm, threshold) = (self.norms[q], s.splat(self.thresholds[q]));
             for i in (0..rows).step_by(S::LANES) {
-                // SAFETY: i + LANES <= PANEL, and the tile has PANEL bounds a query (asserted); of the norms a full
+                // SAFETY: i + LANES <= PANEL, and the tile has PANEL bounds per query (asserted); of the norms a full
                 // vector is read only where there is one.
                 unsafe {
                     let norms = self.row_norms.as_ptr().add(i);

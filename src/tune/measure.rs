@@ -81,7 +81,7 @@ pub(super) struct Session<'a> {
     /// Searches that were timed, and those of them whose runs did not agree.
     trials: u32,
     noisy: u32,
-    /// Seconds a unit of work of the last ladder.
+    /// Seconds per unit of work of the last ladder.
     slowness: f64,
     /// Bytes that were brought to the device, and the seconds it took.
     moved: (f64, f64),

@@ -1,4 +1,4 @@
-//! Which engine: what a plan will take on each, from a calibration that is measured once a machine and corrected by what
+//! Which engine: what a plan will take on each, from a calibration that is measured once per machine and corrected by what
 //! searches really took; and which shapes a GPU's kernels should have, by timing the few there are.
 //!
 //! `model` is the calibration and what it predicts, `measure` takes it from an engine, `choice` decides, `shapes` tunes.

@@ -59,14 +59,14 @@ pub struct Calibration {
     pub overhead: [f64; 2],
     /// How many times longer a search takes with k = 100 and with k = 200 than with k = 10.
     pub wide: [f64; 2],
-    /// Bytes a second from the memory that holds the rows.
+    /// Bytes per second from the memory that holds the rows.
     pub bytes_per_second: f64,
-    /// Bytes a second between host and device; absent where there is nothing between them.
+    /// Bytes per second between host and device; absent where there is nothing between them.
     pub transfer: Option<f64>,
 }
 
 impl Calibration {
-    /// What a device with these figures would have: `fixed` seconds a call and so many operations and bytes a second. For
+    /// What a device with these figures would have: `fixed` seconds per call and so many operations and bytes per second. For
     /// tests and for devices that nobody measured.
     pub fn simple(fixed: f64, operations_per_second: f64, bytes_per_second: f64, transfer: Option<f64>) -> Calibration {
         let points: Vec<(f64, f64)> =
@@ -107,7 +107,7 @@ impl Calibration {
         seconds.max(self.fixed() * 0.5 + cost.bytes_read / self.bytes_per_second)
     }
 
-    /// What more places a query cost.
+    /// What more places per query cost.
     fn wider(&self, k: usize) -> f64 {
         let [hundred, beyond] = self.wide;
         match k {
@@ -173,7 +173,7 @@ impl Calibration {
         self.steps(program).iter().sum::<f64>() + self.transfer.map_or(0.0, |bps| missing as f64 / bps)
     }
 
-    /// Operations a second of a long pass without a screen.
+    /// Operations per second of a long pass without a screen.
     fn rate(&self) -> f64 {
         let longest = self.curves.iter().filter(|c| !c.screened).filter_map(|c| c.points.last());
         longest.map(|&(work, seconds)| work / seconds).fold(1e6, f64::max)

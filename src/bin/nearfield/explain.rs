@@ -27,7 +27,7 @@ pub struct ExplainArgs {
     /// A number of queries in place of a file
     #[arg(long, value_name = "B", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     batch: Option<u32>,
-    /// Neighbours a query
+    /// Neighbours per query
     #[arg(short, value_name = "K", value_parser = k)]
     k: usize,
     #[command(flatten)]

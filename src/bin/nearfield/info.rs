@@ -45,7 +45,7 @@ pub fn run(args: &InfoArgs) -> Result<()> {
         if info.has_ids { "given by its maker" } else { "the row numbers" },
     );
     if let Some(dim) = info.code_dim {
-        let _ = writeln!(text, "  codes     {dim} bytes a row, for the int8 screen");
+        let _ = writeln!(text, "  codes     {dim} bytes per row, for the int8 screen");
     }
     if let Some(probes) = info.probes {
         let ranked = match info.rerank {
@@ -98,6 +98,6 @@ fn row_bytes(nf: &NfFile, rows: usize) -> String {
     };
     let codes = each(&|name| name.starts_with("list_") && name != "list_rows");
     let better = each(&|name| name == "rows" || name.starts_with("better_"));
-    let text = format!("{codes:.1} a row in codes");
+    let text = format!("{codes:.1} per row in codes");
     if better > 0.0 { format!("{text}, {better:.1} to rank from") } else { text }
 }

@@ -24,7 +24,7 @@ pub struct SearchArgs {
     source: SourceArgs,
     #[command(flatten)]
     ask: AskArgs,
-    /// Neighbours a query
+    /// Neighbours per query
     #[arg(short, value_name = "K", value_parser = k)]
     k: usize,
     #[command(flatten)]

@@ -26,7 +26,7 @@ pub struct TuneArgs {
     /// l2, ip, cosine and the others that Flat has
     #[arg(long, value_name = "M", value_parser = metric)]
     metric: nearfield::Metric,
-    /// Neighbours a query
+    /// Neighbours per query
     #[arg(short, value_name = "K", value_parser = k)]
     k: usize,
     /// The share of the true neighbours to find
@@ -35,7 +35,7 @@ pub struct TuneArgs {
     /// Most bytes that the index may take, e.g. 200MiB
     #[arg(long, value_name = "SIZE", value_parser = size)]
     memory: Option<u64>,
-    /// Queries a call
+    /// Queries per call
     #[arg(long, value_name = "B", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     batch: u32,
     /// Specs to try, again for each [default: what suits the rows, and what is near to that]

@@ -205,7 +205,7 @@ fn whole(head: Header, codec: FaissCodec, codes: &[u8]) -> FaissIndex {
     }
 }
 
-/// The codes of an index without lists, `size` bytes an element of the length in front.
+/// The codes of an index without lists, `size` bytes per element of the length in front.
 fn codes<'a>(from: &mut Reader<'a>, head: &Header, codec: &FaissCodec, size: usize) -> Parsed<&'a [u8]> {
     let codes = from.vector(size)?;
     let wanted = from.product(head.rows, codec.code_bytes(head.dim))?;
@@ -496,7 +496,7 @@ fn refined(from: &mut Reader<'_>, depth: usize) -> Parsed<FaissIndex> {
     let base = index(from, depth + 1)?;
     let again = index(from, depth + 1)?;
     from.tag = tag;
-    from.f32()?; // candidates a result, a parameter of searches
+    from.f32()?; // candidates per result, a parameter of searches
     for part in [&base, &again] {
         from.same("components", part.dim, head.dim)?;
         from.same("rows", part.rows(), head.rows)?;

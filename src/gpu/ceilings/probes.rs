@@ -85,7 +85,7 @@ fn prepare<'a>(machine: &'a Machine, wgsl: &str, bytes: [u64; 2]) -> Result<Prep
     Prepared::new(machine, &shader, true)
 }
 
-/// The most units a second when every invocation does so many: with more and more workgroups, until a run takes long
+/// The most units per second when every invocation does so many: with more and more workgroups, until a run takes long
 /// enough, then the best of a few.
 fn rate(prepared: &Prepared<'_>, units: f64) -> Result<f64, ShaderError> {
     // The first run compiles.

@@ -29,7 +29,7 @@ const ROWS_PER_CHUNK: usize = 1 << 15;
 /// Rows that a codec learns from at most.
 const CODEC_ROWS: usize = 1 << 16;
 
-/// Rows a list that k-means learns from at most.
+/// Rows per list that k-means learns from at most.
 const ROWS_PER_LIST: usize = 256;
 
 impl Ivf {

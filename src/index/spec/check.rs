@@ -40,7 +40,7 @@ impl IndexSpec {
                 self.wrong(place, format!("{left} components do not split into {parts} equal parts; {near}"))
             })?;
             if let Some(rows) = rows.filter(|&rows| rows < 1 << bits) {
-                let why = format!("{bits} bits a part are trained on at least {} rows, there are {rows}", 1 << bits);
+                let why = format!("{bits} bits per part are trained on at least {} rows, there are {rows}", 1 << bits);
                 return Err(self.wrong(place, why));
             }
         }

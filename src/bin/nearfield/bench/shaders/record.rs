@@ -15,7 +15,7 @@ use crate::fail;
 /// The first member of the file, and its only value so far.
 const SCHEMA: &str = "nearfield.bench.shaders/1";
 
-/// A whole run. Times are in seconds, rates in units of 10^9 a second.
+/// A whole run. Times are in seconds, rates in units of 10^9 per second.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Report {
     pub schema: String,
@@ -85,7 +85,7 @@ pub struct Row {
     pub share: f64,
     /// The lower roof: `memory`, `cache`, or the arithmetic.
     pub bound: String,
-    /// 10^9 a second of the two roofs that it is held against.
+    /// 10^9 per second of the two roofs that it is held against.
     pub roof_gbs: f64,
     pub roof_gops: f64,
     /// What is wrong with the model if the kernel is past its roof.
