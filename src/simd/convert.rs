@@ -6,11 +6,11 @@ use crate::types::MatrixView;
 
 /// Writes the picked rows to `out`, `[picks, dim]`.
 ///
-/// # Panics
-/// When `out` has another size.
 /// Every conversion is exact, so what is computed from `out` is computed from the rows as they are
 /// stored.
 ///
+/// # Panics
+/// When `out` has another size.
 pub(crate) fn rows<T: Lane>(token: Token, rows: MatrixView<'_, T>, picks: Picks<'_>, out: &mut [f32]) {
     token.run(Convert { rows, picks, out });
 }

@@ -3,11 +3,11 @@
 //! Each pair has its own accumulators (one or two vectors), so its key does not depend on which rows and queries were
 //! computed beside it, nor on threads. Every 1024 components the accumulators are added to a total, which keeps
 //! rounding small in long rows.
-
 //!
 //! The kernel is `tile`, generic over the number of queries and rows, so that each combination is
 //! straight code with its accumulators in registers. Metrics are an [`Op`] each; the loop around them
 //! exists once.
+
 use super::{Lane, Simd, SimdKernel, Token, math};
 use crate::types::{MatrixView, Metric};
 
@@ -54,11 +54,11 @@ impl Picks<'_> {
 /// Writes the direct keys of `Q` queries against the picked rows to `out[query][pick]`. For cosine: of the inner
 /// product, which the caller divides by the lengths. Not for packed bits.
 ///
-/// # Panics
-/// When a query is not as long as a row, or `out` not as long as the picks.
-///
 /// Errors are within [`metric::tolerance`](crate::ops::metric::tolerance): at least four partial sums
 /// per key.
+///
+/// # Panics
+/// When a query is not as long as a row, or `out` not as long as the picks.
 pub(crate) fn keys<T: Lane, const Q: usize>(
     token: Token,
     metric: Metric,
@@ -92,10 +92,10 @@ pub(crate) fn keys<T: Lane, const Q: usize>(
 
 /// Writes the direct keys of pairs of a query and a row, for l2, inner product and cosine (as [`keys`] does).
 ///
+/// For pairs that lie anywhere, as those that bounds leave over in k-means.
+///
 /// # Panics
 /// When queries and rows differ in length, `out` and `pairs` in number, or a pair names what there is not.
-///
-/// For pairs that lie anywhere, as those that bounds leave over in k-means.
 pub(crate) fn pairs(
     token: Token,
     metric: Metric,

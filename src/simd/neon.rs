@@ -1,8 +1,8 @@
 //! NEON, which every 64-bit Arm CPU has.
-
 //!
 //! NEON is part of the base of 64-bit Arm, so `enter` changes no code on common targets. It is kept
 //! for targets that are compiled without it, and for one shape of all levels.
+
 use std::arch::aarch64::*;
 
 use half::{bf16, f16};
@@ -41,11 +41,11 @@ macro_rules! methods {
     )+};
 }
 
-/// # Safety
-/// Four elements are readable at `p`.
 /// Four elements, each converted by `f`: for types whose conversion needs more than base NEON, or
 /// whose loads would read more than four elements.
 ///
+/// # Safety
+/// Four elements are readable at `p`.
 #[inline(always)]
 unsafe fn gather<T: Copy>(p: *const T, f: impl Fn(T) -> f32) -> float32x4_t {
     // SAFETY: the caller's promise; the array holds four.

@@ -5,11 +5,11 @@
 //! times one group; its accumulators fill the registers, and each step loads one column of the panel and broadcasts
 //! one component of each query. Long rows are cut into parts of at most [`PART`] components, so that a panel stays in
 //! the second cache while all queries pass over it; the tile then continues in memory.
-
 //!
 //! A vector of rows is read once for all queries of the group, a number of a query once for all
 //! vectors of the panel: so arithmetic bounds a tile, not reading. The scheme is that of matrix
 //! products (Goto and van de Geijn 2008, "Anatomy of high-performance matrix multiplication").
+
 use std::ops::Range;
 
 use bytemuck::{Pod, Zeroable};
@@ -124,10 +124,10 @@ pub(crate) struct Queries {
 }
 
 impl Queries {
-    /// # Panics
-    /// When the tiling is of another shape.
     /// Packs the queries of a batch once, for all rows.
     ///
+    /// # Panics
+    /// When the tiling is of another shape.
     pub fn pack(tiling: Tiling, queries: MatrixView<'_, f32>) -> Queries {
         assert!(queries.dim() == tiling.dim && queries.rows() <= tiling.group * tiling.groups);
         let mut data = Vec::with_capacity(tiling.group * tiling.groups * tiling.dim);

@@ -1,7 +1,7 @@
 //! Arrays of eight f32, for any CPU; the compiler vectorises what it can.
-
 //!
 //! All operations but loads and stores are safe Rust.
+
 use half::{bf16, f16};
 
 use super::{Simd, f16_bits};
@@ -27,10 +27,10 @@ fn zip(a: [f32; N], b: [f32; N], f: impl Fn(f32, f32) -> f32) -> [f32; N] {
     out
 }
 
-/// # Safety
-/// `N` elements are readable at `p`.
 /// `N` elements, each converted by `f`.
 ///
+/// # Safety
+/// `N` elements are readable at `p`.
 #[inline(always)]
 unsafe fn gather<T: Copy>(p: *const T, f: impl Fn(T) -> f32) -> [f32; N] {
     let mut out = [0.0; N];

@@ -1,9 +1,9 @@
 //! Small loops that show what the machine can do at best.
-
 //!
 //! A ceiling must not be too low, or a kernel would be judged to be past it. So each loop has one
 //! limit only: no addend waits for another (enough independent sums), nothing is spilled (few
 //! enough), and no result can be foreseen (`black_box`).
+
 use std::hint::black_box;
 
 use super::{MAX_LANES, Simd, SimdKernel, Token};

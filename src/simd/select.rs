@@ -1,8 +1,8 @@
 //! The filter by a running threshold: which keys of a block may still belong among the best.
-
 //!
 //! A threshold turns a selection into a comparison: once k keys are known, nearly all others fall to
 //! it, and a mask of 64 keys that is zero costs one branch.
+
 use super::{Simd, SimdKernel, Token};
 
 /// Sets bit i % 64 of `masks[i / 64]` where not `keys[i] > threshold`; NaN counts as not above.

@@ -1,9 +1,9 @@
 //! AVX2 and AVX-512.
-
 //!
 //! Functions with a `target_feature` are the only ones compiled for a level. All else is inlined into
 //! them, which is why the methods here are `#[inline(always)]`: outside, each intrinsic would be a
 //! call, and vectors would pass through memory.
+
 use std::arch::x86_64::*;
 
 use half::{bf16, f16};
