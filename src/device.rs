@@ -143,7 +143,7 @@ impl Device {
         Device::from_wgpu_with(device, queue, &DeviceOptions::default())
     }
 
-    /// [`Device::from_wgpu`] with options; their device is not looked at.
+    /// [`Device::from_wgpu`] with options; their device is ignored.
     ///
     /// # Errors
     /// As [`Device::from_wgpu`].

@@ -24,7 +24,7 @@
 //! use nearfield::{Device, Ivf, Metric, TrainOptions};
 //!
 //! let rows: Vec<[f32; 4]> = (0..1000).map(|i| std::array::from_fn(|j| ((i * (2 * j + 1)) % 89) as f32)).collect();
-//! let spec = "IVF16,RaBitQ4,RFlat".parse()?; // 16 lists, 4 bits per component, the best ranked again from f32 rows
+//! let spec = "IVF16,RaBitQ4,RFlat".parse()?; // 16 lists, 4 bits per component, the best re-ranked from f32 rows
 //! let mut index = Ivf::train(&Device::cpu(), &spec, Metric::L2, &rows, &TrainOptions::default())?;
 //! index.add(&rows)?;
 //! assert_eq!(index.search(&rows[7..8], 1)?.ids(), [7]);

@@ -74,7 +74,7 @@ impl SearchStats {
         self.fallback = self.fallback.take().or_else(|| other.fallback.clone());
     }
 
-    /// [`SearchStats::merge`] of a run that is not looked at again: its names are taken over where there are none yet.
+    /// [`SearchStats::merge`] of a run that is not used again: its names are taken over where there are none yet.
     pub(crate) fn absorb(&mut self, other: SearchStats) {
         if self.stages.is_empty() && self.kernels.is_empty() && self.fallback.is_none() {
             let before = std::mem::replace(self, other);

@@ -1,5 +1,5 @@
 //! The architecture as a test: who may import whom, where `unsafe` and wgpu may be, and that every verb has all its
-//! files. It reads the text of `src/`; code under `#[cfg(test)] mod tests` at the end of a file is not looked at.
+//! files. It reads the text of `src/`; code under `#[cfg(test)] mod tests` at the end of a file is skipped.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -405,10 +405,10 @@ fn quantise(y: &[f32], mut write: impl FnMut(usize, i32)) -> (f32, f64) {
 }
 
 /// How many principal components make a search of `n` rows fastest, from a sample `[rows, dim]` in their order: few
-/// components are read quickly, but leave many rows to look at.
+/// components are read quickly, but leave many candidates.
 fn best_dim(sample: &[f32], dim: usize, n: usize) -> usize {
     const SAMPLE_QUERIES: usize = 48;
-    // Nanoseconds of one core: for a component of a code, for a code, for a row that has to be looked at.
+    // Nanoseconds of one core: for a component of a code, for a code, for a candidate row.
     const COMPONENT: f64 = 0.006;
     const SUSPECT: f64 = 600.0;
     let rows = sample.len() / dim;

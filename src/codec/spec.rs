@@ -231,7 +231,7 @@ impl fmt::Display for CodecSpec {
     }
 }
 
-/// From what the best candidates are ranked again.
+/// The rows that the best candidates are re-ranked from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RerankSpec {

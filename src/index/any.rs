@@ -72,7 +72,7 @@ impl AnyIndex {
     }
 
     /// Opens an index file of any structure: verifies every byte, in time for the whole file. Rows are mapped, not copied,
-    /// and stay on disk until they are looked at.
+    /// and stay on disk until they are read.
     ///
     /// # Errors
     /// [`OpenError`] naming the file and what is wrong with it.

@@ -67,9 +67,9 @@ pub struct FileInfo {
     pub screen: Option<Screen>,
     /// Components of the 8-bit codes of the rows, if there are any.
     pub code_dim: Option<usize>,
-    /// Inverted lists looked at by a search that does not say how many, where there are lists.
+    /// Inverted lists probed by a search that does not say how many, where there are lists.
     pub probes: Option<usize>,
-    /// Rows ranked again by a search that does not say how many, if that was chosen.
+    /// Rows re-ranked by a search that does not say how many, if that was chosen.
     pub rerank: Option<usize>,
 }
 
@@ -150,7 +150,7 @@ impl Flat {
     }
 
     /// Opens an index file: verifies every byte, in time for the whole file. Rows are mapped, not copied, and stay on disk
-    /// until they are looked at.
+    /// until they are read.
     ///
     /// # Errors
     /// [`OpenError`] naming the file and what is wrong with it.

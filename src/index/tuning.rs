@@ -73,9 +73,9 @@ pub struct Tuned {
 pub struct TunedPoint {
     /// The index.
     pub spec: IndexSpec,
-    /// Lists looked at; absent where there are none.
+    /// Lists probed; absent where there are none.
     pub probes: Option<usize>,
-    /// Rows ranked again; absent where nothing is.
+    /// Rows re-ranked; absent where none are.
     pub rerank: Option<usize>,
     /// Recall on the half of the queries that was tuned with.
     pub recall: f64,
@@ -281,7 +281,7 @@ impl Tuning {
         self.specs.iter().try_for_each(|s| s.check(dim, metric, Some(n))).map_err(BuildError::from)?;
         let mut seen = HashSet::new();
         specs.retain(|s| s.check(dim, metric, Some(n)).is_ok() && seen.insert(s.to_string()));
-        // Rows of bytes take less than is said of them in f32; what is built is looked at again.
+        // Rows of bytes take less than is said of them in f32; what is built is measured again.
         let Some(memory) = self.memory.filter(|_| rows.dtype() == DType::F32) else { return Ok(specs) };
         let bytes = |s: &IndexSpec| (s.bytes_per_vector(dim) * n) as u64;
         let Some(smallest) = specs.iter().min_by_key(|s| bytes(s)).cloned() else { return Ok(specs) };

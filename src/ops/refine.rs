@@ -16,9 +16,9 @@ use crate::types::{DType, Metric, RowsView};
 /// The direct keys of candidates, in their places.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Refine {
-    /// Queries and rows; a mask is not looked at.
+    /// Queries and rows; a mask is ignored.
     pub pairs: Pairs,
-    /// Positions of rows; what keys they have is not looked at.
+    /// Positions of rows; their keys are ignored.
     pub candidates: Value,
 }
 

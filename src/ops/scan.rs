@@ -397,7 +397,7 @@ pub fn push_item(slot: u32, first: u32, rows: u32, wanting: &[Wanting], single: 
     for w in wanting {
         target.extend([w.query, w.offset.to_bits(), w.to, 1]);
     }
-    // What fills up the four is another look at the first, which nobody wants.
+    // The four are filled up with the first query; its repeated keys are not wanted.
     let query = wanting.first().map_or(0, |w| w.query);
     while target.len() < start + words {
         target.extend([query, 0, 0, 0]);

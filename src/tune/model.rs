@@ -142,7 +142,7 @@ impl Calibration {
                 Op::Range(range) => pass(&range.pairs, false, cost) + back(cost),
                 Op::Scan(scan) => {
                     let (slots, queries) = scan.extent(program);
-                    // Of the rows of the lists only a share is looked at.
+                    // Only a share of the lists is probed.
                     let (probes, lists) = scan.share;
                     let pairs = slots as f64 * queries as f64 * probes.min(lists) as f64 / lists.max(1) as f64;
                     self.pass(false, queries, pairs, cost) * self.wider(scan.keep) + back(cost)

@@ -36,7 +36,7 @@ pub struct HowArgs {
     /// Rows that an index learns from, drawn at random [default: what suits the index]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub train_rows: Option<u32>,
-    /// What chance begins with when an index learns: the same seed, the same index
+    /// Seed of all random choices in training: the same seed, the same index
     #[arg(long, value_name = "S", default_value_t = 0)]
     pub seed: u64,
     /// Take rows of u8 as packed bits (hamming always does; for jaccard)

@@ -77,8 +77,8 @@ fn how_it_looks(index: &AnyIndex, explanation: &Explanation, asked: &ListArgs) -
     let AnyIndex::Ivf(ivf) = index else { return String::new() };
     let scans = explanation.scans_lists();
     let looks = match asked.probes().unwrap_or(ivf.probes()).min(ivf.lists()) {
-        _ if ivf.lists() == 1 && scans => "all codes are looked at".to_owned(),
-        probes if scans => format!("{probes} of {} lists are looked at", ivf.lists()),
+        _ if ivf.lists() == 1 && scans => "all codes are scanned".to_owned(),
+        probes if scans => format!("{probes} of {} lists are probed", ivf.lists()),
         probes if ivf.lists() > 1 => {
             format!("the rows themselves are searched, which is faster than {probes} of {} lists", ivf.lists())
         }

@@ -56,7 +56,7 @@ pub fn run(args: &InfoArgs) -> Result<()> {
             Some(lists) => format!("looks at {probes} of {} lists", ui::count(lists as u64)),
             None => "looks at all codes".to_owned(),
         };
-        let _ = writeln!(text, "  search    {lists}; ranks again {ranked}");
+        let _ = writeln!(text, "  search    {lists}; re-ranks {ranked}");
         let _ = writeln!(text, "  bytes     {}", row_bytes(&nf, info.rows));
     }
     let _ = writeln!(text, "  file      {}, all checksums are right", ui::bytes(end));
@@ -90,7 +90,7 @@ pub fn run(args: &InfoArgs) -> Result<()> {
     fail::print(&text)
 }
 
-/// What a row takes: its code with what stands beside it, and what it is ranked again from.
+/// Bytes of a row: its code with the numbers beside it, and the row that it is re-ranked from.
 fn row_bytes(nf: &NfFile, rows: usize) -> String {
     let each = |of: &dyn Fn(&str) -> bool| {
         let bytes: u64 = nf.sections().iter().filter(|s| of(&s.name)).map(|s| s.len).sum();

@@ -41,7 +41,7 @@ pub struct TuneArgs {
     /// Specs to try, again for each [default: what suits the rows, and what is near to that]
     #[arg(long, value_name = "SPEC", value_parser = spec)]
     index: Vec<IndexSpec>,
-    /// What chance begins with
+    /// Seed of all random choices
     #[arg(long, value_name = "S", default_value_t = 0)]
     seed: u64,
     /// Write the chosen index with its settings

@@ -44,7 +44,7 @@ pub struct FaissIndex {
     pub probes: usize,
     /// Whether codes are those of the difference to the centroid.
     pub by_residual: bool,
-    /// The rows, untransformed, from which the best are ranked again.
+    /// The rows, untransformed, from which the best are re-ranked.
     pub refine: Option<FaissRows>,
 }
 

@@ -412,7 +412,7 @@ fn transformed(from: &mut Reader<'_>, depth: usize) -> Parsed<FaissIndex> {
     from.same("components after transforms", inner.dim, dim)?;
     from.same("rows", inner.rows(), head.rows)?;
     if inner.refine.is_some() {
-        return Err(from.wrong("ranking again within a transform is not read here"));
+        return Err(from.wrong("re-ranking within a transform is not read here"));
     }
     transforms.extend(inner.transforms);
     Ok(FaissIndex { dim: head.dim, transforms, ..inner })
@@ -502,14 +502,14 @@ fn refined(from: &mut Reader<'_>, depth: usize) -> Parsed<FaissIndex> {
         from.same("rows", part.rows(), head.rows)?;
     }
     let plain = again.transforms.is_empty() && again.centroids.is_none() && again.refine.is_none();
-    let [rows] = <[FaissList; 1]>::try_from(again.lists).map_err(|_| from.wrong("rows to rank again from lists"))?;
+    let [rows] = <[FaissList; 1]>::try_from(again.lists).map_err(|_| from.wrong("rows to re-rank from lists"))?;
     if !plain || base.refine.is_some() || matches!(again.codec, FaissCodec::Product { .. }) {
-        return Err(from.wrong("ranking again is read from IndexFlat and IndexScalarQuantizer only"));
+        return Err(from.wrong("re-ranking is read from IndexFlat and IndexScalarQuantizer only"));
     }
     let mut places: Vec<i64> = base.lists.iter().flat_map(|list| &list.ids).copied().collect();
     places.sort_unstable();
     if !places.iter().copied().eq(0..head.rows as i64) || !rows.ids.iter().copied().eq(0..head.rows as i64) {
-        return Err(from.wrong("rows to rank again are numbered from 0, those of the index are not"));
+        return Err(from.wrong("rows to re-rank are numbered from 0, those of the index are not"));
     }
     Ok(FaissIndex { refine: Some(FaissRows { codec: again.codec, rows }), ..base })
 }

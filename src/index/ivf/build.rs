@@ -244,7 +244,7 @@ impl Ivf {
 pub(crate) struct Coded {
     /// Codes, the list of each (none where rows are not sorted), and how many.
     parts: Vec<(Encoded, Vec<u32>, usize)>,
-    /// For ranking, where there are such.
+    /// For re-ranking, where there are such.
     better: Vec<Encoded>,
     /// The rows themselves, where they are kept.
     checked: Option<Checked>,

@@ -185,7 +185,7 @@ impl Ivf {
         Ok(Written { program: w.program, inputs: w.inputs })
     }
 
-    /// Adds the search for the nearest lists; none where all are looked at.
+    /// Adds the search for the nearest lists; none where all are probed.
     fn write_nearest_lists(
         &self,
         w: &mut Writer,

@@ -1,4 +1,4 @@
-//! The better ranking of what a scan found: the host operations of its program.
+//! Re-ranking the candidates of a scan: the host operations of its program.
 
 use super::Kept;
 use super::program::Run;

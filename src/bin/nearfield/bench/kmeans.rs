@@ -34,7 +34,7 @@ pub struct BenchKmeansArgs {
     /// Rows per centroid that training looks at [default: all]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     sample: Option<u32>,
-    /// What chance begins with
+    /// Seed of all random choices
     #[arg(long, value_name = "S", default_value = "7")]
     seed: u64,
     /// Write the results as JSON

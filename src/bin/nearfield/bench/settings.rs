@@ -14,7 +14,7 @@ pub enum Sweep {
 
 /// `--sweep`.
 pub fn sweep(text: &str) -> Result<Sweep, String> {
-    let wrong = "wanted auto, or the lists to look at as in nprobe=1,2,4";
+    let wrong = "wanted auto, or the lists to probe as in nprobe=1,2,4";
     match text.split_once('=') {
         None if text == "auto" => Ok(Sweep::Auto),
         Some(("nprobe", values)) => {

@@ -168,7 +168,7 @@ fn map(device: &Device, path: &Path, base: &Matrix, texts: Option<&[String]>, cl
     })
 }
 
-/// Rows near to a centre that are looked at, and how many of them, of its cluster, say what the cluster is about.
+/// Rows near a centre that are considered, and how many of them, of its cluster, name the cluster.
 const NEAR: usize = 24;
 const SAID: usize = 3;
 
