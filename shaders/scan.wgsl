@@ -4,7 +4,7 @@
 // multiplies), work (items), limits (complements of what each query's keys must not exceed)
 //   -> out_keys, out_positions: `places` from where the item says, in no order.
 // One thread: two rows of an item with all of its queries, so that neighbours read neighbouring words, a word is unpacked
-// once, and what is read of a query serves two rows. One workgroup: one item at a time, at most SCAN_ROWS rows of a list
+// once, and each part of a query serves two rows. One workgroup: one item at a time, at most SCAN_ROWS rows of a list
 // with QUERIES queries or fewer.
 // Barriers: about ten per item, and four for each round of the selection, which most items do not need once the limits of
 // their queries have come down. Bytes and operations: src/kernels/scan.rs.
@@ -189,7 +189,7 @@ fn choose(item: Item, team: u32) {
     }
 }
 
-// What the keys of the item are up to which they are written: `high` and `tied`. All threads of the workgroup call it
+// Finds the limit up to which keys of the item are written: `high` and `tied`. All threads of the workgroup call it
 // together.
 fn cut(item: Item, team: u32, member: u32, thread: u32) {
     if (member == 0u) {

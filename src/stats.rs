@@ -1,4 +1,4 @@
-//! What an answer cost, and what a device could do at best.
+//! The cost of an answer, and the ceilings of a device.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ pub struct Stage {
     pub on_device: bool,
 }
 
-/// What a search did; comes with every answer.
+/// Statistics of a search; they come with every answer.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -101,7 +101,7 @@ impl SearchStats {
     }
 }
 
-/// What a device can do at best; figures measured on it, not read off a datasheet.
+/// The ceilings of a device, measured on it, not read off a datasheet.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Ceilings {

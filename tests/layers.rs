@@ -444,7 +444,7 @@ fn decompositions_are_in_their_room() {
 
 /// The operations that have kernels.
 fn verbs() -> Vec<&'static str> {
-    // What the caller computes on the host has none.
+    // Steps that the caller computes on the host have none.
     Op::NAMES.iter().copied().filter(|name| *name != "host").collect()
 }
 

@@ -82,7 +82,7 @@ fn keys_of_item(item: Item, thread: u32) {
     }
     let terms = terms_of(item);
     let at = item.queries * p.query_stride + vec4<u32>(1u);
-    // What integers of 8 bits have too little.
+    // Integers of 8 bits are stored less 128: this makes up for it.
     let before = at - vec4<u32>(1u);
     let missing = bitcast<vec4<i32>>(
         vec4<u32>(queries[before.x].z, queries[before.y].z, queries[before.z].z, queries[before.w].z),

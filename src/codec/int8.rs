@@ -188,7 +188,7 @@ impl Coder {
         (long * long - inside * inside).max(0.0).sqrt()
     }
 
-    /// What all rounding of a key by expansion and of the direct pass is at most, relative to `|z|^2 + |g|^2`.
+    /// Bound of all rounding of a key by expansion and of the direct pass, relative to `|z|^2 + |g|^2`.
     fn slack(&self) -> f64 {
         (self.mean.len() as f64 + 256.0) * U
     }

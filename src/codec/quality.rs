@@ -1,4 +1,4 @@
-//! What codes are worth on rows that behave as real ones do: recall of candidates, bias and bound of estimates. Only tests.
+//! The quality of codes on rows that behave as real ones do: recall of candidates, bias and bound of estimates. Only tests.
 
 #[cfg(test)]
 mod tests {

@@ -2,9 +2,9 @@
 //!
 //! One pass over the codes estimates all keys. It keeps for each query the `k` rows with the smallest estimates, and for
 //! each panel of rows the least bound. The direct keys of those `k` rows give a threshold that needs no proof: they are
-//! keys of rows. Then only the panels with a bound that is not above it are examined again, row by row, and what the
-//! bound does not exclude gets its direct key. Nothing is ever guessed wrong, and where the bounds exclude nothing, this
-//! is the plain scan.
+//! keys of rows. Then only the panels with a bound that is not above it are examined again, row by row. Rows that the
+//! bound does not exclude, the candidates, get their direct keys. The answer is exact; where the bounds exclude nothing,
+//! this is the plain scan.
 
 use std::ops::Range;
 use std::sync::PoisonError;

@@ -1,8 +1,8 @@
 //! `scan`: the rows of the probed lists with the smallest keys.
 //!
 //! A batch goes through the lists, not through the queries: a list is read once and multiplied with all queries that
-//! probe it. What a query's nearest lists give is a threshold for the rest, so that few rows of those get a key outside
-//! of the registers. Few queries go through their lists nearest first.
+//! probe it. A query's nearest lists give a threshold for the rest, so that few keys of those leave the registers. Few
+//! queries go through their lists nearest first.
 
 use std::ops::Range;
 

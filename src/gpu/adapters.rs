@@ -303,7 +303,7 @@ pub(super) fn describe(
     }
 }
 
-/// What a device lacks of that which every kernel counts on: the defaults of WebGPU.
+/// The first default limit of WebGPU that a device lacks; every kernel counts on them.
 pub(super) fn lacking(limits: &wgpu::Limits, compute: bool) -> Option<String> {
     if !compute {
         return Some("no compute shaders".to_owned());

@@ -1,4 +1,4 @@
-//! What the device can do at best, measured once: copies, a compute-bound kernel, and a launch that does nothing.
+//! The ceilings of the device, measured once: copies, a compute-bound kernel, and a launch that does nothing.
 
 mod probes;
 mod shader;

@@ -74,7 +74,7 @@ impl Known {
             Some((_, Found::Refused(why))) => (State::default(), Some(why)),
             _ => (State::default(), None),
         };
-        // What cannot be used is written anew at the end of the first run.
+        // A file that cannot be used is written anew at the end of the first run.
         let stale = note.is_some();
         let kept = Kept { known: state, stale, rates: false, written: Instant::now() };
         Known { file, state: Mutex::new(kept), note }

@@ -1,4 +1,4 @@
-//! What a search would do and take, without doing it; and, where that is asked for, what it took.
+//! The plan of a search and its predicted time, without running it; on request also the measured time.
 
 use std::fmt;
 use std::time::Instant;
@@ -65,7 +65,7 @@ impl fmt::Display for Explanation {
     }
 }
 
-/// What a search was predicted to take on a device, and what it took.
+/// The predicted and the measured time of a search on a device.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Trial {

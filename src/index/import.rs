@@ -34,7 +34,7 @@ impl AnyIndex {
     /// An index of Faiss, which finds the same rows at the same distances from then on: codes, centroids and matrices are
     /// taken over as they are, and so are ids and the number of lists probed.
     ///
-    /// What has no counterpart but an equal is told by [`Ivf::warnings`]: `SQfp16` and `SQbf16` about centroids become f32.
+    /// [`Ivf::warnings`] tells which parts were replaced by an equal one: `SQfp16` and `SQbf16` about centroids become f32.
     /// Rows that are added later are coded as Faiss would code them.
     ///
     /// # Errors

@@ -45,7 +45,7 @@ use crate::format::SaveError;
 use crate::stats::SearchStats;
 use crate::types::{Bitmap, DType, Filter, Metric, Neighbors, RangeHits, RowsView};
 
-/// What every index can do. An index of any structure is a `&dyn Index`; [`AnyIndex`] owns one, and
+/// The operations of every index. An index of any structure is a `&dyn Index`; [`AnyIndex`] owns one, and
 /// [`AnyIndex::open`] and [`AnyIndex::build`] make it.
 ///
 /// The methods here take rows as [`RowsView`], so that they can be called through a trait object: `(&rows).into()` makes one
@@ -99,7 +99,7 @@ pub trait Index: fmt::Debug + Send + Sync {
     /// Bytes of host memory (or of the mapped file) that the index takes.
     fn memory_bytes(&self) -> usize;
 
-    /// What the index holds and how it is set. Takes constant time.
+    /// Contents and settings of the index. Takes constant time.
     fn stats(&self) -> IndexStats;
 
     /// The ids of the rows, in the order in which the rows came. A bit of [`Filter::Rows`] stands for the row whose id has

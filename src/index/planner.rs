@@ -14,7 +14,7 @@ pub(crate) struct Planner<'a> {
     engine: &'a Engine,
 }
 
-/// What is known of a search before it is planned.
+/// The facts of a search before it is planned.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Asked {
     /// Shapes and types.

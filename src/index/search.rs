@@ -190,7 +190,7 @@ impl<'a> MaskBits<'a> {
     }
 }
 
-/// What a search works on, checked.
+/// The checked input of a search.
 pub(crate) struct Search<'a> {
     pub engine: &'a Engine,
     /// The CPU, which codes rows and queries.

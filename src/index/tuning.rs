@@ -1,5 +1,5 @@
-//! The choice of an index by measurement: specs and settings are tried on half of the caller's queries, and what is found
-//! is checked on the other half.
+//! The choice of an index by measurement: specs and settings are tried on half of the caller's queries. The other half
+//! checks the choice.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -19,10 +19,10 @@ const MARGIN: f64 = 1.03;
 /// How long a setting is timed at first.
 const GLANCE: Duration = Duration::from_millis(40);
 
-/// How long a setting is timed that may be among the best.
+/// How long a setting is timed when it may be among the best.
 const LEAST: Duration = Duration::from_millis(200);
 
-/// What is wanted of an index.
+/// The goal of a tuning.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {

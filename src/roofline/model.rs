@@ -6,7 +6,7 @@ use crate::stats::{Roofs, Unit};
 /// From this share of a roof on the model is at fault: nothing is faster than the hardware, and a tenth is left for noise.
 pub const FAULT: f64 = 1.1;
 
-/// What is read so many times faster than memory lies in a cache.
+/// A working set read so many times faster than memory lies in a cache.
 const CACHE: f64 = 1.25;
 
 /// The roofs that hold for one workload.

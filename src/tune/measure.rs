@@ -227,7 +227,7 @@ pub(super) fn calibrate(engine: &Engine) -> Result<(Calibration, bool), EngineEr
     let few = session.ladder(Screen::None, 4)?;
     let some = session.ladder(Screen::None, 32)?;
     let screened = [session.ladder(Screen::F32, 16)?, session.ladder(Screen::F32, 128)?];
-    // What else there is to know comes from searches that were not too long.
+    // The other figures come from searches that were not too long.
     let typical = some.last().or(one.last()).copied();
     let mut overhead = [0.0; 2];
     let mut wide = [1.5; 2];

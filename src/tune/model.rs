@@ -1,9 +1,9 @@
 //! What a program will take on an engine.
 //!
 //! The model is a few measured curves, seconds over work, for passes with and without a screen and for few and many
-//! queries; between them it interpolates. Work is operations plus a fixed number for each pair of query and row. What no
-//! curve covers (metrics, element types) is learned: the ratio of measured to predicted time is kept for each sort of
-//! search and multiplies later predictions.
+//! queries; between them it interpolates. Work is operations plus a fixed number for each pair of query and row. No
+//! curve covers metrics or element types. The model learns these: for each sort of search it keeps the ratio of measured
+//! to predicted time, and multiplies later predictions by it.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -260,7 +260,7 @@ impl FromStr for Calibration {
     }
 }
 
-/// What sort of search a correction is for; scans of lists by what their codes consist of.
+/// The sort of search that a correction is for; scans of lists by the form of their codes.
 type Sort = (Screen, u32, DType, std::mem::Discriminant<Metric>, Option<Form>);
 
 /// A calibration and what later searches taught.

@@ -128,7 +128,7 @@ fn row_c11_tune_measures_and_saves_what_it_chose() {
     assert!(chosen["recall"].as_f64() >= Some(0.9) && chosen["recall_checked"].as_f64() >= Some(0.9), "{chosen}");
     let svg = std::fs::read_to_string(sandbox.path("t.svg")).unwrap();
     assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"));
-    // What is saved answers with its settings: as good as was promised.
+    // The saved index answers with its settings: as good as was promised.
     sandbox.run("info t.nf --json i.json").ok();
     let info = sandbox.read_json("i.json");
     assert_eq!((&info["index"], &info["nprobe"]), (&chosen["index"], &chosen["nprobe"]));

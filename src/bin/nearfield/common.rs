@@ -146,7 +146,7 @@ pub fn screen(text: &str) -> Result<ScreenChoice, String> {
     }
 }
 
-/// What `--screen` says. (An `Option` itself would mean to clap that the argument may be left out.)
+/// The values of `--screen`. (An `Option` itself would mean to clap that the argument may be left out.)
 #[derive(Clone, Copy, Debug)]
 pub struct ScreenChoice(pub Option<Screen>);
 

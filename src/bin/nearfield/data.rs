@@ -33,7 +33,7 @@ pub struct HowArgs {
     /// recall for speed or bytes
     #[arg(long, value_name = "SPEC", value_parser = spec, default_value = "Flat")]
     pub index: IndexSpec,
-    /// Rows that an index learns from, drawn at random [default: what suits the index]
+    /// Training rows, drawn at random [default: as many as suit the index]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub train_rows: Option<u32>,
     /// Seed of all random choices in training: the same seed, the same index

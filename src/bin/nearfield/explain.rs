@@ -14,7 +14,7 @@ use crate::data::{self, SourceArgs};
 use crate::fail;
 use crate::search::ListArgs;
 
-/// Print the plan of a search, and what each step takes: predicted and measured, on each engine
+/// Print the plan of a search with the time of each step: predicted and measured, on each engine
 #[derive(Args, Debug)]
 #[command(override_usage = "nearfield explain (--base <F> --metric <M> | --index-file <X.nf>)
                          (--queries <F> | --batch <B>) -k <K>")]

@@ -13,7 +13,7 @@ use crate::common::file;
 use crate::outputs::{self, Outputs};
 use crate::{fail, ui};
 
-/// Verify an index file and say what is in it
+/// Verify an index file and print its contents
 #[derive(Args, Debug)]
 pub struct InfoArgs {
     /// The index file

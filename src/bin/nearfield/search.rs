@@ -42,19 +42,19 @@ pub struct SearchArgs {
     device: DeviceArgs,
 }
 
-/// How far an index with lists or codes looks.
+/// Probes and re-ranked rows of an index with lists or codes.
 #[derive(Args, Clone, Copy, Debug, Default)]
 pub struct ListArgs {
-    /// Inverted lists probed per query [default: what the index is set to]
+    /// Inverted lists probed per query [default: the index's setting]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     nprobe: Option<u32>,
-    /// Rows re-ranked per query: a number, or auto [default: what the index is set to]
+    /// Rows re-ranked per query: a number, or auto [default: the index's setting]
     // `--refine` was its name once, and stays.
     #[arg(long, alias = "refine", value_name = "R", value_parser = rerank)]
     rerank: Option<Rerank>,
 }
 
-/// What `--rerank` says.
+/// The values of `--rerank`.
 #[derive(Clone, Copy, Debug)]
 pub struct Rerank(Option<usize>);
 
@@ -67,7 +67,7 @@ fn rerank(text: &str) -> Result<Rerank, String> {
 }
 
 impl ListArgs {
-    /// With `--rerank auto` an index forgets what it was set to.
+    /// With `--rerank auto` an index forgets its setting.
     pub fn prepare(&self, index: &mut AnyIndex) {
         if let (AnyIndex::Ivf(ivf), Some(Rerank(None))) = (index, self.rerank) {
             ivf.set_rerank(None);

@@ -20,7 +20,7 @@ pub struct TuneArgs {
     /// Vectors to search
     #[arg(long, value_name = "F")]
     base: PathBuf,
-    /// Queries like those to come: half of them are tuned with, the others check what was found
+    /// Queries like those to come: half are for tuning, the other half checks the result
     #[arg(long, value_name = "F")]
     queries: PathBuf,
     /// l2, ip, cosine and the others that Flat has
@@ -29,7 +29,7 @@ pub struct TuneArgs {
     /// Neighbours per query
     #[arg(short, value_name = "K", value_parser = k)]
     k: usize,
-    /// The share of the true neighbours to find
+    /// The recall to reach: the share of true neighbours found
     #[arg(long, value_name = "R", default_value_t = 0.95, value_parser = recall)]
     recall: f32,
     /// Most bytes that the index may take, e.g. 200MiB
@@ -38,7 +38,7 @@ pub struct TuneArgs {
     /// Queries per call
     #[arg(long, value_name = "B", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     batch: u32,
-    /// Specs to try, again for each [default: what suits the rows, and what is near to that]
+    /// Specs to try, again for each [default: those that suit the rows, and similar ones]
     #[arg(long, value_name = "SPEC", value_parser = spec)]
     index: Vec<IndexSpec>,
     /// Seed of all random choices
@@ -50,7 +50,7 @@ pub struct TuneArgs {
     /// Write the settings that no other beats as JSON
     #[arg(long, value_name = "OUT.json", help_heading = "Output")]
     json: Option<PathBuf>,
-    /// Draw them
+    /// Draw those settings as SVG
     #[arg(long, value_name = "OUT.svg", help_heading = "Output")]
     svg: Option<PathBuf>,
     #[command(flatten)]

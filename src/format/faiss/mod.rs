@@ -101,7 +101,7 @@ pub enum FaissCodec {
     },
 }
 
-/// What happens to vectors before they are coded.
+/// A transform of vectors before they are coded.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum FaissTransform {

@@ -115,7 +115,7 @@ impl Ivf {
 
     pub(super) fn append(&mut self, rows: &RowsView<'_>, ids: Option<&[u64]>) -> Result<Vec<u64>, BuildError> {
         let _entered = self.device.enter();
-        // What costs nothing comes first.
+        // The checks that cost nothing come first.
         self.check(rows)?;
         self.kept.roster().fresh(rows.rows(), ids)?;
         let coded = self.prepare(rows)?;
@@ -215,7 +215,7 @@ impl Ivf {
             }
         };
         if inner == Metric::L2 && !encoded.add.is_empty() {
-            // What a projection drops of a row is length that the distance still has.
+            // The distance still contains the length that a projection drops of a row.
             for (add, lost) in encoded.add.iter_mut().zip(&projected.lost) {
                 *add += lost;
             }

@@ -1,8 +1,8 @@
 //! `Ivf`: rows as codes in inverted lists, re-ranked from better rows where the spec says so.
 //!
-//! A row goes through the transforms, to the list of its nearest centroid, and is coded relative to that. A query looks
-//! at the lists of its nearest centroids (`scan`), and the best there are re-ranked. A spec without `IVF` has lists
-//! too, of [`UNSORTED`] rows each about no centroid, and looks at all of them.
+//! A row goes through the transforms, to the list of its nearest centroid, and is coded relative to that. A query probes
+//! the lists of its nearest centroids (`scan`), and the best candidates are re-ranked. A spec without `IVF` has lists too,
+//! of [`UNSORTED`] rows each about no centroid, and probes all of them.
 
 mod build;
 mod explain;

@@ -25,7 +25,7 @@ pub(super) struct Look {
     pub keep: usize,
     /// Neighbours per query.
     pub k: usize,
-    /// Whether all candidates are ranked, or only those that the codes' bound does not exclude.
+    /// Whether all candidates are re-ranked, or only those that the codes' bound does not exclude.
     pub all: bool,
 }
 
@@ -209,7 +209,7 @@ impl Ivf {
         if !pays {
             return search::nearest(&mut w.program, pairs, None, probes, Screen::None).map(Some);
         }
-        // Which lists are nearest is seen well enough behind the screen, without a place to spare; what they add to keys is
+        // The screen finds the nearest lists well enough, without a place to spare. The numbers that they add to keys are
         // computed directly.
         let found = w.program.push(ops::Search { pairs, screen: Screen::F32, keep: probes, codes: None })?;
         let refined = w.program.push(Refine { pairs, candidates: found })?;
@@ -341,7 +341,7 @@ impl Run<'_> {
             _ => about_zero(ivf.inner(), &frame.vectors(floats, ivf.codec.dim())?.rows, probes),
         };
         if ivf.inner() == Metric::L2 {
-            // What a projection drops of a query is length that its distances still have.
+            // The distances still contain the length that a projection drops of a query.
             for (offsets, lost) in offsets.chunks_mut(probes.max(1)).zip(frame.lost(floats)) {
                 offsets.iter_mut().for_each(|o| *o += lost);
             }
@@ -374,7 +374,7 @@ fn there(found: &Candidates) -> u64 {
     found.positions.iter().filter(|&&p| p != u32::MAX).count() as u64
 }
 
-/// What lists add to keys whose codes are about no centroid.
+/// The number that a list adds to keys when its codes are about no centroid.
 fn about_zero(metric: Metric, queries: &RowsView<'_>, probes: usize) -> Vec<f32> {
     let square = |row: &[f32]| row.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>() as f32;
     match (metric, queries) {

@@ -89,7 +89,7 @@ impl Ivf {
         Ok((mask, Reach { probes, allowed, flat }))
     }
 
-    /// Whether all candidates are ranked, since the caller says how many, or only those that the codes' bound leaves.
+    /// Whether all candidates are re-ranked, since the caller says how many, or only those that the codes' bound leaves.
     pub(super) fn ranks_all(&self, options: &SearchOptions) -> bool {
         options.rerank.or(self.settings.rerank).is_some()
     }

@@ -31,7 +31,7 @@ pub struct BenchKmeansArgs {
     /// Rounds of assigning and moving, at most
     #[arg(long, value_name = "I", default_value = "20", value_parser = clap::value_parser!(u32).range(1..))]
     iterations: u32,
-    /// Rows per centroid that training looks at [default: all]
+    /// Training rows per centroid [default: all]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     sample: Option<u32>,
     /// Seed of all random choices

@@ -38,7 +38,7 @@ pub struct BenchSearchArgs {
     /// The true neighbours, int32 or int64 [q, k or more], for the recall (by distance, so ties don't cost)
     #[arg(long, value_name = "GT.npy")]
     truth: Option<PathBuf>,
-    /// Settings to go through: auto, or nprobe=1,2,4 (Flat has none)
+    /// Settings to sweep: auto, or nprobe=1,2,4 (Flat has none)
     #[arg(long, value_name = "SWEEP", value_parser = sweep)]
     sweep: Option<Sweep>,
     #[command(flatten)]

@@ -3,7 +3,7 @@
 use nearfield::{AnyIndex, SearchOptions};
 use serde_json::{Value, json};
 
-/// What `--sweep` says.
+/// The values of `--sweep`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Sweep {
     /// Lists and re-ranked rows, from few to many.

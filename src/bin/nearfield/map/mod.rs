@@ -35,7 +35,7 @@ pub struct MapArgs {
     /// Vectors: .npy, .npz:array, .fvecs, .bvecs, .ivecs, .fbin, .u8bin, .i8bin
     #[arg(long, value_name = "F")]
     base: PathBuf,
-    /// What the rows are about: UTF-8, a line for each row
+    /// Texts of the rows: UTF-8, one line per row
     #[arg(long, value_name = "F")]
     texts: Option<PathBuf>,
     /// Clusters to colour and to name [default: 12, or as many as there are rows]

@@ -75,7 +75,7 @@ pub fn run(args: &ShadersArgs) -> Result<()> {
     };
     let subject = open(&args.device)?;
     if let Some(custom) = &custom {
-        // What does not compile is said before the long work.
+        // A shader that does not compile is reported before the long work.
         custom.measure(&subject, Budget { runs: 1, time: Duration::ZERO })?;
     }
     if cfg!(debug_assertions) {
