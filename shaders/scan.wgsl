@@ -1,7 +1,7 @@
 
 // ---- scan: the smallest keys of parts of lists for up to four queries each -------------------------------------------
-// Buffers: words (rows in blocks of 16: code, what belongs to the row, position), mask, queries (terms, then what the form
-// multiplies), work (items), limits (complements of what each query's keys must not exceed)
+// Buffers: words (rows in blocks of 16: code, the row's terms, position), mask, queries (terms, then the weights of the
+// form), work (items), limits (complements of the largest keys that are wanted)
 //   -> out_keys, out_positions: `places` from where the item says, in no order.
 // One thread: two rows of an item with all of its queries, so that neighbours read neighbouring words, a word is unpacked
 // once, and each part of a query serves two rows. One workgroup: one item at a time, at most SCAN_ROWS rows of a list
@@ -17,8 +17,8 @@ const NO_KEY = 0xffffffffu; // of a row that may not be returned
 
 // [query of the item, row of the item], in an order that integers have. Tables lie there before.
 var<workgroup> keys: array<u32, 4u * SCAN_ROWS>;
-// A histogram for each query, its sums over sixteen bins, and what is left to find out: values `low .. high`, `fewer` lie
-// below them. Values are keys, or rows when the keys are all `tied`.
+// A histogram for each query, its sums over sixteen bins, and the range still to be searched: values `low .. high`, `fewer`
+// lie below them. Values are keys, or rows when the keys are all `tied`.
 var<workgroup> bins: array<atomic<u32>, 4u * BINS>;
 var<workgroup> sixteens: array<u32, 64>;
 var<workgroup> low: array<u32, 4>;

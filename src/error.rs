@@ -1,4 +1,4 @@
-//! How searching and opening a device can fail. Every operation has a small error of its own, beside what it does; what
+//! Errors of searching and of opening a device. Every operation has a small error of its own, beside what it does; what
 //! is here is shared by several. Messages say what was found and what was wanted.
 
 use crate::compute::EngineError;

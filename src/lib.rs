@@ -15,7 +15,7 @@
 //! # Ok(()) }
 //! ```
 //!
-//! [`Flat`] looks at every row and is exact. [`Ivf`] looks at codes of the rows in some inverted lists, as an [`IndexSpec`]
+//! [`Flat`] compares every row and is exact. [`Ivf`] scans codes of the rows in some inverted lists, as an [`IndexSpec`]
 //! says: faster or smaller, and approximate. [`AnyIndex`] holds either, [`Tuning`] finds which is fastest for a recall, and
 //! [`AnyIndex::from_faiss`] takes over indexes of Faiss.
 //!

@@ -92,7 +92,7 @@ fn take(lane: u32, entries: u32, r0: u32) {
     }
 }
 
-// Puts what is pending of the thread's keys into the queue, as far as it has room; gives what is still pending.
+// Puts the thread's pending keys into the queue, as far as it has room; gives those that are still pending.
 fn offer(keys: Keys, pending: u32, local: vec2<u32>) -> u32 {
     var place = claim(countOneBits(pending));
     var left = pending;

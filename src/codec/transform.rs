@@ -16,7 +16,7 @@ pub(crate) use crate::ops::codes::MOST_DIM;
 use crate::threads;
 use crate::types::{MatrixView, Metric, RowsView};
 
-/// Rows that a decomposition looks at, at most.
+/// Most rows that a decomposition reads.
 const SAMPLE_ROWS: usize = 16_384;
 
 /// Bytes of rows that one thread takes at a time.

@@ -34,7 +34,7 @@ const MOST_QUERIES: usize = 1024;
 /// Suspects whose direct keys are computed at a time.
 const AT_A_TIME: usize = 64;
 
-/// Thresholds that workers share, so that each profits from what the others have found.
+/// Thresholds that workers share, so that each profits from the results of the others.
 struct Shared(Vec<AtomicU32>);
 
 impl Shared {

@@ -56,7 +56,7 @@ impl CpuEngine {
         (2 * keep).div_ceil(mean).clamp(1, listed.probes.width)
     }
 
-    /// Scans for these pairs and merges what they give with what is in `out`.
+    /// Scans for these pairs and merges their results with those in `out`.
     fn scan_pairs(&self, listed: &Listed<'_>, pairs: &Pairs, out: &mut Candidates) -> Result<(), EngineError> {
         let (q, keep, lists) = (listed.queries.queries, out.width, listed.lists);
         let parts = lists.form.padded(lists.dim);

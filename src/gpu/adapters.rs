@@ -34,14 +34,14 @@ pub struct AdapterReport {
 }
 
 impl AdapterReport {
-    /// What tells the adapter and its driver apart from all others: the key of what is measured on it.
+    /// The key of measurements: it tells the adapter and its driver apart from all others.
     pub fn identity(&self) -> String {
         let (low, high) = self.subgroup_sizes;
         format!("{} | {} | {} | {} | subgroups of {low} to {high}", self.name, self.backend, self.kind, self.driver)
     }
 }
 
-/// What sort of device an adapter is; the order is the order of preference, worst first.
+/// The sort of device that an adapter is, in the order of preference, worst first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Kind {

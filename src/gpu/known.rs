@@ -41,7 +41,7 @@ struct Kept {
     written: Instant,
 }
 
-/// What is known, and the file where it is kept.
+/// Measurements and passed tests, and the file that keeps them.
 #[derive(Debug)]
 pub(super) struct Known {
     file: Option<File>,
@@ -168,7 +168,7 @@ fn print(state: &State) -> String {
     text
 }
 
-/// Every number is compared with what it may be; one that is wrong spoils the file.
+/// Every number is checked against its range; one that is wrong spoils the file.
 fn parse(text: &str) -> Result<State, String> {
     let mut state = State::default();
     for (i, line) in text.lines().enumerate() {

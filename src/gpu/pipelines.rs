@@ -149,7 +149,7 @@ impl Pipelines {
         lock(&self.made).len()
     }
 
-    /// Writes to disk what is new: the driver's cache if something was compiled, and what was learned.
+    /// Writes changes to disk: the driver's cache if something was compiled, and measurements.
     pub(super) fn persist(&self) {
         for (key, pipeline) in lock(&self.made).iter() {
             if let Some(rate) = pipeline.news() {

@@ -74,7 +74,7 @@ pub struct FileInfo {
 }
 
 impl FileInfo {
-    /// Reads what a verified file says of itself.
+    /// Reads the description in a verified file.
     ///
     /// # Errors
     /// [`OpenError`] when `meta` is missing or makes no sense.

@@ -139,7 +139,7 @@ pub trait Index: fmt::Debug + Send + Sync {
 
     /// The `k` nearest rows of each query (`[q, dim]`; any element type that compares with the rows): `[q, k]`.
     ///
-    /// [`Flat`] looks at all n rows, O(q n d) operations at most and far fewer behind a screen. [`Ivf`] looks at the rows in
+    /// [`Flat`] scans all n rows, O(q n d) operations at most and far fewer behind a screen. [`Ivf`] scans the rows in
     /// the probed lists. Blocks until the answer is there. The first search on a machine may measure the device for up to
     /// 200 ms and compile kernels; [`Index::warm_up`] does that ahead, and
     /// [`DeviceOptions::calibrate`](crate::DeviceOptions::calibrate) forbids the measuring.

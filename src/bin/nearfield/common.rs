@@ -193,7 +193,7 @@ pub fn note_fallback(stats: &SearchStats) {
     }
 }
 
-/// Puts the file in front of what is wrong with it.
+/// Puts the name of the file in front of its error.
 pub fn in_file<T, E>(result: std::result::Result<T, E>, path: &Path) -> Result<T>
 where
     E: std::error::Error + Send + Sync + 'static,

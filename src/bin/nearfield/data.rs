@@ -23,7 +23,7 @@ pub struct SourceArgs {
     pub how: HowArgs,
 }
 
-/// What to make of a file of vectors.
+/// Options of building an index from a file of vectors.
 #[derive(Args, Clone, Debug)]
 pub struct HowArgs {
     /// l2, ip, cosine, l1, linf, lp:P, canberra, bray-curtis, jensen-shannon, jaccard or hamming
@@ -101,7 +101,7 @@ pub fn build(device: &Device, rows: Matrix, ids: Option<Vec<u64>>, path: &Path, 
     Ok(index)
 }
 
-/// Says what was doubtful in making an index.
+/// Prints the warnings of building an index.
 pub fn note_warnings(index: &AnyIndex) {
     if let AnyIndex::Ivf(ivf) = index {
         ivf.warnings().iter().for_each(|warning| fail::tell("note", warning));

@@ -1,5 +1,5 @@
 //! `nearfield explain`: the plan of a search, with bytes, operations and predicted time of each step; then, on each
-//! engine that there is, what each step was predicted to take and what it took, and which engine `auto` takes.
+//! engine that there is, the predicted and the measured time of each step, and the engine that `auto` takes.
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -123,7 +123,7 @@ fn software(_: &str) -> bool {
     false
 }
 
-/// As many copies of the first row as there are to be queries: the plan looks at their number and length only.
+/// As many copies of the first row as there are to be queries: the plan depends on their number and length only.
 fn stand_ins(index: &AnyIndex, batch: usize) -> Result<Matrix> {
     if index.dtype() == DType::Bits {
         return Ok(Matrix::from_vec(vec![0u8; index.dim() / 8 * batch], index.dim() / 8)?.into_bits()?);

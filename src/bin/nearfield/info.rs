@@ -53,8 +53,8 @@ pub fn run(args: &InfoArgs) -> Result<()> {
             None => "as many as suit k and codes".to_owned(),
         };
         let lists = match info.spec.lists {
-            Some(lists) => format!("looks at {probes} of {} lists", ui::count(lists as u64)),
-            None => "looks at all codes".to_owned(),
+            Some(lists) => format!("probes {probes} of {} lists", ui::count(lists as u64)),
+            None => "scans all codes".to_owned(),
         };
         let _ = writeln!(text, "  search    {lists}; re-ranks {ranked}");
         let _ = writeln!(text, "  bytes     {}", row_bytes(&nf, info.rows));

@@ -1,4 +1,4 @@
-//! `--stats`: what a search did, as a block for people and as JSON for programs.
+//! `--stats`: statistics of a search, as a block for people and as JSON for programs.
 
 use std::io::stderr;
 use std::time::Duration;

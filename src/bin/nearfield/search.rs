@@ -84,14 +84,14 @@ impl ListArgs {
         self.nprobe.map(|n| n as usize)
     }
 
-    /// Puts what was asked for into the options.
+    /// Puts the arguments into the options.
     pub fn apply(&self, options: &mut SearchOptions) {
         options.probes = self.probes();
         self.rerank_only(options);
     }
 }
 
-/// What is asked, the same for `search` and `range`.
+/// The arguments that `search` and `range` share.
 #[derive(Args, Debug)]
 pub struct AskArgs {
     /// Queries, in a file of the same kinds as the base
@@ -100,7 +100,7 @@ pub struct AskArgs {
     /// Rows that may be returned: int64 ids, or a boolean mask [n] or [q, n]
     #[arg(long, value_name = "ALLOW.npy")]
     pub filter: Option<PathBuf>,
-    /// Say on stderr what the search did and how long each stage took
+    /// Print statistics of the search to stderr: its work and the time of each stage
     #[arg(long, help_heading = "Output")]
     pub stats: bool,
     /// Write the same as JSON
@@ -126,7 +126,7 @@ impl AskArgs {
         Ok(Job { source, queries, allowed })
     }
 
-    /// Tells what was done, where that is wanted; stages the JSON.
+    /// Prints the statistics where they are wanted; stages the JSON.
     pub fn report(&self, outputs: &mut Outputs, stats: &SearchStats, queries: usize, wall: Duration) -> Result<()> {
         outputs.json(self.stats_json.as_ref(), &report::json(stats, queries, wall))?;
         if self.stats {

@@ -1,4 +1,4 @@
-//! `nearfield tune`: the fastest index that finds what is wanted, chosen by measurement.
+//! `nearfield tune`: the fastest index that reaches a recall, chosen by measurement.
 
 mod plot;
 

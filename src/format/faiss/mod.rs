@@ -40,7 +40,7 @@ pub struct FaissIndex {
     pub lists: Vec<FaissList>,
     /// What a code consists of.
     pub codec: FaissCodec,
-    /// Lists that a search looks at; 1 where there is one list.
+    /// Lists that a search probes; 1 where there is one list.
     pub probes: usize,
     /// Whether codes are those of the difference to the centroid.
     pub by_residual: bool,

@@ -473,7 +473,7 @@ fn transform(from: &mut Reader<'_>, dim: usize) -> Parsed<(FaissTransform, usize
     Ok((other.unwrap_or(FaissTransform::Normalize), to))
 }
 
-/// What a PCA keeps of its training; the matrix and the bias after it are what it does.
+/// The training data that a PCA keeps; only the matrix and the bias after it are needed.
 fn principal_components(from: &mut Reader<'_>) -> Parsed<()> {
     from.f32()?; // power of eigenvalues, which the matrix contains
     if &from.tag == b"Pcam" {

@@ -1,4 +1,4 @@
-//! Training an `Ivf`, and changing what is in it.
+//! Training an `Ivf`, and changing its rows.
 
 use std::sync::Arc;
 
@@ -53,7 +53,7 @@ impl Ivf {
         let rows = rows.into_rows()?;
         let rows = rows.view();
         let dim = rows.dim();
-        // So that what is too much for the rows to learn from is named by its part of the spec.
+        // So that an error of too few training rows names its part of the spec.
         let known = options.rows.map_or(rows.rows(), |wanted| wanted.min(rows.rows()));
         spec.check(dim, metric, Some(known))?;
         if (rows.dtype() == DType::Bits) != spec.binary {
@@ -187,7 +187,7 @@ impl Ivf {
                 let floats = prepared_rows(self.metric, &some);
                 let zero = vec![0.0; self.dim];
                 let view = matrix(&floats, self.dim)?;
-                // Ranked by what they decode to, so that nothing beside the codes is needed.
+                // Ranked by their decoded rows, so that nothing beside the codes is needed.
                 coded.better.push(codec.encode(Metric::InnerProduct, view, &vec![0; some.rows()], &zero));
             }
         }

@@ -16,7 +16,7 @@ use crate::ops::{self, Cost, Extent, Host, Pairs, Program, Refine, Scan, Screen,
 use crate::stats::SearchStats;
 use crate::types::{DType, MatrixView, Metric, RowsView};
 
-/// How far a search looks.
+/// The reach of a search.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Look {
     /// Lists per query.

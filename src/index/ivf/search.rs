@@ -26,7 +26,7 @@ impl Ivf {
         Queries::new(self.metric, dtype, self.dim, queries)
     }
 
-    /// The lists that a search looks at.
+    /// The lists that a search probes.
     pub(super) fn probes_of(&self, options: &SearchOptions) -> usize {
         match &self.coarse {
             Some(coarse) => options.probes.unwrap_or(self.settings.probes).clamp(1, coarse.slots().max(1)),
@@ -65,7 +65,7 @@ impl Ivf {
         (self.coarse.is_some() && 2 * probes >= lists) || allowed <= FEW.max(scanned / 4)
     }
 
-    /// How far to look for a batch of queries.
+    /// The reach of a batch of queries.
     pub(super) fn reach(
         &self,
         queries: usize,
@@ -170,7 +170,7 @@ impl Ivf {
     }
 }
 
-/// How far a search looks.
+/// The reach of a search.
 pub(super) struct Reach {
     pub probes: usize,
     /// Rows that may be returned to each query; one number where it is the same for all.

@@ -14,7 +14,7 @@ pub struct Limits {
     pub every_query: bool,
 }
 
-/// What the timed batches took; the first one of all is a warm-up and not among them.
+/// Times of the batches; the first one of all is a warm-up and not among them.
 pub struct Timing {
     batch: usize,
     times: Vec<Duration>,

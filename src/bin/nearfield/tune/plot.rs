@@ -1,4 +1,4 @@
-//! Recall and speed of what was tuned, as a picture: one line per spec, the chosen setting marked.
+//! Recall and speed of the settings, as a picture: one line per spec, the chosen setting marked.
 
 use std::fmt::Write;
 use std::path::Path;
