@@ -12,6 +12,8 @@ use super::{Lane, Simd, SimdKernel, Token, math};
 use crate::types::{MatrixView, Metric};
 
 /// Rows by position: a run of them, or a list.
+///
+/// An enum and not a list in both cases, as a run needs no memory and its rows follow one another.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Picks<'a> {
     /// Rows `start .. start + len`.
@@ -34,6 +36,7 @@ impl Picks<'_> {
     #[inline(always)]
     pub fn at(&self, i: usize) -> usize {
         match self {
+            // Any number may come out; `MatrixView::row` refuses those that are no row.
             Picks::Run { start, .. } => start + i,
             Picks::List(list) => list[i] as usize,
         }
@@ -129,6 +132,7 @@ impl<O: Op> SimdKernel for Pairs<'_, O> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
+        // Equal dimensions are what `tile` reads by.
         let Pairs { op, queries, rows, pairs, out } = self;
         assert!(out.len() == pairs.len() && queries.dim() == rows.dim());
         for (i, &[q, row]) in pairs.iter().enumerate() {
@@ -242,12 +246,15 @@ fn tile<S: Simd, O: Op, T: Lane, const Q: usize, const R: usize>(
     let zero = [s.splat(0.0); 2];
     let mut total = [[zero; R]; Q];
     for start in (0..dim).step_by(FOLD) {
+        // Of dim up to FOLD there is one part, and folding adds it to zero, which is exact.
         let end = dim.min(start + FOLD);
         let mut part = [[zero; R]; Q];
+        // Whole vectors first.
         let mut d = start;
         while d + S::LANES <= end {
             // SAFETY: d + LANES <= dim, which every slice is long.
             unsafe {
+                // Rows first: each is converted here and used for all queries below.
                 let mut v = [s.splat(0.0); R];
                 for r in 0..R {
                     v[r] = T::load(s, x[r].as_ptr().add(d));
@@ -332,6 +339,7 @@ fn ratio<S: Simd>(s: S, num: S::F, den: S::F) -> S::F {
 struct L2;
 impl Op for L2 {
     #[inline(always)]
+    // The product is fused: two roundings per component where the level has it, three where not.
     fn step<S: Simd>(self, s: S, acc: Acc<S>, q: S::F, x: S::F) -> Acc<S> {
         let d = s.sub(q, x);
         [s.fma(d, d, acc[0]), acc[1]]
@@ -347,6 +355,8 @@ impl Op for Ip {
         [s.fma(q, x, acc[0]), acc[1]]
     }
     #[inline(always)]
+    // `-0.0` and `0.0` are equal as numbers, but keys are also compared by their bits, and ties must
+    // be ties.
     fn finish<S: Simd>(self, s: S, acc: Acc<S>) -> f32 {
         // Not a negation, so that no key is -0.
         0.0 - s.sum(acc[0])
@@ -373,6 +383,7 @@ impl Op for Linf {
         [s.max(acc[0], s.abs(s.sub(q, x))), acc[1]]
     }
     #[inline(always)]
+    // A maximum of maxima; the second vector is not used.
     fn fold<S: Simd>(self, s: S, total: Acc<S>, part: Acc<S>) -> Acc<S> {
         [s.max(total[0], part[0]), total[1]]
     }
@@ -388,6 +399,7 @@ struct Cube;
 impl Op for Cube {
     #[inline(always)]
     fn step<S: Simd>(self, s: S, acc: Acc<S>, q: S::F, x: S::F) -> Acc<S> {
+        // d^2 rounded, then d^2 d + sum rounded once.
         let d = s.abs(s.sub(q, x));
         [s.fma(s.mul(d, d), d, acc[0]), acc[1]]
     }
@@ -400,6 +412,7 @@ impl Op for Fourth {
     #[inline(always)]
     fn step<S: Simd>(self, s: S, acc: Acc<S>, q: S::F, x: S::F) -> Acc<S> {
         let d = s.sub(q, x);
+        // The square of a square: two multiplications.
         let square = s.mul(d, d);
         [s.fma(square, square, acc[0]), acc[1]]
     }
@@ -422,6 +435,7 @@ impl Op for Power {
     #[inline(always)]
     fn step<S: Simd>(self, s: S, acc: Acc<S>, q: S::F, x: S::F) -> Acc<S> {
         let d = s.abs(s.sub(q, x));
+        // 0^p is 0 for p > 0, so filled-up components add nothing.
         let power = s.map2(d, d, |d, _| math::pow(d, self.0));
         [s.add(acc[0], power), acc[1]]
     }
@@ -433,6 +447,7 @@ struct Canberra;
 impl Op for Canberra {
     #[inline(always)]
     fn step<S: Simd>(self, s: S, acc: Acc<S>, q: S::F, x: S::F) -> Acc<S> {
+        // At most 1 each; zeros give 0 by `ratio`.
         let term = ratio(s, s.abs(s.sub(q, x)), s.add(s.abs(q), s.abs(x)));
         [s.add(acc[0], term), acc[1]]
     }
@@ -444,6 +459,7 @@ struct BrayCurtis;
 impl Op for BrayCurtis {
     #[inline(always)]
     fn step<S: Simd>(self, s: S, acc: Acc<S>, q: S::F, x: S::F) -> Acc<S> {
+        // Numerator and denominator as separate sums, divided once at the end.
         [s.add(acc[0], s.abs(s.sub(q, x))), s.add(acc[1], s.abs(s.add(q, x)))]
     }
     #[inline(always)]
@@ -464,6 +480,7 @@ impl Op for Jaccard {
     }
     #[inline(always)]
     fn finish<S: Simd>(self, s: S, acc: Acc<S>) -> f32 {
+        // Two zero vectors are equal: distance 0, by comparison and not by 0 / 0.
         let (both, either) = (s.sum(acc[0]), s.sum(acc[1]));
         if either == 0.0 { 0.0 } else { 1.0 - both / either }
     }
@@ -504,6 +521,7 @@ impl Op for JensenShannon {
         let half = s.splat(0.5);
         let (a, b) = (s.mul(half, q), s.mul(half, x));
         let m = s.add(a, b);
+        // f is even, so its argument may be positive; |d| <= 1 for components that are not negative.
         let d = s.abs(ratio(s, s.sub(a, b), m));
         let mut f = Self::series(s, d);
         // Logarithms take some dozens of operations per lane and are wanted seldom: only when any
@@ -512,8 +530,10 @@ impl Op for JensenShannon {
         if s.not_above(d, half) != everywhere {
             // 1 + d and 1 - d, without the rounding of d.
             let logarithms = Self::logarithms(s, ratio(s, q, m), ratio(s, x, m));
+            // Lanes up to 1/2 keep the series.
             f = s.if_above(d, half, logarithms, f);
         }
+        // m / 2 f, the half being taken at the end; no term is negative, so nothing cancels.
         [s.fma(m, f, acc[0]), acc[1]]
     }
     #[inline(always)]

@@ -52,6 +52,7 @@ impl Simd for Portable {
     const QUERIES: usize = 4;
 
     #[inline(always)]
+    // Every method is a copy, a loop over N lanes, or both: no state, no memory but what is passed.
     fn splat(self, x: f32) -> [f32; N] {
         [x; N]
     }
@@ -68,6 +69,7 @@ impl Simd for Portable {
         zip(a, b, |x, y| x * y)
     }
     #[inline(always)]
+    // Correctly rounded, like the other levels' division: no level uses an approximate reciprocal.
     fn div(self, a: [f32; N], b: [f32; N]) -> [f32; N] {
         zip(a, b, |x, y| x / y)
     }
@@ -85,6 +87,7 @@ impl Simd for Portable {
         zip(a, a, |x, _| x.abs())
     }
     #[inline(always)]
+    // Correctly rounded at every level, too.
     fn sqrt(self, a: [f32; N]) -> [f32; N] {
         zip(a, a, |x, _| x.sqrt())
     }
@@ -130,6 +133,7 @@ impl Simd for Portable {
         unsafe { *p.cast::<[f32; N]>() }
     }
     #[inline(always)]
+    // Assigns a whole array. Nothing is dropped, as f32 has no destructor.
     unsafe fn store(self, p: *mut f32, a: [f32; N]) {
         // SAFETY: eight f32 are writable, aligned as f32.
         unsafe { *p.cast::<[f32; N]>() = a }
@@ -154,6 +158,8 @@ impl Simd for Portable {
         unsafe { gather(p, f32::from) }
     }
     #[inline(always)]
+    // `load_part`, `transpose`, `lower_four` and `prefetch` are the trait's own: with arrays there is
+    // nothing to gain.
     unsafe fn load_u8(self, p: *const u8) -> [f32; N] {
         // SAFETY: the caller's promise.
         unsafe { gather(p, f32::from) }

@@ -12,9 +12,12 @@ use super::{Lane, MAX_LANES, Simd, SimdKernel};
 use crate::types::DType;
 
 /// Exists only where AVX2, FMA, F16C and POPCNT were found.
+///
+/// CPUs have all four since Haswell (2013) and Zen. They are separate features, so each is asked for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Avx2 {
     /// Whether AVX-VNNI was found too.
+    // No part of the token's promise: whoever uses it must look here first. `bytes::x86` does.
     multiplies_bytes: bool,
 }
 
@@ -30,6 +33,7 @@ pub(crate) struct Avx512 {
 }
 
 impl Avx2 {
+    /// The only way to make one.
     pub fn new() -> Option<Avx2> {
         // The same features as `enter` enables, no fewer. The detection also asks the system whether
         // it saves the registers.
@@ -60,6 +64,7 @@ impl Avx2 {
 }
 
 impl Avx512 {
+    /// The only way to make one.
     pub fn new() -> Option<Avx512> {
         // F: 512 bits. BW: 16-bit masked loads. VL: masks on 128 and 256 bits. DQ: halves of 256 bits
         // taken out. All chips since Skylake-X that have one of the last three have all of them.
@@ -154,6 +159,7 @@ impl Simd for Avx2 {
     const QUERIES: usize = 6;
 
     methods! {
+        // Operations are correctly rounded, as IEEE 754 has them, except that `fma` rounds once.
         fn splat(x: f32) -> __m256 { _mm256_set1_ps(x) }
         fn add(a: __m256, b: __m256) -> __m256 { _mm256_add_ps(a, b) }
         fn sub(a: __m256, b: __m256) -> __m256 { _mm256_sub_ps(a, b) }
@@ -181,6 +187,7 @@ impl Simd for Avx2 {
             let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
             _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
         }}
+        // Exact in any order.
         fn largest(a: __m256) -> f32 {{
             let four = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
             let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
@@ -212,10 +219,12 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn prefetch<T>(self, p: *const T) {
         // SAFETY: a prefetch never faults, whatever the address.
+        // T0: into all caches, as what is asked for is used once, and soon.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
     }
 
     #[inline(always)]
+    // Places 8 .. 16 of `rows` are not read at this level.
     unsafe fn transpose<T: Lane>(self, rows: &[*const T; MAX_LANES], to: *mut f32, stride: usize) {
         // SAFETY: the token proves the features; the caller that eight elements may be read and written at each place.
         unsafe {
@@ -263,6 +272,7 @@ impl Simd for Avx512 {
     const QUERIES: usize = 6;
 
     methods! {
+        // As at 256 bits, where not said otherwise.
         fn splat(x: f32) -> __m512 { _mm512_set1_ps(x) }
         fn add(a: __m512, b: __m512) -> __m512 { _mm512_add_ps(a, b) }
         fn sub(a: __m512, b: __m512) -> __m512 { _mm512_sub_ps(a, b) }
@@ -315,6 +325,7 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    // Zeroing forms (`maskz`): lanes that are off become 0, which is what the trait promises.
     unsafe fn load_part<T: Lane>(self, p: *const T, n: usize) -> __m512 {
         // n < 16, so the shift is in range. Masked loads (BW and VL for elements of 8 and 16 bits)
         // suppress faults of lanes that are off: they may reach past the end of the rows without a
@@ -326,6 +337,7 @@ impl Simd for Avx512 {
             match T::DTYPE {
                 DType::F32 => _mm512_maskz_loadu_ps(mask, p.cast()),
                 DType::F16 => _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, p.cast())),
+                // As `load_bf16`, with the mask on the load.
                 DType::Bf16 => {
                     let wide = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, p.cast()));
                     _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))

@@ -8,20 +8,30 @@ use std::arch::x86_64::*;
 use super::super::x86::{Avx2, Avx512};
 use super::{ByteKernel, Dot};
 
-#[derive(Clone, Copy)]
 // One type per way to multiply, each with the token inside. They are made in the functions below
 // only, whose features cover what the type stands for: VBMI and VNNI, VNNI, or neither.
+
+/// AVX-512 with VNNI and VBMI: one instruction per step, one shuffle per look-up.
+#[derive(Clone, Copy)]
 struct Vbmi512(#[allow(dead_code)] Avx512);
+/// AVX-512 with VNNI: one instruction per step, four shuffles per look-up.
 #[derive(Clone, Copy)]
 struct Vnni512(#[allow(dead_code)] Avx512);
+/// AVX-512 with neither: nine instructions per step, of which those on queries are shared by the
+/// vectors of a tile.
 #[derive(Clone, Copy)]
 struct Pairs512(#[allow(dead_code)] Avx512);
+/// AVX2 with AVX-VNNI.
 #[derive(Clone, Copy)]
 struct Vnni256(#[allow(dead_code)] Avx2);
+/// AVX2 alone.
 #[derive(Clone, Copy)]
 struct Pairs256(#[allow(dead_code)] Avx2);
 
 /// Enters a kernel with the best way to multiply bytes at 512 bits.
+///
+/// The choice is made once per kernel. Inside, the way to multiply is a type, so its instructions are
+/// inlined.
 #[inline]
 pub(super) fn enter_avx512<K: ByteKernel>(s: Avx512, kernel: K) -> K::Output {
     #[target_feature(enable = "avx512vbmi,avx512vnni,avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c,popcnt")]
@@ -37,6 +47,8 @@ pub(super) fn enter_avx512<K: ByteKernel>(s: Avx512, kernel: K) -> K::Output {
     fn pairs<K: ByteKernel>(s: Avx512, kernel: K) -> K::Output {
         kernel.run(s, Pairs512(s))
     }
+    // Each function is called only where all of its features were found; this is the only place that
+    // calls it.
     // SAFETY: the token proves the features, and says whether VNNI and VBMI were found.
     unsafe {
         // A CPU with VBMI alone (Cannon Lake) takes the way of pairs.
@@ -60,6 +72,7 @@ pub(super) fn enter_avx2<K: ByteKernel>(s: Avx2, kernel: K) -> K::Output {
     fn pairs<K: ByteKernel>(s: Avx2, kernel: K) -> K::Output {
         kernel.run(s, Pairs256(s))
     }
+    // As above.
     // SAFETY: the token proves the features, and says whether AVX-VNNI was found.
     unsafe { if s.multiplies_bytes() { vnni(s, kernel) } else { pairs(s, kernel) } }
 }
@@ -75,6 +88,8 @@ macro_rules! dot {
             type I = $i;
 
             #[inline(always)]
+            // The bits of x in each lane: four bytes of a query as `dot4` wants them, or the number
+            // that sums begin with.
             fn splat(self, x: i32) -> $i {
                 // SAFETY: the token proves the features.
                 unsafe { $splat(x) }
@@ -85,6 +100,8 @@ macro_rules! dot {
                 unsafe { $dot4 }
             }
             #[inline(always)]
+            // Rounds to nearest: sums beyond 2^24 lose their last bits here, and the bounds allow for
+            // it.
             fn to_f32(self, a: $i) -> <$level as super::Simd>::F {
                 // SAFETY: the token proves the features.
                 unsafe { $to_f32(a) }
@@ -95,6 +112,7 @@ macro_rules! dot {
                 unsafe { $total }
             }
             #[inline(always)]
+            // The unaligned forms: rows begin at multiples of 16 bytes, not of a vector.
             unsafe fn load(self, p: *const u8) -> $i {
                 // SAFETY: the token proves the features, the caller that a vector is readable.
                 unsafe { $load(p.cast()) }
@@ -105,6 +123,7 @@ macro_rules! dot {
                 unsafe { $store(p.cast(), a) }
             }
             #[inline(always)]
+            // 64 bytes at `$table` are four tables of 16; no way reads more of it.
             unsafe fn look_up(self, $table: *const u8, $at: $i) -> $i {
                 // SAFETY: the token proves the features, the caller that 64 bytes are readable.
                 unsafe { $entries }
@@ -113,6 +132,9 @@ macro_rules! dot {
     };
 }
 
+// In what follows: the type, its level, the vector of i32, the instructions for `splat`, `to_f32`,
+// `load` and `store`, then `dot4`, `sum` and `look_up`.
+// Without VBMI no shuffle of bytes crosses quarters of 128 bits; see `look_up_512`.
 dot!(
     // Products as by VNNI below; tables by one shuffle of 64 bytes across the whole register (VBMI),
     // indices taken modulo 64.
