@@ -8,7 +8,7 @@ use std::arch::x86_64::*;
 use super::super::x86::{Avx2, Avx512};
 use super::{ByteKernel, Dot};
 
-// One type per way to multiply, each with the token inside. They are made in the functions below
+// One type per way to multiply, each with the token inside. Outside of tests they are made in the functions below
 // only, whose features cover what the type stands for: VBMI and VNNI, VNNI, or neither.
 
 /// AVX-512 with VNNI and VBMI: one instruction per step, one shuffle per look-up.
