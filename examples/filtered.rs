@@ -43,7 +43,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     assert_eq!(found, [[104, 107], [107, 104]]);
 
     // An index with lists and codes takes the same filters. Where one row in a thousand is allowed it still finds as many
-    // as are asked for: it probes more lists then, or looks at the few allowed rows alone.
+    // as are asked for: it probes more lists then, or compares the few allowed rows alone.
     let many: Vec<f32> = (0..20_000).flat_map(|i| [(i % 200) as f32, (i / 200) as f32]).collect();
     let spec = "IVF64,SQ8,RFlat".parse()?;
     let rows = Matrix::from_vec(many, 2)?;

@@ -2,7 +2,7 @@
 // ---- assign: the nearest row of each query ---------------------------------------------------------------------------
 // Buffers: rows, queries, row_norms and query_norms (cosine), mask -> out_keys, out_positions [q].
 // One thread: 4 queries x 4 rows of a tile. One workgroup: 4 TY queries, all tiles of 4 TX rows one after another; no key
-// leaves the registers, and at the end the TX threads of a query compare what they found.
+// leaves the registers, and at the end the TX threads of a query compare their results.
 // Barriers: two for each TD components of a tile, in lib/tile; one at the end.
 
 var<workgroup> near_keys: array<u32, 4u * TY * TX>;

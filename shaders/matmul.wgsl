@@ -4,7 +4,7 @@
 const TILE = 64u;
 const TD = 16u;
 
-// Components first, so that the four numbers a thread needs lie side by side.
+// Components first, so that the four numbers that a thread needs lie side by side.
 var<workgroup> of_a: array<array<vec4<f32>, 16>, TD>;
 var<workgroup> of_b: array<array<vec4<f32>, 16>, TD>;
 

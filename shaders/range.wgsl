@@ -4,7 +4,7 @@
 // One thread: 4 queries x 4 rows of a tile. One workgroup: 4 TY queries, every `groups.y`-th tile of 4 TX rows.
 // Barriers: two for each TD components of a tile, in lib/tile. Both passes run the same arithmetic and so agree.
 
-// Which of the four rows from r are hits of query q: one bit a row.
+// Which of the four rows from r are hits of query q: one bit per row.
 fn hits(q: u32, r: u32, keys: vec4<u32>) -> u32 {
     if (q >= p.q_end) {
         return 0u;

@@ -53,7 +53,7 @@ fn refine(
     }
 }
 
-// From what the threads of a candidate summed, the first of them being `thread`.
+// The key from the sums of a candidate's threads, the first of which is `thread`.
 fn key_of_team(thread: u32, q: u32, row: u32) -> u32 {
     var first = firsts[thread];
     var second = seconds[thread];

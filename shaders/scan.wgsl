@@ -1,12 +1,12 @@
 
 // ---- scan: the smallest keys of parts of lists for up to four queries each -------------------------------------------
-// Buffers: words (rows in blocks of 16: code, what belongs to the row, position), mask, queries (terms, then what the form
-// multiplies), work (items), limits (complements of what each query's keys must not exceed)
+// Buffers: words (rows in blocks of 16: code, the row's terms, position), mask, queries (terms, then the weights of the
+// form), work (items), limits (complements of the largest keys that are wanted)
 //   -> out_keys, out_positions: `places` from where the item says, in no order.
 // One thread: two rows of an item with all of its queries, so that neighbours read neighbouring words, a word is unpacked
-// once, and what is read of a query serves two rows. One workgroup: one item at a time, at most SCAN_ROWS rows of a list
+// once, and each part of a query serves two rows. One workgroup: one item at a time, at most SCAN_ROWS rows of a list
 // with QUERIES queries or fewer.
-// Barriers: about ten an item, and four for each round of the selection, which most items do not need once the limits of
+// Barriers: about ten per item, and four for each round of the selection, which most items do not need once the limits of
 // their queries have come down. Bytes and operations: src/kernels/scan.rs.
 // Each form has a file in shaders/scan/ with `keys_of_item`, and the entry point.
 
@@ -17,8 +17,8 @@ const NO_KEY = 0xffffffffu; // of a row that may not be returned
 
 // [query of the item, row of the item], in an order that integers have. Tables lie there before.
 var<workgroup> keys: array<u32, 4u * SCAN_ROWS>;
-// A histogram for each query, its sums over sixteen bins, and what is left to find out: values `low .. high`, `fewer` lie
-// below them. Values are keys, or rows when the keys are all `tied`.
+// A histogram for each query, its sums over sixteen bins, and the range still to be searched: values `low .. high`, `fewer`
+// lie below them. Values are keys, or rows when the keys are all `tied`.
 var<workgroup> bins: array<atomic<u32>, 4u * BINS>;
 var<workgroup> sixteens: array<u32, 64>;
 var<workgroup> low: array<u32, 4>;
@@ -189,7 +189,7 @@ fn choose(item: Item, team: u32) {
     }
 }
 
-// What the keys of the item are up to which they are written: `high` and `tied`. All threads of the workgroup call it
+// Finds the limit up to which keys of the item are written: `high` and `tied`. All threads of the workgroup call it
 // together.
 fn cut(item: Item, team: u32, member: u32, thread: u32) {
     if (member == 0u) {

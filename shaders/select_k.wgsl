@@ -1,7 +1,7 @@
 
 // ---- select_k: the k smallest by (key, position) of each part of each segment ----------------------------------------
 // Buffers: keys [segments, in_stride] bits of f32, positions alike -> out_keys, out_positions [segments, parts, k];
-// limits [segments], where they are wanted: the limit of what was selected, and how many places a list has filled.
+// limits [segments], where they are wanted: the limit of the selection, and the number of places that a list has filled.
 // One thread: every 256th key. One workgroup: one part of a segment at a time.
 // Radix selection (Alabi et al. 2012): digit by digit, eight bits at a time, a histogram of those keys that share the
 // digits found so far tells the next digit of the k-th; four digits of the key, then of the position among keys that
@@ -101,7 +101,7 @@ fn limit(at: u32, first: u32, width: u32, thread: u32) -> vec2<u32> {
     return found | ~known;
 }
 
-// How many keys a part has: where segments are lists, as many as were put into them.
+// The number of keys of a part: where segments are lists, as many as were put into them.
 fn filled(segment: u32, first: u32, thread: u32) -> u32 {
     let width = min(p.part_width, p.width - first);
     if (p.lists != LISTS) {
@@ -113,7 +113,7 @@ fn filled(segment: u32, first: u32, thread: u32) -> u32 {
     return min(width, workgroupUniformLoad(&available) & ~OVERFLOWED);
 }
 
-// Begins a list anew with what was selected, and notes its limit. A list that had no room for all it was offered lets
+// Begins a list anew with the selection, and notes its limit. A list that had no room for all it was offered lets
 // nothing more in, and says so to the end.
 fn limit_list(segment: u32, most: vec2<u32>, thread: u32) {
     if (thread == 0u) {
@@ -132,7 +132,7 @@ fn limit_list(segment: u32, most: vec2<u32>, thread: u32) {
     workgroupBarrier();
 }
 
-// Writes what is not above the limit, and fills the rest of the part's places.
+// Writes the keys that are not above the limit, and fills the rest of the part's places.
 fn write(at: u32, first: u32, width: u32, limit: vec2<u32>, to: u32, thread: u32) {
     if (thread == 0u) {
         atomicStore(&claimed, 0u);

@@ -1,4 +1,4 @@
-//! What was measured or compiled on this machine, in the user's cache folder: one small sealed file a device.
+//! What was measured or compiled on this machine, in the user's cache folder: one small sealed file per device.
 //!
 //! A file is trusted only when its checksum is right and it says that it was written for this very thing: the same
 //! device, driver, processor and version of nearfield. Whatever else is found is named and written anew.
@@ -19,7 +19,7 @@ pub enum Found {
     Refused(String),
 }
 
-/// Where a device keeps what it measured and compiled, so that the next process need not.
+/// The folder where a device keeps measurements and compiled kernels, so that the next process need not repeat them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -124,7 +124,7 @@ impl File {
         Found::Text(lines.next().unwrap_or_default().to_owned())
     }
 
-    /// Says that what was found cannot be used.
+    /// Says that the file cannot be used.
     pub fn refuse(&self, why: &str) -> String {
         let path = self.path.as_ref().map(|p| p.display().to_string()).unwrap_or_default();
         format!("cache file {path} is rebuilt: {why}")

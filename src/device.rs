@@ -1,4 +1,4 @@
-//! Which device a search runs on. With `router`, the only place that knows both engines.
+//! The device that a search runs on. With `router`, the only place that knows both engines.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -143,7 +143,7 @@ impl Device {
         Device::from_wgpu_with(device, queue, &DeviceOptions::default())
     }
 
-    /// [`Device::from_wgpu`] with options; their device is not looked at.
+    /// [`Device::from_wgpu`] with options; their device is ignored.
     ///
     /// # Errors
     /// As [`Device::from_wgpu`].
@@ -157,7 +157,7 @@ impl Device {
         Ok(Device::routed(Arc::new(engine), None, false, options))
     }
 
-    /// What sort of device this is: the CPU, a GPU, or both of which each call takes the faster one.
+    /// The sort of device: the CPU, a GPU, or both, of which each call takes the faster one.
     pub fn kind(&self) -> Kind {
         self.engine.capabilities().kind
     }

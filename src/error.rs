@@ -1,4 +1,4 @@
-//! How searching and opening a device can fail. Every operation has a small error of its own, beside what it does; what
+//! Errors of searching and of opening a device. Every operation has a small error of its own, beside what it does; what
 //! is here is shared by several. Messages say what was found and what was wanted.
 
 use crate::compute::EngineError;
@@ -51,9 +51,9 @@ pub enum SearchError {
     /// Queries of another length than the rows.
     #[error("the index holds rows of {wanted} components, the queries have {found}")]
     Dim {
-        /// Components a row.
+        /// Components per row.
         wanted: usize,
-        /// Components a query.
+        /// Components per query.
         found: usize,
     },
     /// Packed bits against numbers, or the reverse.

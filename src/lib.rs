@@ -15,7 +15,7 @@
 //! # Ok(()) }
 //! ```
 //!
-//! [`Flat`] looks at every row and is exact. [`Ivf`] looks at codes of the rows in some inverted lists, as an [`IndexSpec`]
+//! [`Flat`] compares every row and is exact. [`Ivf`] scans codes of the rows in some inverted lists, as an [`IndexSpec`]
 //! says: faster or smaller, and approximate. [`AnyIndex`] holds either, [`Tuning`] finds which is fastest for a recall, and
 //! [`AnyIndex::from_faiss`] takes over indexes of Faiss.
 //!
@@ -24,7 +24,7 @@
 //! use nearfield::{Device, Ivf, Metric, TrainOptions};
 //!
 //! let rows: Vec<[f32; 4]> = (0..1000).map(|i| std::array::from_fn(|j| ((i * (2 * j + 1)) % 89) as f32)).collect();
-//! let spec = "IVF16,RaBitQ4,RFlat".parse()?; // 16 lists, 4 bits a component, the best ranked again from f32 rows
+//! let spec = "IVF16,RaBitQ4,RFlat".parse()?; // 16 lists, 4 bits per component, the best re-ranked from f32 rows
 //! let mut index = Ivf::train(&Device::cpu(), &spec, Metric::L2, &rows, &TrainOptions::default())?;
 //! index.add(&rows)?;
 //! assert_eq!(index.search(&rows[7..8], 1)?.ids(), [7]);

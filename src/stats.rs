@@ -1,4 +1,4 @@
-//! What an answer cost, and what a device could do at best.
+//! The cost of an answer, and the ceilings of a device.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ pub struct Stage {
     pub on_device: bool,
 }
 
-/// What a search did; comes with every answer.
+/// Statistics of a search; they come with every answer.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -74,7 +74,7 @@ impl SearchStats {
         self.fallback = self.fallback.take().or_else(|| other.fallback.clone());
     }
 
-    /// [`SearchStats::merge`] of a run that is not looked at again: its names are taken over where there are none yet.
+    /// [`SearchStats::merge`] of a run that is not used again: its names are taken over where there are none yet.
     pub(crate) fn absorb(&mut self, other: SearchStats) {
         if self.stages.is_empty() && self.kernels.is_empty() && self.fallback.is_none() {
             let before = std::mem::replace(self, other);
@@ -101,13 +101,13 @@ impl SearchStats {
     }
 }
 
-/// What a device can do at best; figures measured on it, not read off a datasheet.
+/// The ceilings of a device, measured on it, not read off a datasheet.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Ceilings {
-    /// Bytes read a second from the memory that holds the rows.
+    /// Bytes read per second from the memory that holds the rows.
     pub bytes_per_second: f64,
-    /// f32 additions and multiplications a second.
+    /// f32 additions and multiplications per second.
     pub operations_per_second: f64,
     /// Seconds that starting one kernel costs.
     pub launch_seconds: f64,
@@ -152,7 +152,7 @@ impl Unit {
 pub struct Peak {
     /// Which kind.
     pub unit: Unit,
-    /// Operations a second; absent where it was not measured.
+    /// Operations per second; absent where it was not measured.
     pub operations_per_second: Option<f64>,
     /// With which instructions it was measured, or why it was not.
     pub note: String,
@@ -163,10 +163,10 @@ pub struct Peak {
 #[derive(Clone, Debug, Default, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Roofs {
-    /// Bytes of a working set and the bytes a second that it is read at, the smallest set first. The last one is larger
+    /// Bytes of a working set and the bytes per second that it is read at, the smallest set first. The last one is larger
     /// than most caches.
     pub read: Vec<(u64, f64)>,
-    /// Bytes a second by copying, each counted once read and once written; 0 where it was not measured.
+    /// Bytes per second by copying, each counted once read and once written; 0 where it was not measured.
     pub copy: f64,
     /// One entry for each [`Unit`].
     pub peaks: Vec<Peak>,

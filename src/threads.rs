@@ -161,7 +161,7 @@ pub(crate) fn count() -> usize {
     ENTERED.with_borrow(|entered| entered.as_ref().map_or(1, Threads::count))
 }
 
-/// Does `work` with every item, at least `least` items a thread.
+/// Does `work` with every item, at least `least` items per thread.
 pub(crate) fn each<I: Send>(least: usize, items: impl ExactSizeIterator<Item = I> + Send, work: impl Fn(I) + Sync) {
     each_with(least, items, || (), |(), item| work(item));
 }
@@ -199,7 +199,7 @@ pub(crate) fn each_with<S, I: Send>(
     });
 }
 
-/// What `work` makes of every item, in their order, at least `least` items a thread.
+/// What `work` makes of every item, in their order, at least `least` items per thread.
 pub(crate) fn map<I: Send, R: Send>(
     least: usize,
     items: impl ExactSizeIterator<Item = I> + Send,

@@ -62,7 +62,7 @@ fn gpus() -> Vec<Device> {
     adapters.into_iter().map(|a| open(a.name)).collect()
 }
 
-/// What a spec finds at least of the true 10 nearest when all lists are looked at, and by how much the distance of the first
+/// What a spec finds at least of the true 10 nearest when all lists are probed, and by how much the distance of the first
 /// one is off at most (relative; absolute for distances below 1): for l2, cosine and inner product. Recall is what was measured
 /// less 0.02, but for those that find all; the error is a quarter more than was measured.
 type Measured = [(f64, f32); 3];

@@ -138,7 +138,7 @@ fn row_b1_every_element_type_and_number_of_queries() {
     });
 }
 
-/// Random masks, one for all queries or one a query, that begin at an odd bit.
+/// Random masks, one for all queries or one per query, that begin at an odd bit.
 fn mask(queries: usize, bits: usize, shared: bool) -> (Vec<u32>, usize) {
     let stride = bits.div_ceil(32);
     let words = if shared { stride } else { stride * queries };

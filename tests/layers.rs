@@ -1,5 +1,5 @@
 //! The architecture as a test: who may import whom, where `unsafe` and wgpu may be, and that every verb has all its
-//! files. It reads the text of `src/`; code under `#[cfg(test)] mod tests` at the end of a file is not looked at.
+//! files. It reads the text of `src/`; code under `#[cfg(test)] mod tests` at the end of a file is skipped.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -444,7 +444,7 @@ fn decompositions_are_in_their_room() {
 
 /// The operations that have kernels.
 fn verbs() -> Vec<&'static str> {
-    // What the caller computes on the host has none.
+    // Steps that the caller computes on the host have none.
     Op::NAMES.iter().copied().filter(|name| *name != "host").collect()
 }
 

@@ -151,7 +151,7 @@ fn row_b8_codes_exclude_nearly_all_and_say_so() {
         // An inner product may be small for nearly all rows; then looking at all is right.
         assert!(stats.proven + stats.fell_back == 50 && stats.fell_back <= 2, "{metric}: {stats:?}");
         assert!(stats.scanned <= 52 * n as u64, "{stats:?}");
-        assert!(stats.refined < 50 * n as u64 / 10, "{metric}: {} rows looked at directly", stats.refined);
+        assert!(stats.refined < 50 * n as u64 / 10, "{metric}: {} rows compared directly", stats.refined);
         let (plain, _) = search(&index, &view(&asked, dim), 10, Screen::None, None);
         assert_same(&index, &view(&asked, dim), &plain, &found, "set screen");
     }

@@ -1,5 +1,5 @@
 //! The verbs on the workloads of `nearfield bench shaders`: `cargo bench --bench verbs`, and with `NEARFIELD_DEVICE`
-//! naming an adapter on that GPU too. One module a verb; a wrong answer stops the run.
+//! naming an adapter on that GPU too. One module per verb; a wrong answer stops the run.
 
 mod assign;
 mod distance;

@@ -1,5 +1,5 @@
 
-// ---- lib/claim: places in a list, handed out to threads; one atomic operation a subgroup ----------------------------
+// ---- lib/claim: places in a list, handed out to threads; one atomic operation per subgroup ----------------------------
 
 var<workgroup> claimed: atomic<u32>;
 

@@ -12,7 +12,7 @@ var<workgroup> queue_keys: array<u32, QUEUE>;
 var<workgroup> queue_places: array<u32, QUEUE>; // query of the tile << 16 | row of the tile
 var<workgroup> waiting: u32;
 
-// Which of the four keys from row r on beat the threshold of query `lane` of the tile: one bit a row.
+// Which of the four keys from row r on beat the threshold of query `lane` of the tile: one bit per row.
 fn better4(keys: vec4<u32>, lane: u32, r: u32) -> u32 {
     let top = heap_keys[lane];
     let place = heap_positions[lane];
@@ -92,7 +92,7 @@ fn take(lane: u32, entries: u32, r0: u32) {
     }
 }
 
-// Puts what is pending of the thread's keys into the queue, as far as it has room; gives what is still pending.
+// Puts the thread's pending keys into the queue, as far as it has room; gives those that are still pending.
 fn offer(keys: Keys, pending: u32, local: vec2<u32>) -> u32 {
     var place = claim(countOneBits(pending));
     var left = pending;

@@ -1,5 +1,5 @@
 
-// ---- lib/limits: what a query's list holds, and what a pair must be below to go there -------------------------------
+// ---- lib/limits: the size of a query's list, and the limit that a pair must be below to enter it --------------------
 
 struct Limit {
     key: u32, // sortable, as `position` of the largest pair that may still be among those wanted

@@ -149,7 +149,7 @@ fn keys_of(first: vec4<f32>, second: vec4<f32>, query_norm: f32, row_norm: vec4<
     }
     var bits = bitcast<vec4<u32>>(key);
     if (METRIC == BRAY_CURTIS) {
-        // What a division by zero gives is left open.
+        // WGSL leaves the result of a division by zero open.
         bits = select(bits, vec4<u32>(INFINITY), (second == vec4<f32>(0.0)) & (first != vec4<f32>(0.0)));
     }
     bits = select(bits, vec4<u32>(NAN), (bits & vec4<u32>(0x7fffffffu)) > vec4<u32>(INFINITY));

@@ -1,9 +1,9 @@
 
 // ---- lib/offer: pairs of a query and a row that beat the query's limit go to its list -------------------------------
-// The limit is the largest of the pairs that were kept of the rows before, so whatever is above it is not wanted. How many
-// beat it depends on the rows alone; in which order they come to lie does not, and no answer depends on that.
+// The limit is the largest pair kept of the rows before, so no pair above it is wanted. The number of pairs that beat it
+// depends on the rows alone. Their order does not, and no answer depends on the order.
 
-// What a key must not be above, as a number; inf when there is no limit yet, which no number is above.
+// The largest key that is wanted, as a number; inf when there is no limit yet.
 fn limit_of(q: u32) -> f32 {
     return bitcast<f32>(unsortable(min(limits[min(q, p.q_end - 1u)].key, INFINITY | 0x80000000u)));
 }

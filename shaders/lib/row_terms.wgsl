@@ -1,5 +1,5 @@
 
-// ---- lib/row_terms: what the bound needs of four rows ----------------------------------------------------------------
+// ---- lib/row_terms: the terms of four rows in the bound --------------------------------------------------------------
 
 // Of rows r .. r + 3.
 fn row_terms_of(r: u32) -> RowTerms {

@@ -1,4 +1,4 @@
-// Products of packed 8-bit integers added up in 32 bits: 32 instructions a round, eight operations each.
+// Products of packed 8-bit integers added up in 32 bits: 32 instructions per round, eight operations each.
 @group(0) @binding(0) var<storage, read> data: array<vec4<u32>>;
 @group(0) @binding(1) var<storage, read_write> out: array<u32>;
 

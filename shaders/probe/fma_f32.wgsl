@@ -1,4 +1,4 @@
-// Multiply-adds of f32 in registers, in chains enough to cover their latency: 64 of them a round.
+// Multiply-adds of f32 in registers, in chains enough to cover their latency: 64 of them per round.
 @group(0) @binding(0) var<storage, read> data: array<vec4<u32>>;
 @group(0) @binding(1) var<storage, read_write> out: array<u32>;
 

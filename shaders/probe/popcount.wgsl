@@ -1,4 +1,4 @@
-// Exclusive or, count of bits, addition on words: 32 times a round, three operations each.
+// Exclusive or, count of bits, addition on words: 32 times per round, three operations each.
 @group(0) @binding(0) var<storage, read> data: array<vec4<u32>>;
 @group(0) @binding(1) var<storage, read_write> out: array<u32>;
 

@@ -82,12 +82,12 @@ fn keys_of_item(item: Item, thread: u32) {
     }
     let terms = terms_of(item);
     let at = item.queries * p.query_stride + vec4<u32>(1u);
-    // What integers of 8 bits have too little.
+    // Integers of 8 bits are stored less 128: this makes up for it.
     let before = at - vec4<u32>(1u);
     let missing = bitcast<vec4<i32>>(
         vec4<u32>(queries[before.x].z, queries[before.y].z, queries[before.z].z, queries[before.w].z),
     );
-    // Two rows, so that what is read of the queries serves both.
+    // Two rows, so that each part of the queries is read once for both.
     let two = thread + THREADS < item.rows;
     let near = row_at(item.slot + thread);
     let far = row_at(item.slot + select(thread, thread + THREADS, two));

@@ -1,7 +1,7 @@
 
 // ---- scan_parts: sums of entries of a query's tables, chosen by parts of WIDTH bits -----------------------------------
 // The tables of the item's queries pass through workgroup memory side by side: a word holds the same entry for each of
-// four queries, so that one look-up serves all. Sums of at most 128 bytes are kept two a word.
+// four queries, so that one look-up serves all. Sums of at most 128 bytes are kept two per word.
 
 override ENTRIES: u32 = 1u << WIDTH;
 override PARTS: u32 = 4u * SCAN_ROWS / ENTRIES; // whose tables fit

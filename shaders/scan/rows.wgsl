@@ -95,7 +95,7 @@ fn keys_of_item(item: Item, thread: u32) {
     }
     let norms = terms_of(item)[0];
     let at = item.queries * p.query_stride + vec4<u32>(1u);
-    // Two rows, so that what is read of the queries serves both.
+    // Two rows, so that each part of the queries is read once for both.
     let two = thread + THREADS < item.rows;
     let near = row_at(item.slot + thread);
     let far = row_at(item.slot + select(thread, thread + THREADS, two));

@@ -104,7 +104,7 @@ impl KMeans {
 pub struct Clustering {
     /// `[clusters, dim]`.
     pub centroids: Vec<f32>,
-    /// Components a centroid.
+    /// Components per centroid.
     pub dim: usize,
     /// Sum over the rows trained with of the squared distance to their centroid, when the last round began.
     pub inertia: f64,
@@ -177,7 +177,7 @@ pub enum ClusterError {
         found: usize,
         /// Clusters wanted.
         clusters: usize,
-        /// Components a row.
+        /// Components per row.
         dim: usize,
     },
     /// The caller of `train_with` broke off, or a [`CancelToken`](crate::CancelToken) did.

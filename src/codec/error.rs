@@ -4,7 +4,7 @@ use crate::compute::EngineError;
 use crate::linalg::LONGEST;
 use crate::types::MatrixView;
 
-/// Why a codec or a transform could not be trained: the token of the spec, what was found and what would fit.
+/// Why a codec or a transform could not be trained: the token of the spec, the value found and one that would fit.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CodecError {

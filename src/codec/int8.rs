@@ -188,7 +188,7 @@ impl Coder {
         (long * long - inside * inside).max(0.0).sqrt()
     }
 
-    /// What all rounding of a key by expansion and of the direct pass is at most, relative to `|z|^2 + |g|^2`.
+    /// Bound of all rounding of a key by expansion and of the direct pass, relative to `|z|^2 + |g|^2`.
     fn slack(&self) -> f64 {
         (self.mean.len() as f64 + 256.0) * U
     }
@@ -257,7 +257,7 @@ impl Coder {
         let skew = self.skew;
         let error = lost * (1.0 + skew) + (2.0 * skew + 3.0 * skew * skew) * long + 128.0 * U * long;
         let direct = (self.mean.len() as f64 / 4.0 + 16.0) * U;
-        // Flushed subnormal numbers, in whatever the key is made of.
+        // Flushed subnormal numbers, in any term of the key.
         let tiny = f64::powi(2.0, -100);
         let (factor, offset, error) = match self.metric {
             Metric::L2 => (2.0, long * long * (1.0 - self.slack()) * (1.0 - 8.0 * U) - tiny, error),
@@ -307,7 +307,7 @@ fn chunk_rows(dim: usize) -> usize {
     (CHUNK_BYTES / (4 * dim.max(1))).clamp(16, 4096)
 }
 
-/// What a row has beside its code.
+/// The terms of a row beside its code.
 pub(crate) struct RowTerms {
     square: f32,
     scale: f32,
@@ -339,7 +339,7 @@ impl Codes {
         self.longest[row / GROUP] = self.longest[row / GROUP].max(one.longest[0]);
     }
 
-    /// What a row has beside its code; its length may be that of a longer row of its group.
+    /// The terms of a row beside its code; its length may be that of a longer row of its group.
     fn terms(&self, r: usize) -> RowTerms {
         let (square, scale, residual, tail) = (self.square[r], self.scale[r], self.residual[r], self.tail[r]);
         RowTerms { square, scale, residual, tail, length: self.longest[r / GROUP] }
@@ -354,7 +354,7 @@ impl Codes {
         self.longest.truncate(rows.div_ceil(GROUP));
     }
 
-    /// Appends what the next row has beside its code.
+    /// Appends the terms of the next row.
     fn push(&mut self, row: &RowTerms) {
         let group = self.rows() / GROUP;
         self.square.push(row.square);
@@ -377,7 +377,7 @@ fn unit(metric: Metric, rows: &RowsView<'_>, norms: &[f32], r: usize, out: &mut 
     }
 }
 
-/// Integers from -127 to 127 and their scale, chosen by least squares; gives the scale and the length of what is lost.
+/// Integers from -127 to 127 and their scale, chosen by least squares; gives the scale and the length of the residual.
 fn quantise(y: &[f32], mut write: impl FnMut(usize, i32)) -> (f32, f64) {
     let most = y.iter().fold(0.0f32, |a, x| a.max(x.abs()));
     // Components too small for their quotients are lost whole.
@@ -405,10 +405,10 @@ fn quantise(y: &[f32], mut write: impl FnMut(usize, i32)) -> (f32, f64) {
 }
 
 /// How many principal components make a search of `n` rows fastest, from a sample `[rows, dim]` in their order: few
-/// components are read quickly, but leave many rows to look at.
+/// components are read quickly, but leave many candidates.
 fn best_dim(sample: &[f32], dim: usize, n: usize) -> usize {
     const SAMPLE_QUERIES: usize = 48;
-    // Nanoseconds of one core: for a component of a code, for a code, for a row that has to be looked at.
+    // Nanoseconds of one core: for a component of a code, for a code, for a candidate row.
     const COMPONENT: f64 = 0.006;
     const SUSPECT: f64 = 600.0;
     let rows = sample.len() / dim;

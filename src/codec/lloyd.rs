@@ -13,7 +13,7 @@ use crate::threads;
 /// Vectors that one thread takes at a time.
 const ROWS_PER_THREAD: usize = 256;
 
-/// Rows a centroid from which the first centroids are chosen.
+/// Rows per centroid from which the first centroids are chosen.
 const SAMPLE_PER_CENTROID: usize = 32;
 
 /// Centroids of each part.

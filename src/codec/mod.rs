@@ -65,11 +65,11 @@ pub(crate) trait Codec: Debug + Send + Sync {
     /// less its `add`, before the row's scale is multiplied in. 0 for exact forms.
     fn product(&self, metric: Metric, query: &[f32], code: &[u8]) -> f32;
 
-    /// What it has learnt, to be read again.
+    /// Its trained state, to be read again.
     fn write(&self) -> Vec<u8>;
 }
 
-/// The first byte of what a codec writes.
+/// The first byte of a codec's file section.
 const KIND_ROWS: u8 = 1;
 const KIND_BITS: u8 = 2;
 const KIND_SCALAR: u8 = 3;

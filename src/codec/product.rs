@@ -14,7 +14,7 @@ use crate::types::{MatrixView, Metric};
 /// Rounds of k-means.
 const KMEANS_ROUNDS: usize = 25;
 
-/// Training rows a centroid: at most, as more better nothing, and such that fewer are worth a warning (as in Faiss).
+/// Training rows per centroid: at most, as more better nothing, and such that fewer are worth a warning (as in Faiss).
 const MOST_ROWS_PER_CENTROID: usize = 256;
 const FEW_ROWS_PER_CENTROID: usize = 39;
 

@@ -1,4 +1,4 @@
-//! What codes are worth on rows that behave as real ones do: recall of candidates, bias and bound of estimates. Only tests.
+//! The quality of codes on rows that behave as real ones do: recall of candidates, bias and bound of estimates. Only tests.
 
 #[cfg(test)]
 mod tests {
@@ -194,7 +194,7 @@ mod tests {
                 let (bias, inside) = (bias / mean, inside as f64 / keys.len() as f64);
                 assert!(bias.abs() < 0.01, "{}, {bits} bits: bias {bias}", set.name);
                 assert!((0.99..0.999).contains(&inside), "{}, {bits} bits: {inside} inside", set.name);
-                // As many bits a vector in parts of 4 bits.
+                // As many bits per vector in parts of 4 bits.
                 let spec = CodecSpec::Product { parts: set.dim * usize::from(bits) / 4, bits: 4, fast_scan: false };
                 let others = set.coded(&[], spec).keys().0;
                 let [found, other] = [keys, others].map(|keys| [10, 30].map(|r| set.recall(&keys, r)));

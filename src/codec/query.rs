@@ -152,7 +152,7 @@ pub(super) fn integer_queries(
         |w, (q, (integers, terms))| {
             let added = weights(queries.row(q), w);
             let scale = round(w, &mut integers[..dim]);
-            // What rounding takes off the sum of all weights.
+            // The part of the sum of all weights that rounding loses.
             let lost = lost(w, integers, scale);
             let factor = factor(metric);
             *terms = Terms { scale: factor * scale, shift: factor * (added + f64::from(middle) * lost) as f32 };

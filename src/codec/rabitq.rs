@@ -1,7 +1,7 @@
 //! RaBitQ: codes of 1 to 8 bits of rotated residuals, with an unbiased estimate of distances and a bound on its error
 //! (Gao and Long 2024; Gao et al. 2025 for more than one bit).
 //!
-//! Of a residual r the code is the point g of the grid of odd multiples of 1/2 (2^b values a component) whose direction is
+//! Of a residual r the code is the point g of the grid of odd multiples of 1/2 (2^b values per component) whose direction is
 //! nearest to that of r. A rotation before makes the components of all residuals alike, so that one grid serves. With
 //! `<r, q> ~ |r|^2 <g, q> / <g, r>` what g misses of r is orthogonal to r and, as the rotation is random, as likely on one
 //! side of q as on the other.
@@ -32,7 +32,7 @@ pub(crate) struct RaBitQ {
 }
 
 impl RaBitQ {
-    /// Codes of 1 to 8 bits a component.
+    /// Codes of 1 to 8 bits per component.
     pub fn new(dim: usize, bits: u8) -> RaBitQ {
         RaBitQ { dim, bits }
     }
@@ -50,7 +50,7 @@ impl RaBitQ {
         ((1u32 << self.bits) - 1) as f32 * 0.5
     }
 
-    /// Codes a unit of length for the best direction, for a vector of this squared length: dozens of scales are nearly as
+    /// Codes per unit of length for the best direction, for a vector of this squared length: dozens of scales are nearly as
     /// good, and twice seven tries find one of them.
     #[inline(always)]
     fn best_scale<S: Simd>(&self, s: S, r: &[f32], square: f32) -> f32 {

@@ -7,7 +7,7 @@
 use crate::random::Uniform;
 use crate::simd::Simd;
 
-/// Rows that are turned at a time, one a lane.
+/// Rows that are turned at a time, one per lane.
 pub(super) const LANES: usize = 16;
 
 /// A rotation of vectors of an even number of components, the same for the same seed.

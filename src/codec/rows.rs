@@ -89,7 +89,7 @@ impl Codec for RowsCodec {
     }
 }
 
-/// One bit a component, set where it is positive; vectors of zeros and ones come back as they were.
+/// One bit per component, set where it is positive; vectors of zeros and ones come back as they were.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct BitsCodec {
     dim: usize,

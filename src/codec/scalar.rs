@@ -18,7 +18,7 @@ pub(crate) struct Scalar {
     least: Vec<f32>,
     /// The greatest less the least.
     range: Vec<f32>,
-    /// Integers a unit, for encoding.
+    /// Integers per unit, for encoding.
     per_unit: Vec<f32>,
     /// What the code 0 stands for.
     base: Vec<f32>,

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-/// What happens to vectors before they are split into lists and coded.
+/// A transform of vectors before they are split into lists and coded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TransformSpec {
@@ -190,7 +190,7 @@ fn product(rest: &str) -> Result<CodecSpec, String> {
         return if known { Ok(CodecSpec::Product { parts, bits, fast_scan: false }) } else { Err(wrong()) };
     };
     if bits != 4 {
-        return Err(format!("fast scan has 4 bits a part: `PQ{parts}x4fs`"));
+        return Err(format!("fast scan has 4 bits per part: `PQ{parts}x4fs`"));
     }
     // Codes are always of residuals, which `r` asks for, and in blocks of one size.
     let tail = tail.strip_prefix('r').unwrap_or(tail);
@@ -200,7 +200,7 @@ fn product(rest: &str) -> Result<CodecSpec, String> {
     Ok(CodecSpec::Product { parts, bits, fast_scan: true })
 }
 
-/// What follows `RaBitQ`: nothing, `4`, `fs`, `fs4`, `fs4_64`. There is one scan, which is fast.
+/// The text behind `RaBitQ`: nothing, `4`, `fs`, `fs4`, `fs4_64`. There is one scan, which is fast.
 fn rabitq(rest: &str) -> Result<CodecSpec, String> {
     let wrong = || "RaBitQ has 1 to 8 bits, as in `RaBitQ` (1 bit) or `RaBitQ4`".to_owned();
     let (bits, tail) = match rest.strip_prefix("fs") {
@@ -231,7 +231,7 @@ impl fmt::Display for CodecSpec {
     }
 }
 
-/// From what the best candidates are ranked again.
+/// The rows that the best candidates are re-ranked from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RerankSpec {

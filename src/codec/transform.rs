@@ -1,4 +1,4 @@
-//! What happens to vectors before they are split into lists and coded: projections, rotations, scaling.
+//! Transforms of vectors before they are split into lists and coded: projections, rotations, scaling.
 //!
 //! All but `L2norm` are a mean taken off and then orthogonal projections and rotations, so squared distances lose only
 //! what projections drop, and that is known: for x = p + d, with d what was dropped of x, `|q - x|^2` is
@@ -16,7 +16,7 @@ pub(crate) use crate::ops::codes::MOST_DIM;
 use crate::threads;
 use crate::types::{MatrixView, Metric, RowsView};
 
-/// Rows that a decomposition looks at, at most.
+/// Most rows that a decomposition reads.
 const SAMPLE_ROWS: usize = 16_384;
 
 /// Bytes of rows that one thread takes at a time.

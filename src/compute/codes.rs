@@ -21,7 +21,7 @@ pub const MOST_DIM: usize = 1 << 16;
 /// What is added to a code's components to store them as bytes.
 pub const BIAS: i32 = 128;
 
-/// The codes of rows: one entry of each list a row, but for `longest`.
+/// The codes of rows: one entry of each list per row, but for `longest`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Codes {
     /// Components of a code, a multiple of 16.
@@ -65,7 +65,7 @@ pub struct QueryCodes {
     pub dim: usize,
     /// `[queries, dim]`.
     pub bytes: Vec<i8>,
-    /// One a query.
+    /// One per query.
     pub terms: Vec<QueryTerms>,
 }
 

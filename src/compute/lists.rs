@@ -35,7 +35,7 @@ pub const MOST_BITS: u8 = 8;
 pub enum Form {
     /// Unsigned integers of so many bits (1 to 8), multiplied by integers of the query and added up.
     Integers(u8),
-    /// Numbers of 4 or 8 bits that choose entries of tables made for the query, one table a part.
+    /// Numbers of 4 or 8 bits that choose entries of tables made for the query, one table per part.
     Parts(u8),
     /// The vectors themselves, as f32, f16 or bf16.
     Rows(DType),
@@ -103,7 +103,7 @@ impl Form {
     }
 }
 
-/// Codes of rows, one byte a part, before they are packed.
+/// Codes of rows, one byte per part, before they are packed.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Encoded {
     /// `[rows, dim]`: a number of as many bits as the form has. For [`Form::Rows`] the little-endian bytes of the
@@ -361,7 +361,7 @@ pub struct Prepared {
     pub floats: Vec<f32>,
     /// [`Form::Bits`]: `[queries, words]`.
     pub bits: Vec<u32>,
-    /// [`Form::Integers`] and [`Form::Parts`]: one a query.
+    /// [`Form::Integers`] and [`Form::Parts`]: one per query.
     pub terms: Vec<Terms>,
 }
 
@@ -378,15 +378,15 @@ pub struct Terms {
 /// Which lists are scanned for which query.
 #[derive(Clone, Copy, Debug)]
 pub struct Probes<'a> {
-    /// Lists a query.
+    /// Lists per query.
     pub width: usize,
-    /// `[queries, width]` numbers of lists, each at most once a query, `u32::MAX` where there is none.
+    /// `[queries, width]` numbers of lists, each at most once per query, `u32::MAX` where there is none.
     pub lists: &'a [u32],
     /// `[queries, width]`: what belongs to the query and the list in the key; ignored by exact forms.
     pub offsets: &'a [f32],
 }
 
-/// The sum S of a code, one byte a part, and a query.
+/// The sum S of a code, one byte per part, and a query.
 pub fn sum(form: Form, dim: usize, code: &[u8], queries: &Prepared, query: usize) -> i64 {
     let padded = form.padded(dim);
     match form {

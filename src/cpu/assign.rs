@@ -1,8 +1,8 @@
 //! `assign`: the nearest row of each query.
 //!
 //! Behind codes: for each query a key is known (of the row that may well be the nearest, or of the first rows seen); only
-//! rows whose bounds are not above it get direct keys, and only blocks of rows whose bounds, if known, are not above it are
-//! looked at. So the answer is that of the direct pass, whatever was known before.
+//! rows whose bounds are not above it get direct keys. Only blocks of rows whose bounds, if known, are not above it are
+//! examined. So the answer is that of the direct pass, whatever was known before.
 
 use std::ops::Range;
 

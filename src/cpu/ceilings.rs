@@ -62,7 +62,7 @@ impl CpuEngine {
         buffer
     }
 
-    /// Bytes read a second from a buffer that all threads share.
+    /// Bytes read per second from a buffer that all threads share.
     fn read(&self, buffer: &[f32], runs: usize) -> f64 {
         let seconds = fastest(runs, || {
             self.spin(buffer.chunks(CHUNK_FLOATS), |chunk| {
@@ -72,7 +72,7 @@ impl CpuEngine {
         size_of_val(buffer) as f64 / seconds
     }
 
-    /// Bytes read a second when each thread reads a buffer of its own again and again.
+    /// Bytes read per second when each thread reads a buffer of its own again and again.
     fn read_own(&self, bytes: usize) -> f64 {
         let times = ((32 << 20) / bytes).max(2);
         let buffers: Vec<Vec<f32>> = (0..self.threads).map(|_| vec![1.0; bytes / 4]).collect();
@@ -86,7 +86,7 @@ impl CpuEngine {
         (buffers.len() * bytes * times) as f64 / seconds
     }
 
-    /// Bytes read and written a second by copying one half of the buffer to the other.
+    /// Bytes read and written per second by copying one half of the buffer to the other.
     fn copy(&self, mut buffer: Vec<f32>) -> f64 {
         let (from, to) = buffer.split_at_mut(2 * BUFFER);
         let seconds = fastest(3, || {
@@ -96,7 +96,7 @@ impl CpuEngine {
         size_of_val(&buffer[..]) as f64 / seconds
     }
 
-    /// Operations a second of all threads together.
+    /// Operations per second of all threads together.
     fn together(&self, work: impl Fn() -> f64 + Sync) -> f64 {
         let items = 8 * self.threads;
         let seconds = fastest(4, || {

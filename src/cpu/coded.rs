@@ -2,9 +2,9 @@
 //!
 //! One pass over the codes estimates all keys. It keeps for each query the `k` rows with the smallest estimates, and for
 //! each panel of rows the least bound. The direct keys of those `k` rows give a threshold that needs no proof: they are
-//! keys of rows. Then only the panels with a bound that is not above it are looked at again, row by row, and what the
-//! bound does not exclude gets its direct key. Nothing is ever guessed wrong, and where the bounds exclude nothing, this
-//! is the plain scan.
+//! keys of rows. Then only the panels with a bound that is not above it are examined again, row by row. Rows that the
+//! bound does not exclude, the candidates, get their direct keys. The answer is exact; where the bounds exclude nothing,
+//! this is the plain scan.
 
 use std::ops::Range;
 use std::sync::PoisonError;
@@ -34,7 +34,7 @@ const MOST_QUERIES: usize = 1024;
 /// Suspects whose direct keys are computed at a time.
 const AT_A_TIME: usize = 64;
 
-/// Thresholds that workers share, so that each profits from what the others have found.
+/// Thresholds that workers share, so that each profits from the results of the others.
 struct Shared(Vec<AtomicU32>);
 
 impl Shared {
@@ -203,7 +203,7 @@ impl CpuEngine {
                 let places = keys.chunks_mut(width).zip(positions.chunks_mut(width)).zip(bounds);
                 for (((keys, positions), bound), decision) in places.zip(decisions) {
                     *refined += decision.computed;
-                    // Nothing is known then of what was not looked at.
+                    // Nothing is known then of the rows not examined.
                     *bound = if decision.given_up { f32::NEG_INFINITY } else { decision.threshold.next_up() };
                     let found = pass.k.min(width);
                     fill(&mut decision.best, &mut keys[..found], &mut positions[..found]);
@@ -236,7 +236,7 @@ impl Bounds<'_> {
     }
 }
 
-/// Rows that a query has to look at: a fourth of each panel of a span.
+/// Candidates of a query: a fourth of each panel of a span.
 #[derive(Debug)]
 pub(crate) struct Look {
     query: usize,

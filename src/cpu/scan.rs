@@ -1,8 +1,8 @@
 //! `scan`: the rows of the probed lists with the smallest keys.
 //!
 //! A batch goes through the lists, not through the queries: a list is read once and multiplied with all queries that
-//! probe it. What a query's nearest lists give is a threshold for the rest, so that few rows of those get a key outside
-//! of the registers. Few queries go through their lists nearest first.
+//! probe it. A query's nearest lists give a threshold for the rest, so that few keys of those leave the registers. Few
+//! queries go through their lists nearest first.
 
 use std::ops::Range;
 
@@ -56,7 +56,7 @@ impl CpuEngine {
         (2 * keep).div_ceil(mean).clamp(1, listed.probes.width)
     }
 
-    /// Scans for these pairs and merges what they give with what is in `out`.
+    /// Scans for these pairs and merges their results with those in `out`.
     fn scan_pairs(&self, listed: &Listed<'_>, pairs: &Pairs, out: &mut Candidates) -> Result<(), EngineError> {
         let (q, keep, lists) = (listed.queries.queries, out.width, listed.lists);
         let parts = lists.form.padded(lists.dim);
@@ -272,7 +272,7 @@ mod tests {
                 let lists = lists_of(form, dim, &lengths, scaled && !form.is_exact(), &mut random);
                 let prepared = prepared(&lists, queries, &mut random);
                 let width = 7;
-                // Each list once a query; one place is empty.
+                // Each list once per query; one place is empty.
                 let probed: Vec<u32> = (0..queries * width)
                     .map(|i| if i % width == 3 { u32::MAX } else { ((i / width + i % width) % lengths.len()) as u32 })
                     .collect();

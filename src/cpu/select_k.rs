@@ -130,7 +130,7 @@ pub(super) fn fill(pairs: &mut Vec<u64>, keys: &mut [f32], positions: &mut [u32]
     pairs.len()
 }
 
-/// Merges the workers' lists of every query with what is in `out` from query `first` on.
+/// Merges the workers' lists of every query with those in `out` from query `first` on.
 pub(super) fn merge(
     engine: &CpuEngine,
     scratch: &[Scratch],
@@ -164,7 +164,7 @@ pub(super) fn merge(
 const KEYS_PER_THREAD: usize = 1 << 15;
 
 impl CpuEngine {
-    /// Of every query's candidates the best; what no candidate left out can fall below stays what it was.
+    /// Of every query's candidates the best; the bound of candidates left out stays as it was.
     pub(super) fn select_k_of(&self, from: &Candidates, queries: usize, k: usize) -> Result<Candidates, EngineError> {
         let mut out = Candidates::places(queries, k)?;
         out.bound.clone_from(&from.bound);

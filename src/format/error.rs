@@ -1,4 +1,4 @@
-//! What can be wrong with a file, in sentences that name the file, the place, what was found and what was wanted.
+//! Errors of files, in sentences that name the file, the place, the value found and the value wanted.
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -43,14 +43,14 @@ pub(super) struct Layout {
     pub offset: usize,
     pub dtype: DType,
     pub rows: usize,
-    /// Components a row; bits for packed rows.
+    /// Components per row; bits for packed rows.
     pub dim: usize,
     /// Elements from row to row; bytes for packed rows.
     pub stride: usize,
 }
 
 impl Layout {
-    /// Bytes of an element, and elements a row.
+    /// Bytes of an element, and elements per row.
     fn element(&self) -> (usize, usize) {
         match self.dtype {
             DType::F32 => (4, self.dim),
@@ -121,7 +121,7 @@ impl Matrix {
         self.layout.rows
     }
 
-    /// Components a row; bits for packed rows.
+    /// Components per row; bits for packed rows.
     pub fn dim(&self) -> usize {
         self.layout.dim
     }

@@ -34,14 +34,14 @@ pub struct AdapterReport {
 }
 
 impl AdapterReport {
-    /// What tells the adapter and its driver apart from all others: the key of what is measured on it.
+    /// The key of measurements: it tells the adapter and its driver apart from all others.
     pub fn identity(&self) -> String {
         let (low, high) = self.subgroup_sizes;
         format!("{} | {} | {} | {} | subgroups of {low} to {high}", self.name, self.backend, self.kind, self.driver)
     }
 }
 
-/// What sort of device an adapter is; the order is the order of preference, worst first.
+/// The sort of device that an adapter is, in the order of preference, worst first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Kind {
@@ -287,10 +287,10 @@ pub(super) fn describe(
         limits: vec![
             ("storage binding bytes", limits.max_storage_buffer_binding_size),
             ("buffer bytes", limits.max_buffer_size),
-            ("storage buffers a kernel", u64::from(limits.max_storage_buffers_per_shader_stage)),
+            ("storage buffers per kernel", u64::from(limits.max_storage_buffers_per_shader_stage)),
             ("workgroup memory bytes", u64::from(limits.max_compute_workgroup_storage_size)),
-            ("invocations a workgroup", u64::from(limits.max_compute_invocations_per_workgroup)),
-            ("workgroups a dimension", u64::from(limits.max_compute_workgroups_per_dimension)),
+            ("invocations per workgroup", u64::from(limits.max_compute_invocations_per_workgroup)),
+            ("workgroups per dimension", u64::from(limits.max_compute_workgroups_per_dimension)),
             ("immediate bytes", u64::from(limits.max_immediate_size)),
         ],
         features: OPTIONAL
@@ -303,7 +303,7 @@ pub(super) fn describe(
     }
 }
 
-/// What a device lacks of that which every kernel counts on: the defaults of WebGPU.
+/// The first default limit of WebGPU that a device lacks; every kernel counts on them.
 pub(super) fn lacking(limits: &wgpu::Limits, compute: bool) -> Option<String> {
     if !compute {
         return Some("no compute shaders".to_owned());
@@ -311,7 +311,7 @@ pub(super) fn lacking(limits: &wgpu::Limits, compute: bool) -> Option<String> {
     let least = wgpu::Limits::default();
     let checks = [
         (
-            "storage buffers a kernel",
+            "storage buffers per kernel",
             limits.max_storage_buffers_per_shader_stage,
             least.max_storage_buffers_per_shader_stage,
         ),
@@ -321,12 +321,12 @@ pub(super) fn lacking(limits: &wgpu::Limits, compute: bool) -> Option<String> {
             least.max_compute_workgroup_storage_size,
         ),
         (
-            "invocations a workgroup",
+            "invocations per workgroup",
             limits.max_compute_invocations_per_workgroup,
             least.max_compute_invocations_per_workgroup,
         ),
         (
-            "workgroups a dimension",
+            "workgroups per dimension",
             limits.max_compute_workgroups_per_dimension,
             least.max_compute_workgroups_per_dimension,
         ),

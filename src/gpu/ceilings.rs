@@ -1,4 +1,4 @@
-//! What the device can do at best, measured once: copies, a compute-bound kernel, and a launch that does nothing.
+//! The ceilings of the device, measured once: copies, a compute-bound kernel, and a launch that does nothing.
 
 mod probes;
 mod shader;
@@ -30,7 +30,7 @@ pub(super) fn measure(machine: &Machine) -> Ceilings {
     }
 }
 
-/// Bytes a second by copies between two buffers, each byte counted once read and once written.
+/// Bytes per second by copies between two buffers, each byte counted once read and once written.
 fn bandwidth(machine: &Machine) -> Result<f64, EngineError> {
     let size = (machine.memory.free() / 4).min(64 << 20) / 4096 * 4096;
     let mut stats = SearchStats::default();
@@ -56,7 +56,7 @@ fn bandwidth(machine: &Machine) -> Result<f64, EngineError> {
     if best > 0.0 { Ok(best) } else { Ok(GUESS.bytes_per_second) }
 }
 
-/// Operations a second by the fused search of many queries, which reads little.
+/// Operations per second by the fused search of many queries, which reads little.
 fn operations(machine: &Machine) -> Result<f64, EngineError> {
     const DIM: usize = 128;
     let values: Vec<f32> = (0..4096 * DIM).map(|i| ((i * 7919) % 255) as f32 / 128.0 - 1.0).collect();

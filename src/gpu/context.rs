@@ -1,4 +1,4 @@
-//! A device, what it can do, and how its errors come back.
+//! A device, its capabilities, and the way of its errors to the caller.
 //!
 //! wgpu reports errors in four ways, and all of them end as an [`EngineError`] here: error scopes around every
 //! allocation and submission, a callback when the device is lost, the result of a poll, and (on a device of our own)
@@ -34,10 +34,10 @@ pub(super) struct Context {
     pub(super) caps: DeviceCaps,
     /// The side of the f16 matrices that the device's units multiply, where nearfield can use them.
     pub(super) matrix: Option<u32>,
-    /// Nanoseconds a tick, where kernels can be timed by the device.
+    /// Nanoseconds per tick, where kernels can be timed by the device.
     pub(super) tick: Option<f64>,
     pub(super) faults: Faults,
-    /// Where what is compiled and tested is kept.
+    /// The folder of compiled kernels and passed tests.
     pub(super) cache: CacheDir,
     lost: LostCell,
     /// Waits in place of futures; made when the first one waits.

@@ -19,7 +19,7 @@ use crate::types::{DType, Metric, RowsView};
 pub(super) enum CopyForm<'a> {
     /// 8-bit codes as they are.
     Codes(&'a Codes),
-    /// f16, made on the way, with what a metric asks for.
+    /// f16, made during the upload, with the numbers that a metric needs.
     Halves { metric: Metric, rows: RowsView<'a>, norms: &'a [f32] },
 }
 
@@ -39,7 +39,7 @@ impl CopyForm<'_> {
         }
     }
 
-    /// What two copies must have in common to be of the same form.
+    /// The properties that two copies of the same form share.
     pub(super) fn kind(&self) -> CopyKind {
         match *self {
             CopyForm::Codes(codes) => (None, DType::I8, codes.dim),
@@ -107,13 +107,13 @@ pub(super) struct CopyShard {
     capacity: usize,
     /// The components.
     pub(super) data: Arc<Buffer>,
-    /// Four numbers a row.
+    /// Four numbers per row.
     pub(super) terms: Arc<Buffer>,
-    /// One number a group of rows.
+    /// One number per group of rows.
     pub(super) longest: Arc<Buffer>,
 }
 
-/// What two copies must have in common to be of the same form.
+/// The properties that two copies of the same form share.
 pub(super) type CopyKind = (Option<Metric>, DType, usize);
 
 /// All copies of one base in one form.
@@ -160,7 +160,7 @@ impl Copied {
                 continue;
             }
             let Some(shard) = self.shards.last_mut() else { break };
-            // From the front of a group: what it says of its longest row changes with rows that come later.
+            // From the front of a group: the length of its longest row changes with rows that come later.
             let at = shard.rows / GROUP * GROUP;
             let end = (shard.rows + room).min(total - shard.first).min(at + ROWS_PER_WRITE);
             form.write(&mut upload, shard, at, shard.first + at, shard.first + end).await?;

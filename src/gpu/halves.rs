@@ -1,7 +1,7 @@
 //! Rows and queries in f16 for the screen on matrix units, and what that loses.
 //!
 //! A vector x is kept as s c: s a power of two that brings its length to between 2^13 and 2^14, c in f16 without
-//! subnormals, which devices may take for zero. Then no component overflows, and what is lost is measured, not
+//! subnormals, which devices may take for zero. Then no component overflows, and the loss is measured, not
 //! estimated: the residual |x - s c|, in f64. The bound and its proof: `docs/numerics.md`, "The f16 screen".
 
 use half::f16;
@@ -43,7 +43,7 @@ pub(super) fn queries(metric: Metric, view: &RowsView<'_>, norms: &[f32], start:
     let sums = width(view.dim()) as f64 * f64::powi(2.0, -22);
     let mut halves = encode(view, start, end, |q, s, residual| {
         let norm = f64::from(norms.get(q).copied().unwrap_or(0.0));
-        // The length of what is kept of the query.
+        // The length of the query as it is kept.
         let length = norm * (1.0 + f64::powi(2.0, -22)) + residual;
         // Of a row no more than 1 + 2^-9 of its length is kept.
         let error = residual + sums * length * (1.0 + f64::powi(2.0, -9)) + e * norm;
@@ -94,7 +94,7 @@ fn encode(view: &RowsView<'_>, start: usize, end: usize, terms: impl Fn(usize, f
     halves
 }
 
-/// Encodes one vector; gives its scale and the length of what is lost. `vector` is scaled.
+/// Encodes one vector; gives its scale and the length of the residual. `vector` is scaled.
 fn one(vector: &mut [f32], kept: &mut [f32], bits: &mut [u16]) -> (f64, f64) {
     let square: f64 = vector.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
     if square == 0.0 {

@@ -15,7 +15,7 @@ use crate::ops::source::{self, ParamsIn, Target};
 use crate::ops::tuning::KernelTuning;
 use crate::ops::{self};
 
-/// Work a second that no device leaves.
+/// Work per second that no device leaves.
 pub(super) const RATES: std::ops::RangeInclusive<f64> = 1e6..=1e15;
 /// More lines than this are no cache of ours.
 const MOST_LINES: usize = 20_000;
@@ -41,7 +41,7 @@ struct Kept {
     written: Instant,
 }
 
-/// What is known, and the file where it is kept.
+/// Measurements and passed tests, and the file that keeps them.
 #[derive(Debug)]
 pub(super) struct Known {
     file: Option<File>,
@@ -74,7 +74,7 @@ impl Known {
             Some((_, Found::Refused(why))) => (State::default(), Some(why)),
             _ => (State::default(), None),
         };
-        // What cannot be used is written anew at the end of the first run.
+        // A file that cannot be used is written anew at the end of the first run.
         let stale = note.is_some();
         let kept = Kept { known: state, stale, rates: false, written: Instant::now() };
         Known { file, state: Mutex::new(kept), note }
@@ -96,7 +96,7 @@ impl Known {
         state.stale |= state.known.passed.insert(kernel);
     }
 
-    /// Work a second of a kernel, where it was measured.
+    /// Work per second of a kernel, where it was measured.
     pub(super) fn rate(&self, kernel: &str) -> Option<f64> {
         lock(&self.state).known.rates.get(kernel).copied()
     }
@@ -168,7 +168,7 @@ fn print(state: &State) -> String {
     text
 }
 
-/// Every number is compared with what it may be; one that is wrong spoils the file.
+/// Every number is checked against its range; one that is wrong spoils the file.
 fn parse(text: &str) -> Result<State, String> {
     let mut state = State::default();
     for (i, line) in text.lines().enumerate() {

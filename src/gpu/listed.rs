@@ -60,7 +60,7 @@ pub(super) fn pack(layout: &Layout, lists: &Lists, piece: Piece, packed: &mut Ve
     }
 }
 
-/// Bytes that so many slots take, with what a kernel may read behind them.
+/// Bytes of so many slots, with those that a kernel may read behind them.
 pub(super) fn bytes_of(layout: &Layout, slots: u64) -> u64 {
     4 * (slots * layout.row_words() as u64 + layout.slack() as u64)
 }

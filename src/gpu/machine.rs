@@ -1,4 +1,4 @@
-//! What every run on a device shares: the device itself, its memory, its kernels, and which of them have proved
+//! The state that all runs on a device share: the device itself, its memory, its kernels, and which of them have proved
 //! themselves.
 
 use std::collections::{BTreeSet, HashMap};

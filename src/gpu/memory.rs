@@ -251,7 +251,7 @@ fn size_class(bytes: u64) -> u64 {
 /// The default budget: half of what holds the rows.
 fn default_share(kind: Kind, device_local: Option<u64>, system: Option<u64>) -> u64 {
     let shared = matches!(kind, Kind::Integrated | Kind::Software);
-    // A CPU's driver calls all memory its own; what the system says is the better number.
+    // A CPU's driver calls all memory its own; the system's number is the better one.
     let whole = if shared { system.or(device_local) } else { device_local };
     whole.map_or(2 << 30, |bytes| bytes / 2)
 }

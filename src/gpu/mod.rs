@@ -55,7 +55,7 @@ pub struct GpuOptions {
     pub memory: Option<u64>,
 }
 
-/// What an engine did since it was opened.
+/// Counters of an engine since it was opened.
 #[doc(hidden)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Work {
@@ -93,7 +93,7 @@ impl GpuEngine {
         GpuEngine::open_in(options, &CacheDir::default())
     }
 
-    /// Opens a device that keeps what it compiled and tested in this folder.
+    /// Opens a device that keeps compiled kernels and passed tests in this folder.
     ///
     /// # Errors
     /// As [`GpuEngine::open`].
@@ -112,7 +112,7 @@ impl GpuEngine {
         GpuEngine::from_wgpu_in(device, queue, memory, &CacheDir::default())
     }
 
-    /// [`GpuEngine::from_wgpu`] with a folder for what is compiled and tested.
+    /// [`GpuEngine::from_wgpu`] with a folder for compiled kernels and passed tests.
     ///
     /// # Errors
     /// As [`GpuEngine::from_wgpu`].

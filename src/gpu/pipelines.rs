@@ -51,7 +51,7 @@ pub(super) struct Pipeline {
     pub(super) layout: wgpu::BindGroupLayout,
     /// The layout of the uniform buffer that holds its parameters; absent when they travel as immediates.
     pub(super) uniform: Option<wgpu::BindGroupLayout>,
-    /// Units of work a second, as the bits of an f64; how work is counted is up to the lowering, but always the same.
+    /// Units of work per second, as the bits of an f64; how work is counted is up to the lowering, but always the same.
     rate: AtomicU64,
     /// The rate that the file of this device has.
     noted: AtomicU64,
@@ -60,7 +60,7 @@ pub(super) struct Pipeline {
 }
 
 impl Pipeline {
-    /// Units of work a second.
+    /// Units of work per second.
     pub(super) fn rate(&self) -> f64 {
         f64::from_bits(self.rate.load(Ordering::Relaxed))
     }
@@ -85,7 +85,7 @@ impl Pipeline {
     }
 }
 
-/// Work a second that a kernel is believed to do until it has been measured: on the low side.
+/// Work per second that a kernel is believed to do until it has been measured: on the low side.
 pub(super) fn first_rate(kind: Kind) -> f64 {
     match kind {
         Kind::Software => 5e8,
@@ -149,7 +149,7 @@ impl Pipelines {
         lock(&self.made).len()
     }
 
-    /// Writes to disk what is new: the driver's cache if something was compiled, and what was learned.
+    /// Writes changes to disk: the driver's cache if something was compiled, and measurements.
     pub(super) fn persist(&self) {
         for (key, pipeline) in lock(&self.made).iter() {
             if let Some(rate) = pipeline.news() {

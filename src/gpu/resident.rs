@@ -86,7 +86,7 @@ impl Resident {
     }
 }
 
-/// What of its owner's memory is kept.
+/// The part of its owner's memory that is kept.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum What {
     /// The rows as they are.
@@ -364,7 +364,7 @@ impl Store {
         self.clock
     }
 
-    /// Drops what was not used for the longest, until so many bytes are free or only `keep` is left.
+    /// Drops the least recently used, until so many bytes are free or only `keep` is left.
     fn make_room(&mut self, machine: &Machine, bytes: u64, keep: Option<&Arc<Entry>>) {
         while machine.memory.free() < bytes {
             let others = self.entries.iter().enumerate().filter(|(_, e)| !keep.is_some_and(|k| Arc::ptr_eq(k, e)));

@@ -313,7 +313,7 @@ async fn wait_mapped(context: &Context, mapped: &Mapped) -> Result<(), EngineErr
     }
 }
 
-/// Encodes and submits: one compute pass a stage, so that each can be timed.
+/// Encodes and submits: one compute pass per stage, so that each can be timed.
 fn submit(machine: &Machine, ops: &[Op]) -> Result<Flight, EngineError> {
     let context = &machine.context;
     let clock = machine.clock()?;

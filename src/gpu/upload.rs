@@ -10,7 +10,7 @@ use crate::compute::EngineError;
 use crate::stats::{SearchStats, Stage};
 use crate::types::RowsView;
 
-/// Whether a base of so many bytes fits a budget beside scratch and what is staged for its upload.
+/// Whether a base of so many bytes fits a budget beside scratch and the staging of its upload.
 pub(super) fn bytes_fit(limit: u64, bytes: u64, scratch: u64) -> bool {
     bytes.saturating_add(scratch).saturating_add(2 * staging_bytes(limit)) <= limit
 }
@@ -79,7 +79,7 @@ impl<'a> Upload<'a> {
         Ok(())
     }
 
-    /// Starts the transfer of what is staged, and waits until there is room for the next piece.
+    /// Starts the transfer of the staged bytes, and waits until there is room for the next piece.
     pub(super) async fn send(&mut self) -> Result<(), EngineError> {
         let Some(hold) = self.hold.take() else { return Ok(()) };
         let began = Instant::now();

@@ -1,4 +1,4 @@
-//! Any index: what a program holds that lets its users choose the spec.
+//! Any index: for programs that let their users choose the spec.
 
 use std::path::Path;
 
@@ -47,7 +47,7 @@ macro_rules! each {
 }
 
 impl AnyIndex {
-    /// Trains on the rows (`[n, dim]`) what the spec needs, and holds them under these ids, or under their numbers. A `Flat`
+    /// Trains the parts of the spec on the rows (`[n, dim]`), and holds them under these ids, or under their numbers. A `Flat`
     /// keeps the matrix as it is, without a copy.
     ///
     /// # Errors
@@ -72,7 +72,7 @@ impl AnyIndex {
     }
 
     /// Opens an index file of any structure: verifies every byte, in time for the whole file. Rows are mapped, not copied,
-    /// and stay on disk until they are looked at.
+    /// and stay on disk until they are read.
     ///
     /// # Errors
     /// [`OpenError`] naming the file and what is wrong with it.

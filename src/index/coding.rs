@@ -15,12 +15,12 @@ pub(crate) struct Coding {
     pub coder: Coder,
     pub codes: Codes,
     pub tag: Tag,
-    /// How many rows there were when the code was learnt, and what it lost of them on average.
+    /// The number of rows when the code was trained, and their average loss.
     trained: usize,
     loss: f64,
 }
 
-/// How many times more rows than at training, or more loss a row, make a new code worth its while.
+/// How many times more rows than at training, or more loss per row, make a new code worth its while.
 const OUTGROWN: usize = 8;
 const OUTDATED: f64 = 2.0;
 
@@ -61,7 +61,7 @@ pub(crate) struct Keeper {
 #[derive(Clone, Debug, Default)]
 struct State {
     coding: Option<Arc<Coding>>,
-    /// Rows whose codes are of what they were before.
+    /// Rows that changed after they were coded.
     stale: Vec<u32>,
 }
 

@@ -11,13 +11,13 @@ use crate::types::{DType, Metric, ShapeError};
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
-    /// An index needs at least one component a row.
+    /// An index needs at least one component per row.
     #[error("rows need at least one component, dim is 0")]
     ZeroDim,
     /// Rows of another length than the index was made for.
     #[error("the index holds rows of {wanted} components, the new rows have {found}")]
     Dim {
-        /// Components a row of the index.
+        /// Components per row of the index.
         wanted: usize,
         /// Components of the rows given.
         found: usize,

@@ -1,4 +1,4 @@
-//! What a search would do and take, without doing it; and, where that is asked for, what it took.
+//! The plan of a search and its predicted time, without running it; on request also the measured time.
 
 use std::fmt;
 use std::time::Instant;
@@ -45,7 +45,7 @@ impl fmt::Display for Explanation {
         writeln!(f, "{}: {}", self.device, subject(&self.program))?;
         let c = &self.ceilings;
         let (gb, gop) = (c.bytes_per_second / 1e9, c.operations_per_second / 1e9);
-        writeln!(f, "measured ceilings: {gb:.1} GB/s, {gop:.0} GFLOP/s, {:.0} us a launch", c.launch_seconds * 1e6)?;
+        writeln!(f, "measured ceilings: {gb:.1} GB/s, {gop:.0} GFLOP/s, {:.0} us per launch", c.launch_seconds * 1e6)?;
         let wide = width(&self.program) + 2;
         writeln!(f, "{:<wide$} {:>12} {:>12} {:>12}  bound by", "operation", "bytes", "operations", "predicted")?;
         for ((_, op), cost) in self.program.operations().zip(&self.costs) {
@@ -65,7 +65,7 @@ impl fmt::Display for Explanation {
     }
 }
 
-/// What a search was predicted to take on a device, and what it took.
+/// The predicted and the measured time of a search on a device.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Trial {

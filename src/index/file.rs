@@ -55,7 +55,7 @@ pub struct FileInfo {
     pub metric: Metric,
     /// How rows are stored.
     pub dtype: DType,
-    /// Components a row.
+    /// Components per row.
     pub dim: usize,
     /// Rows.
     pub rows: usize,
@@ -67,14 +67,14 @@ pub struct FileInfo {
     pub screen: Option<Screen>,
     /// Components of the 8-bit codes of the rows, if there are any.
     pub code_dim: Option<usize>,
-    /// Inverted lists looked at by a search that does not say how many, where there are lists.
+    /// Inverted lists probed by a search that does not say how many, where there are lists.
     pub probes: Option<usize>,
-    /// Rows ranked again by a search that does not say how many, if that was chosen.
+    /// Rows re-ranked by a search that does not say how many, if that was chosen.
     pub rerank: Option<usize>,
 }
 
 impl FileInfo {
-    /// Reads what a verified file says of itself.
+    /// Reads the description in a verified file.
     ///
     /// # Errors
     /// [`OpenError`] when `meta` is missing or makes no sense.
@@ -150,7 +150,7 @@ impl Flat {
     }
 
     /// Opens an index file: verifies every byte, in time for the whole file. Rows are mapped, not copied, and stay on disk
-    /// until they are looked at.
+    /// until they are read.
     ///
     /// # Errors
     /// [`OpenError`] naming the file and what is wrong with it.

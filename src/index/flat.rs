@@ -1,4 +1,4 @@
-//! `Flat`: every row is looked at, every answer is exact.
+//! `Flat`: every row is compared, every answer is exact.
 
 use std::path::Path;
 

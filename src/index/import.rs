@@ -12,7 +12,7 @@ pub enum ImportError {
     /// A part that nothing here corresponds to.
     #[error("{part}: {problem}")]
     Part {
-        /// The part, e.g. `the rows to rank again`.
+        /// The part, e.g. `the rows to re-rank`.
         part: &'static str,
         /// What was found, and what there is.
         problem: String,
@@ -32,9 +32,9 @@ pub enum ImportError {
 
 impl AnyIndex {
     /// An index of Faiss, which finds the same rows at the same distances from then on: codes, centroids and matrices are
-    /// taken over as they are, and so are ids and the number of lists looked at.
+    /// taken over as they are, and so are ids and the number of lists probed.
     ///
-    /// What has no counterpart but an equal is told by [`Ivf::warnings`]: `SQfp16` and `SQbf16` about centroids become f32.
+    /// [`Ivf::warnings`] tells which parts were replaced by an equal one: `SQfp16` and `SQbf16` about centroids become f32.
     /// Rows that are added later are coded as Faiss would code them.
     ///
     /// # Errors
@@ -246,7 +246,7 @@ mod tests {
             rows.codec = FaissCodec::Scalar { bits: 6, low: vec![0.0], step: vec![1.0] };
         };
         let said = refused(&narrow, "refine_sq8");
-        assert!(said.contains("rank again") && said.contains("SQ6"), "{said}");
+        assert!(said.contains("re-rank") && said.contains("SQ6"), "{said}");
         let said = refused(&|i| i.lists[0].codes[..4].copy_from_slice(&f32::NAN.to_le_bytes()), "rr_ivf_flat");
         assert!(said.contains("no finite vector"), "{said}");
     }

@@ -45,7 +45,7 @@ use crate::format::SaveError;
 use crate::stats::SearchStats;
 use crate::types::{Bitmap, DType, Filter, Metric, Neighbors, RangeHits, RowsView};
 
-/// What every index can do. An index of any structure is a `&dyn Index`; [`AnyIndex`] owns one, and
+/// The operations of every index. An index of any structure is a `&dyn Index`; [`AnyIndex`] owns one, and
 /// [`AnyIndex::open`] and [`AnyIndex::build`] make it.
 ///
 /// The methods here take rows as [`RowsView`], so that they can be called through a trait object: `(&rows).into()` makes one
@@ -99,7 +99,7 @@ pub trait Index: fmt::Debug + Send + Sync {
     /// Bytes of host memory (or of the mapped file) that the index takes.
     fn memory_bytes(&self) -> usize;
 
-    /// What the index holds and how it is set. Takes constant time.
+    /// Contents and settings of the index. Takes constant time.
     fn stats(&self) -> IndexStats;
 
     /// The ids of the rows, in the order in which the rows came. A bit of [`Filter::Rows`] stands for the row whose id has
@@ -139,8 +139,8 @@ pub trait Index: fmt::Debug + Send + Sync {
 
     /// The `k` nearest rows of each query (`[q, dim]`; any element type that compares with the rows): `[q, k]`.
     ///
-    /// [`Flat`] looks at all n rows, O(q n d) operations at most and far fewer behind a screen. [`Ivf`] looks at the rows in
-    /// the probed lists. Blocks until the answer is there. The first search on a machine compiles kernels;
+    /// [`Flat`] scans all n rows, O(q n d) operations at most and far fewer behind a screen. [`Ivf`] scans the rows in the
+    /// probed lists. Blocks until the answer is there. The first search on a machine compiles kernels;
     /// [`Index::warm_up`] does that ahead.
     ///
     /// # Errors

@@ -1,11 +1,11 @@
-//! What searches and training may be told.
+//! Options of searches and of training.
 
 use crate::cancel::CancelToken;
 use crate::ops::Screen;
 use crate::types::Filter;
 
-/// What a search may be told besides queries and k. Every method takes the options and gives them back, so that they
-/// chain; what is not said is as the index is set.
+/// Options of a search besides queries and k. Every method takes the options and gives them back, so that they chain. An
+/// option that is not set is as the index is set.
 ///
 /// ```
 /// use nearfield::{Filter, SearchOptions};

@@ -14,7 +14,7 @@ pub(crate) struct Planner<'a> {
     engine: &'a Engine,
 }
 
-/// What is known of a search before it is planned.
+/// The facts of a search before it is planned.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Asked {
     /// Shapes and types.
@@ -147,7 +147,7 @@ fn possible(caps: &Capabilities, extent: &Extent, k: usize, screen: Screen) -> b
     let fits = |bytes| caps.room.is_none_or(|room| room.fits(bytes));
     match screen {
         Screen::None => true,
-        // Rows that cross the bus each time are better looked at once.
+        // Rows that cross the bus each time are better read once.
         Screen::F32 => kept(k, screen, extent.rows) <= caps.screen_keep && fits(row_bytes(extent)),
         Screen::F16 => caps.f16 && fits(copy_bytes(extent.rows, 2 * extent.dim.next_multiple_of(32))),
         // Codes have at most as many components as rows.

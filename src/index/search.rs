@@ -190,7 +190,7 @@ impl<'a> MaskBits<'a> {
     }
 }
 
-/// What a search works on, checked.
+/// The checked input of a search.
 pub(crate) struct Search<'a> {
     pub engine: &'a Engine,
     /// The CPU, which codes rows and queries.
@@ -456,7 +456,7 @@ fn unproven(answer: &Candidates, k: usize) -> Vec<usize> {
     (0..answer.bound.len()).filter(|&q| answer.bound[q] < f32::INFINITY && kth(q) >= answer.bound[q]).collect()
 }
 
-/// Pads (or cuts) to `k` places a query.
+/// Pads (or cuts) to `k` places per query.
 fn widen(found: Candidates, queries: usize, k: usize) -> Result<Candidates, EngineError> {
     if found.width == k {
         return Ok(found);

@@ -1,10 +1,10 @@
-//! What an index holds and how it is set.
+//! Contents and settings of an index.
 
 use super::{Index, IndexSpec};
 use crate::ops::Screen;
 use crate::types::{DType, Metric};
 
-/// What an index holds and how it is set: [`Index::stats`].
+/// Contents and settings of an index: [`Index::stats`].
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]

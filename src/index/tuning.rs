@@ -1,5 +1,5 @@
-//! The choice of an index by measurement: specs and settings are tried on half of the caller's queries, and what is found
-//! is checked on the other half.
+//! The choice of an index by measurement: specs and settings are tried on half of the caller's queries. The other half
+//! checks the choice.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -19,10 +19,10 @@ const MARGIN: f64 = 1.03;
 /// How long a setting is timed at first.
 const GLANCE: Duration = Duration::from_millis(40);
 
-/// How long a setting is timed that may be among the best.
+/// How long a setting is timed when it may be among the best.
 const LEAST: Duration = Duration::from_millis(200);
 
-/// What is wanted of an index.
+/// The goal of a tuning.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -73,15 +73,15 @@ pub struct Tuned {
 pub struct TunedPoint {
     /// The index.
     pub spec: IndexSpec,
-    /// Lists looked at; absent where there are none.
+    /// Lists probed; absent where there are none.
     pub probes: Option<usize>,
-    /// Rows ranked again; absent where nothing is.
+    /// Rows re-ranked; absent where none are.
     pub rerank: Option<usize>,
     /// Recall on the half of the queries that was tuned with.
     pub recall: f64,
     /// Recall on the other half, which no setting was picked by but which the chosen one must reach the goal on too.
     pub checked: f64,
-    /// Queries a second, in batches as asked for.
+    /// Queries per second, in batches as asked for.
     pub qps: f64,
     /// Bytes of the index.
     pub bytes: usize,
@@ -281,7 +281,7 @@ impl Tuning {
         self.specs.iter().try_for_each(|s| s.check(dim, metric, Some(n))).map_err(BuildError::from)?;
         let mut seen = HashSet::new();
         specs.retain(|s| s.check(dim, metric, Some(n)).is_ok() && seen.insert(s.to_string()));
-        // Rows of bytes take less than is said of them in f32; what is built is looked at again.
+        // Rows of bytes take less than is said of them in f32; what is built is measured again.
         let Some(memory) = self.memory.filter(|_| rows.dtype() == DType::F32) else { return Ok(specs) };
         let bytes = |s: &IndexSpec| (s.bytes_per_vector(dim) * n) as u64;
         let Some(smallest) = specs.iter().min_by_key(|s| bytes(s)).cloned() else { return Ok(specs) };
@@ -350,7 +350,7 @@ pub fn settings(index: &AnyIndex, k: usize) -> Vec<SearchOptions> {
     probes.iter().flat_map(|&p| rerank.iter().map(move |&r| option(p, r))).collect()
 }
 
-/// Of points (recall, queries a second) those that no other surpasses in both, the fastest first.
+/// Of points (recall, queries per second) those that no other surpasses in both, the fastest first.
 pub fn fastest(points: &[(f64, f64)]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..points.len()).collect();
     order.sort_by(|&a, &b| points[b].1.total_cmp(&points[a].1));
@@ -430,7 +430,7 @@ impl<'a> Halves<'a> {
         Ok(Halves { metric, rows, tuned: half(0)?, checked: half(1)? })
     }
 
-    /// Queries a second and recall on the half that is tuned with.
+    /// Queries per second and recall on the half that is tuned with.
     fn time(
         &self,
         index: &AnyIndex,

@@ -65,7 +65,7 @@ pub(crate) fn lengths(rows: &RowsView<'_>) -> Result<Vec<f32>, (usize, usize, f3
         rows.row_f32(r, buffer);
         let length = length(buffer);
         if length.is_finite() {
-            // A length past f32 is possible for finite components; the screens look at it, nothing else.
+            // A length past f32 is possible for finite components; only the screens read it.
             return Ok(length as f32);
         }
         let component = buffer.iter().position(|x| !x.is_finite()).unwrap_or(0);

@@ -10,7 +10,7 @@ use crate::random::Uniform;
 
 /// An orthonormal basis of all dimensions, the most important first, and the share of the variance of each.
 pub(crate) struct Principal {
-    /// `[dim, dim]`, one direction a column.
+    /// `[dim, dim]`, one direction per column.
     vectors: Mat<f64>,
     /// The second moment along each direction.
     values: Vec<f64>,

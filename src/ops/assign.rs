@@ -90,7 +90,7 @@ impl Define for Assign {
 crate::tile_params! {
     /// What `shaders/assign.wgsl` reads.
     Params {
-        /// 1: the answer so far is not looked at; 0: what is nearer there stays.
+        /// 1: the answer so far is ignored; 0: what is nearer there stays.
         first: u32,
     }
 }

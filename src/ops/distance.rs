@@ -14,7 +14,7 @@ use crate::types::{DType, Metric, RowsView};
 /// All keys of the pairs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Distance {
-    /// Queries and rows; a mask is not looked at.
+    /// Queries and rows; a mask is ignored.
     pub pairs: Pairs,
 }
 

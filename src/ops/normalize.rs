@@ -85,7 +85,7 @@ crate::params! {
         row_end: u32,
         /// Units of 16 bytes from row to row.
         row_stride: u32,
-        /// Components a row.
+        /// Components per row.
         dim: u32,
     }
 }
@@ -97,7 +97,7 @@ pub struct Args {
     pub norm: Norm,
     /// Of what the rows are made; anything but bits.
     pub dtype: DType,
-    /// Components a row.
+    /// Components per row.
     pub dim: usize,
     /// Rows `row_begin..row_end` of the bound shard.
     pub row_begin: u32,

@@ -16,9 +16,9 @@ use crate::types::{DType, Metric, RowsView};
 /// The direct keys of candidates, in their places.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Refine {
-    /// Queries and rows; a mask is not looked at.
+    /// Queries and rows; a mask is ignored.
     pub pairs: Pairs,
-    /// Positions of rows; what keys they have is not looked at.
+    /// Positions of rows; their keys are ignored.
     pub candidates: Value,
 }
 
@@ -72,7 +72,7 @@ crate::params! {
         q_begin: u32,
         /// The query after the last.
         q_end: u32,
-        /// Candidates a query.
+        /// Candidates per query.
         width: u32,
         /// Units of 16 bytes from row to row.
         row_stride: u32,
@@ -98,13 +98,13 @@ pub struct Args {
     pub metric: Metric,
     /// Of what the rows are made.
     pub dtype: DType,
-    /// Components a row.
+    /// Components per row.
     pub dim: usize,
     /// Queries `q_begin..q_end` of the bound ones.
     pub q_begin: u32,
     /// See `q_begin`.
     pub q_end: u32,
-    /// Candidates a query.
+    /// Candidates per query.
     pub width: u32,
     /// The position of row 0 of the bound shard.
     pub position_base: u32,

@@ -4,11 +4,11 @@
 //! `[q, keep]` keys and slots, smallest (key, slot) first. Error: the sum S is exact, and the key is evaluated in f32 in
 //! any order; keys of exact forms err as [`metric::tolerance`](super::metric::tolerance) says.
 //!
-//! On a GPU a list is cut into items of [`ITEM_ROWS`] rows for up to [`ITEM_QUERIES`] queries each, one workgroup an item:
+//! On a GPU a list is cut into items of [`ITEM_ROWS`] rows for up to [`ITEM_QUERIES`] queries each, one workgroup per item:
 //! it keeps the `keep` smallest keys of the item for each query, and what all items of a query have kept is selected from
 //! by [`select_k`](super::select_k). A row is read and unpacked once for four queries. 1-bit codes of 128 components: 24
-//! bytes and 32 integer dot products a query. An H200 (4.8 TB/s, about 14 T dot products of four bytes a second) reads 0.2
-//! T rows a second and multiplies 0.4 T rows and queries: bound by arithmetic from two queries a list on. An M3 Max
+//! bytes and 32 integer dot products per query. An H200 (4.8 TB/s, about 14 T dot products of four bytes per second) reads 0.2
+//! T rows per second and multiplies 0.4 T rows and queries: bound by arithmetic from two queries per list on. An M3 Max
 //! (400 GB/s, at best 1.8 T such products in plain multiplications) reads 17 G rows and multiplies 55 G: from four on.
 
 use std::fmt;
@@ -397,7 +397,7 @@ pub fn push_item(slot: u32, first: u32, rows: u32, wanting: &[Wanting], single: 
     for w in wanting {
         target.extend([w.query, w.offset.to_bits(), w.to, 1]);
     }
-    // What fills up the four is another look at the first, which nobody wants.
+    // The four are filled up with the first query; its repeated keys are not wanted.
     let query = wanting.first().map_or(0, |w| w.query);
     while target.len() < start + words {
         target.extend([query, 0, 0, 0]);
@@ -486,7 +486,7 @@ pub fn kernels() -> Vec<&'static Kernel> {
 
 /// One launch: each item writes its smallest keys, at least `keep` of them if it has so many, in no order, to its places
 /// of both results. Buffers: words ([`Layout`]), mask by position (read when there is one), queries
-/// ([`Layout::push_query`]), work list ([`push_item`]), limits (one a query, 0 before the first launch), keys, positions,
+/// ([`Layout::push_query`]), work list ([`push_item`]), limits (one per query, 0 before the first launch), keys, positions,
 /// which are slots.
 pub fn record(args: &Args, caps: &DeviceCaps) -> Launch {
     let layout = &args.layout;
@@ -528,7 +528,7 @@ pub fn record(args: &Args, caps: &DeviceCaps) -> Launch {
     }
 }
 
-/// Each code of each probed list is read once a query.
+/// Each code of each probed list is read once per query.
 pub fn cost(form: Form, dim: usize, rows_scanned: f64, queries: usize, keep: usize) -> Cost {
     let bytes = 4.0 * form.words(dim) as f64 + 12.0;
     Cost {

@@ -21,7 +21,7 @@ use super::{
 use crate::compute::{EngineError, Frame, Tag, Type, Value};
 use crate::types::{DType, Metric, RowsView};
 
-/// The most candidates a query that the fused kernel keeps; beyond, `Distance` and `SelectK` do it.
+/// The most candidates per query that the fused kernel keeps; beyond, `Distance` and `SelectK` do it.
 pub const MAX_KEEP: u32 = 128;
 
 /// The cheap pass in front of the direct one.
@@ -324,7 +324,7 @@ fn tuned(keep: u32, caps: &DeviceCaps) -> Option<Shape> {
     (PLACES / shape.queries() >= keep).then_some(shape)
 }
 
-/// Few places leave room for many queries a workgroup, which then read a row together.
+/// Few places leave room for many queries per workgroup, which then read a row together.
 fn shape(queries: u32, keep: u32, caps: &DeviceCaps) -> Shape {
     if let Some(shape) = tuned(keep, caps) {
         return shape;
@@ -336,7 +336,7 @@ fn shape(queries: u32, keep: u32, caps: &DeviceCaps) -> Shape {
     }
 }
 
-/// How many parts a query one launch writes: workgroups that share the rows.
+/// How many parts per query one launch writes: workgroups that share the rows.
 pub fn parts(args: &Args, caps: &DeviceCaps) -> u32 {
     let (queries, rows) = (args.tile.q_end - args.tile.q_begin, args.tile.row_end - args.tile.row_begin);
     shape(queries, args.keep, caps).walkers(rows, queries, caps.tuning.groups, 8, caps)
@@ -400,7 +400,7 @@ pub fn lower_bound(metric: Metric, slack: f32, dot: f32, query_norm: f32, row_no
     }
 }
 
-/// One pass over the rows; keys never leave registers, only `keep` pairs a query are written.
+/// One pass over the rows; keys never leave registers, only `keep` pairs per query are written.
 pub fn cost(p: &Extent, screen: Screen, keep: usize) -> Cost {
     let direct = distance::cost(p);
     let operations = match screen {

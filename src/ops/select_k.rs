@@ -3,7 +3,7 @@
 //! Shapes: keys `[q, n]` f32 and optional positions `[q, n]` u32 (else a key's place in its row), out `[q, k]` pairs,
 //! smallest (key, position) first; +inf and `u32::MAX` where there are fewer. NaN sorts last. Exact: no arithmetic.
 //! The same verb merges partial results: their keys and positions lie side by side as one segment.
-//! Method: radix select on sortable keys, eight bits a pass (Alabi et al. 2012, "Fast k-selection algorithms").
+//! Method: radix select on sortable keys, eight bits per pass (Alabi et al. 2012, "Fast k-selection algorithms").
 
 use std::fmt;
 
@@ -58,7 +58,7 @@ crate::params! {
     Params {
         /// Segments.
         segments: u32,
-        /// Keys a segment.
+        /// Keys per segment.
         width: u32,
         /// Keys from segment to segment.
         in_stride: u32,
@@ -86,7 +86,7 @@ crate::params! {
 pub struct Args {
     /// Segments.
     pub segments: u32,
-    /// Keys a segment.
+    /// Keys per segment.
     pub width: u32,
     /// Keys from segment to segment.
     pub in_stride: u32,

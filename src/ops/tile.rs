@@ -1,7 +1,7 @@
-//! What the kernels that compare many queries with many rows share: how a workgroup is cut into tiles, and the
+//! The common part of kernels that compare many queries with many rows: how a workgroup is cut into tiles, and the
 //! numbers that `shaders/lib/` reads.
 //!
-//! A workgroup of `TX * TY` threads holds the keys of `4 TY` queries and `4 TX` rows in registers, 4 x 4 a thread, and
+//! A workgroup of `TX * TY` threads holds the keys of `4 TY` queries and `4 TX` rows in registers, 4 x 4 per thread, and
 //! walks tile by tile through its share of the rows. The grid is x, z: groups of queries; y: walkers over the rows.
 
 use super::DeviceCaps;

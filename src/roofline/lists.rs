@@ -34,7 +34,7 @@ impl Packed {
         let to: Vec<u32> = (0..rows).map(|_| (random() % count.max(1) as u64) as u32).collect();
         lists.append(&encoded, &to, 0);
         let width = probes.min(count);
-        // A query looks at lists that follow one another, as near ones do once lists are sorted.
+        // A query probes lists that follow one another, as near ones do once lists are sorted.
         let first: Vec<u64> = (0..queries).map(|_| random()).collect();
         let probe = |i: usize| ((first[i / width] + (i % width) as u64) % count as u64) as u32;
         let (padded, entries) = (form.padded(dim), form.entries());

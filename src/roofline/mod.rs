@@ -1,4 +1,4 @@
-//! How fast the hardware is, and how near every kernel comes to it: the measuring part of `nearfield bench shaders`.
+//! The speed of the hardware, and the share of it that each kernel reaches: the measuring part of `nearfield bench shaders`.
 //!
 //! [`Subject`] is an engine whose own ceilings can be measured, [`work`] the workloads, [`model`] what the measured times
 //! mean. Nothing here is part of the stable API.

@@ -6,17 +6,17 @@ use crate::stats::{Roofs, Unit};
 /// From this share of a roof on the model is at fault: nothing is faster than the hardware, and a tenth is left for noise.
 pub const FAULT: f64 = 1.1;
 
-/// What is read so many times faster than memory lies in a cache.
+/// A working set read so many times faster than memory lies in a cache.
 const CACHE: f64 = 1.25;
 
 /// The roofs that hold for one workload.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Limit {
-    /// Bytes a second, from where the working set lies.
+    /// Bytes per second, from where the working set lies.
     pub bytes_per_second: f64,
     /// Whether that is a cache rather than memory.
     pub cached: bool,
-    /// Operations a second.
+    /// Operations per second.
     pub operations_per_second: f64,
     /// Of which arithmetic.
     pub unit: Unit,
@@ -25,9 +25,9 @@ pub struct Limit {
 /// What was reached.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Reached {
-    /// 10^9 bytes a second.
+    /// 10^9 bytes per second.
     pub gbs: f64,
-    /// 10^9 operations a second.
+    /// 10^9 operations per second.
     pub gflops: f64,
     /// Of what the lower of the two roofs allows.
     pub share: f64,
@@ -105,12 +105,12 @@ mod tests {
     fn the_lower_roof_binds() {
         let limit = Limit::of(&roofs(), Unit::F32, 1 << 30);
         assert_eq!((limit.bytes_per_second, limit.cached), (20e9, false));
-        // 1 operation a byte: 20 GB/s allow 20 GFLOP/s of 200.
+        // 1 operation per byte: 20 GB/s allow 20 GFLOP/s of 200.
         let cost = Cost { bytes_read: 15e9, bytes_written: 5e9, operations: 20e9, launches: 1.0 };
         let reached = limit.reached(&cost, 2.0);
         assert_eq!((reached.gbs, reached.gflops, reached.share), (10.0, 10.0, 0.5));
         assert_eq!(limit.bound(&reached), "memory");
-        // At 100 operations a byte arithmetic binds.
+        // At 100 operations per byte arithmetic binds.
         let cost = Cost { operations: 2000e9, ..cost };
         assert_eq!((limit.seconds(&cost), limit.bound(&limit.reached(&cost, 20.0))), (10.0, "f32"));
         assert_eq!(limit.reached(&cost, 20.0).share, 0.5);

@@ -8,6 +8,11 @@
 //!   `select` the filter by a running threshold, `math` logarithm and power.
 //!
 //! This folder is the only place with unsafe code beside the mapping of files and what wgpu marks unsafe.
+//!
+//! Unsafe code here rests on two things. A token proves that instructions exist: it is made by `new`
+//! only, after the CPU was asked, and its fields are private. Pointers are proven in range where they
+//! are read: by a slice taken before, or by an assertion at the head of the kernel, which costs
+//! nothing beside its loop.
 #![allow(unsafe_code)]
 // Register tiles are indexed by row and query in several arrays at once.
 #![allow(clippy::needless_range_loop)]
@@ -117,6 +122,8 @@ impl Token {
     }
 
     /// Runs a kernel compiled for this level.
+    ///
+    /// One branch per call, so a kernel should be a block of work, not a vector of it.
     pub fn run<K: SimdKernel>(self, kernel: K) -> K::Output {
         match self {
             Token::Portable(token) => kernel.run(token),
@@ -159,6 +166,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// Whether there are registers for two queries times four rows.
     const WIDE: bool;
     /// The shape of the register tile of inner products: `PANEL` rows (a multiple of `LANES`) times at most `QUERIES`.
+    /// `PANEL / LANES * QUERIES` accumulators, the vectors of one column and one broadcast fit the
+    /// level's registers.
     const PANEL: usize;
     /// See `PANEL`.
     const QUERIES: usize;
@@ -168,6 +177,7 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn sub(self, a: Self::F, b: Self::F) -> Self::F;
     fn mul(self, a: Self::F, b: Self::F) -> Self::F;
     fn div(self, a: Self::F, b: Self::F) -> Self::F;
+    // Where either operand of `max` and `min` is NaN the levels differ. Rows and queries hold none.
     fn max(self, a: Self::F, b: Self::F) -> Self::F;
     fn min(self, a: Self::F, b: Self::F) -> Self::F;
     fn abs(self, a: Self::F) -> Self::F;
@@ -179,12 +189,14 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// `x` in lanes where `a > b`, else `y`.
     fn if_above(self, a: Self::F, b: Self::F, x: Self::F, y: Self::F) -> Self::F;
     /// The sum of all lanes.
+    /// The order is a tree fixed by the level, so equal vectors have equal sums.
     fn sum(self, a: Self::F) -> f32;
     /// The largest lane.
     fn largest(self, a: Self::F) -> f32;
     /// Lowers each of four numbers j to the least of the lanes j, j + 4, j + 8, ... plus `add`.
     #[inline(always)]
     fn lower_four(self, numbers: &mut [f32; 4], a: Self::F, add: f32) {
+        // Lanes that the level lacks stay infinite and lower nothing.
         let mut lanes = [f32::INFINITY; MAX_LANES];
         // SAFETY: MAX_LANES >= LANES.
         unsafe { self.store(lanes.as_mut_ptr(), a) };
@@ -195,6 +207,7 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
 
     /// # Safety
     /// `LANES` f32 are readable at `p`.
+    // No load or store needs more than the alignment of an element.
     unsafe fn load(self, p: *const f32) -> Self::F;
     /// # Safety
     /// `LANES` f32 are writable at `p`.
@@ -218,6 +231,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     unsafe fn load_f16(self, p: *const f16) -> Self::F;
     /// # Safety
     /// `LANES` bf16 are readable at `p`.
+    // A bf16 is the upper half of an f32, so the conversion is a shift. Integers of 8 bits are exact
+    // in f32, too.
     unsafe fn load_bf16(self, p: *const bf16) -> Self::F;
     /// # Safety
     /// `LANES` bytes are readable at `p`.
@@ -232,6 +247,7 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// `n` elements are readable at `p`.
     #[inline(always)]
     unsafe fn load_part<T: Lane>(self, p: *const T, n: usize) -> Self::F {
+        // Through a copy, as a full vector could lie across the end of the last mapped page.
         let mut buffer = [T::zeroed(); MAX_LANES];
         // SAFETY: n < LANES <= MAX_LANES elements are readable (the caller) and fit; the buffer holds LANES.
         unsafe {
@@ -247,6 +263,7 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// `LANES` elements are readable at each pointer; `LANES` f32 are writable at `to + i * stride` for `i < LANES`.
     #[inline(always)]
     unsafe fn transpose<T: Lane>(self, rows: &[*const T; MAX_LANES], to: *mut f32, stride: usize) {
+        // One row at a time, scattered to a column: for levels without a transpose in registers.
         let mut buffer = [0.0; MAX_LANES];
         for (r, &row) in rows.iter().enumerate().take(Self::LANES) {
             // SAFETY: as the caller promised; the buffer holds LANES.
@@ -303,9 +320,13 @@ lane!(f32: load, f16: load_f16, bf16: load_bf16, i8: load_i8, u8: load_u8);
 /// The bits of an f32 with the value of the f16 with these bits; without branches, for compilers that vectorise.
 #[inline(always)]
 fn f16_bits(h: u16) -> u32 {
+    // The mantissa has 10 bits in an f16 and 23 in an f32: a shift by 13 aligns it, and the exponent
+    // with it.
     let magnitude = u32::from(h & 0x7fff);
     // The exponent is too small by 112, which the multiplication mends, for subnormal numbers too.
     let scaled = (f32::from_bits(magnitude << 13) * f32::from_bits(0x7780_0000)).to_bits();
+    // (0x7780_0000 is 2^112, 127 - 15 being 112; the product is exact.) Infinities and NaN need all
+    // exponent bits; the mantissa, and so the kind of NaN, stays.
     let special = if magnitude >= 0x7c00 { 0x7f80_0000 } else { 0 };
     scaled | special | u32::from(h & 0x8000) << 16
 }

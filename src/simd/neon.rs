@@ -1,4 +1,7 @@
 //! NEON, which every 64-bit Arm CPU has.
+//!
+//! NEON is part of the base of 64-bit Arm, so `enter` changes no code on common targets. It is kept
+//! for targets that are compiled without it, and for one shape of all levels.
 
 use std::arch::aarch64::*;
 
@@ -11,6 +14,7 @@ use super::{Simd, SimdKernel, f16_bits};
 pub(crate) struct Neon(());
 
 impl Neon {
+    /// The only way to make one: the field is private.
     pub fn new() -> Option<Neon> {
         std::arch::is_aarch64_feature_detected!("neon").then_some(Neon(()))
     }
@@ -37,6 +41,9 @@ macro_rules! methods {
     )+};
 }
 
+/// Four elements, each converted by `f`: for types whose conversion needs more than base NEON, or
+/// whose loads would read more than four elements.
+///
 /// # Safety
 /// Four elements are readable at `p`.
 #[inline(always)]
@@ -49,6 +56,9 @@ unsafe fn gather<T: Copy>(p: *const T, f: impl Fn(T) -> f32) -> float32x4_t {
 }
 
 impl Simd for Neon {
+    // 32 registers of 128 bits. A tile of 4 vectors of rows times 6 queries has 24 accumulators, 4
+    // rows and 1 broadcast: 29. Four pipes with a latency of 4 cycles, as in Apple's cores, need 16
+    // independent sums.
     type F = float32x4_t;
     const LANES: usize = 4;
     const WIDE: bool = true;
@@ -61,18 +71,25 @@ impl Simd for Neon {
         fn sub(a: float32x4_t, b: float32x4_t) -> float32x4_t { vsubq_f32(a, b) }
         fn mul(a: float32x4_t, b: float32x4_t) -> float32x4_t { vmulq_f32(a, b) }
         fn div(a: float32x4_t, b: float32x4_t) -> float32x4_t { vdivq_f32(a, b) }
+        // Other than on x86, NaN in either operand gives NaN.
         fn max(a: float32x4_t, b: float32x4_t) -> float32x4_t { vmaxq_f32(a, b) }
         fn min(a: float32x4_t, b: float32x4_t) -> float32x4_t { vminq_f32(a, b) }
         fn abs(a: float32x4_t) -> float32x4_t { vabsq_f32(a) }
         fn sqrt(a: float32x4_t) -> float32x4_t { vsqrtq_f32(a) }
+        // The addend comes first.
         fn fma(a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t { vfmaq_f32(c, a, b) }
+        // There is no movemask. A comparison gives lanes of all ones; `bic` clears by it the place
+        // value of each lane, and the sum across lanes is the mask. A NaN compares as not above and
+        // keeps its bit.
         fn not_above(a: float32x4_t, b: float32x4_t) -> u32 {{
             let places: [u32; 4] = [1, 2, 4, 8];
             vaddvq_u32(vbicq_u32(vld1q_u32(places.as_ptr()), vcgtq_f32(a, b)))
         }}
+        // `bsl` takes bits of x where the mask is set.
         fn if_above(a: float32x4_t, b: float32x4_t, x: float32x4_t, y: float32x4_t) -> float32x4_t {
             vbslq_f32(vcgtq_f32(a, b), x, y)
         }
+        // Added in pairs: (0+1) + (2+3).
         fn sum(a: float32x4_t) -> f32 { vaddvq_f32(a) }
         fn largest(a: float32x4_t) -> f32 { vmaxvq_f32(a) }
     }
@@ -95,6 +112,7 @@ impl Simd for Neon {
     #[inline(always)]
     unsafe fn load_bf16(self, p: *const bf16) -> float32x4_t {
         // SAFETY: the token proves the feature, the caller that four 16-bit values are readable.
+        // Eight bytes, widened and shifted by one instruction to the upper halves of f32.
         unsafe { vreinterpretq_f32_u32(vshll_n_u16::<16>(vld1_u16(p.cast()))) }
     }
     #[inline(always)]

@@ -112,7 +112,7 @@ mod tests {
         }
         // 17 ms against 1.3 ms, and 51 ms for the rows.
         assert!((2..=5).contains(&calls), "{calls} calls");
-        // What can never stay is never paid for.
+        // Rows that can never stay on the device are never paid for.
         assert!(!choose((&cpu, &p), (&gpu, &p), Residency { missing: 512_000_000, lost: 0.0 }).gpu);
     }
 

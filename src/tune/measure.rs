@@ -81,7 +81,7 @@ pub(super) struct Session<'a> {
     /// Searches that were timed, and those of them whose runs did not agree.
     trials: u32,
     noisy: u32,
-    /// Seconds a unit of work of the last ladder.
+    /// Seconds per unit of work of the last ladder.
     slowness: f64,
     /// Bytes that were brought to the device, and the seconds it took.
     moved: (f64, f64),
@@ -227,7 +227,7 @@ pub(super) fn calibrate(engine: &Engine) -> Result<(Calibration, bool), EngineEr
     let few = session.ladder(Screen::None, 4)?;
     let some = session.ladder(Screen::None, 32)?;
     let screened = [session.ladder(Screen::F32, 16)?, session.ladder(Screen::F32, 128)?];
-    // What else there is to know comes from searches that were not too long.
+    // The other figures come from searches that were not too long.
     let typical = some.last().or(one.last()).copied();
     let mut overhead = [0.0; 2];
     let mut wide = [1.5; 2];

@@ -1,9 +1,9 @@
 //! What a program will take on an engine.
 //!
 //! The model is a few measured curves, seconds over work, for passes with and without a screen and for few and many
-//! queries; between them it interpolates. Work is operations plus a fixed number for each pair of query and row. What no
-//! curve covers (metrics, element types) is learned: the ratio of measured to predicted time is kept for each sort of
-//! search and multiplies later predictions.
+//! queries; between them it interpolates. Work is operations plus a fixed number for each pair of query and row. No
+//! curve covers metrics or element types. The model learns these: for each sort of search it keeps the ratio of measured
+//! to predicted time, and multiplies later predictions by it.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -59,14 +59,14 @@ pub struct Calibration {
     pub overhead: [f64; 2],
     /// How many times longer a search takes with k = 100 and with k = 200 than with k = 10.
     pub wide: [f64; 2],
-    /// Bytes a second from the memory that holds the rows.
+    /// Bytes per second from the memory that holds the rows.
     pub bytes_per_second: f64,
-    /// Bytes a second between host and device; absent where there is nothing between them.
+    /// Bytes per second between host and device; absent where there is nothing between them.
     pub transfer: Option<f64>,
 }
 
 impl Calibration {
-    /// What a device with these figures would have: `fixed` seconds a call and so many operations and bytes a second. For
+    /// What a device with these figures would have: `fixed` seconds per call and so many operations and bytes per second. For
     /// tests and for devices that nobody measured.
     pub fn simple(fixed: f64, operations_per_second: f64, bytes_per_second: f64, transfer: Option<f64>) -> Calibration {
         let points: Vec<(f64, f64)> =
@@ -107,7 +107,7 @@ impl Calibration {
         seconds.max(self.fixed() * 0.5 + cost.bytes_read / self.bytes_per_second)
     }
 
-    /// What more places a query cost.
+    /// What more places per query cost.
     fn wider(&self, k: usize) -> f64 {
         let [hundred, beyond] = self.wide;
         match k {
@@ -142,7 +142,7 @@ impl Calibration {
                 Op::Range(range) => pass(&range.pairs, false, cost) + back(cost),
                 Op::Scan(scan) => {
                     let (slots, queries) = scan.extent(program);
-                    // Of the rows of the lists only a share is looked at.
+                    // Only a share of the lists is probed.
                     let (probes, lists) = scan.share;
                     let pairs = slots as f64 * queries as f64 * probes.min(lists) as f64 / lists.max(1) as f64;
                     self.pass(false, queries, pairs, cost) * self.wider(scan.keep) + back(cost)
@@ -176,7 +176,7 @@ impl Calibration {
         self.steps(program).iter().sum::<f64>() + self.transfer.map_or(0.0, |bps| missing as f64 / bps)
     }
 
-    /// Operations a second of a long pass without a screen.
+    /// Operations per second of a long pass without a screen.
     fn rate(&self) -> f64 {
         let longest = self.curves.iter().filter(|c| !c.screened).filter_map(|c| c.points.last());
         longest.map(|&(work, seconds)| work / seconds).fold(1e6, f64::max)
@@ -263,7 +263,7 @@ impl FromStr for Calibration {
     }
 }
 
-/// What sort of search a correction is for; scans of lists by what their codes consist of.
+/// The sort of search that a correction is for; scans of lists by the form of their codes.
 type Sort = (Screen, u32, DType, std::mem::Discriminant<Metric>, Option<Form>);
 
 /// A calibration and what later searches taught.

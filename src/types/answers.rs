@@ -1,4 +1,4 @@
-//! What searches are told to leave out, and what they find.
+//! Filters and answers of searches.
 
 use super::{MatrixView, ShapeError};
 

@@ -79,7 +79,7 @@ pub enum ShapeError {
 /// use nearfield::MatrixView;
 ///
 /// let numbers = [1.0, 2.0, 9.9, 3.0, 4.0, 9.9];
-/// let rows = MatrixView::with_stride(&numbers, 2, 2, 3)?; // the third of each three is not looked at
+/// let rows = MatrixView::with_stride(&numbers, 2, 2, 3)?; // the third of each three is skipped
 /// assert_eq!(rows.row(1), [3.0, 4.0]);
 /// # Ok(()) }
 /// ```

@@ -28,7 +28,7 @@ fn the_json_has_the_agreed_shape() {
         let number = |name: &str| row[name].as_f64().unwrap_or_else(|| panic!("{name} in {row}"));
         assert!(number("qps") > 0.0 && number("p50_ms") > 0.0 && number("p50_ms") <= number("p95_ms"));
         assert!(number("build_s") >= 0.0 && number("memory_bytes") >= 500.0 * 8.0 * 4.0);
-        // A batch of which half takes p50 gives about batch / p50 answers a second.
+        // A batch of which half takes p50 gives about batch / p50 answers per second.
         let implied = row["batch"].as_f64().unwrap() / number("p50_ms") * 1e3;
         assert!(number("qps") < 20.0 * implied && number("qps") > implied / 20.0, "{row}");
         let stages = row["stages"].as_array().unwrap();

@@ -43,7 +43,7 @@ fn row_c10_an_index_of_any_spec_is_built_saved_and_asked() {
         assert_eq!((sandbox.read_i64("i.npy"), sandbox.read_f32("d.npy")), from_file, "{spec}");
 
         let said = sandbox.run("info x.nf --json i.json").ok().out;
-        assert!(said.contains(&format!("{canonical}, l2")) && said.contains("a row in codes"), "{said}");
+        assert!(said.contains(&format!("{canonical}, l2")) && said.contains("per row in codes"), "{said}");
         let json = sandbox.read_json("i.json");
         assert_eq!((json["index"].as_str(), json["nprobe"].as_u64()), (Some(canonical), Some(1)));
         let said = sandbox.run("explain --index-file x.nf --batch 4 -k 5").ok().out;
@@ -128,7 +128,7 @@ fn row_c11_tune_measures_and_saves_what_it_chose() {
     assert!(chosen["recall"].as_f64() >= Some(0.9) && chosen["recall_checked"].as_f64() >= Some(0.9), "{chosen}");
     let svg = std::fs::read_to_string(sandbox.path("t.svg")).unwrap();
     assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"));
-    // What is saved answers with its settings: as good as was promised.
+    // The saved index answers with its settings: as good as was promised.
     sandbox.run("info t.nf --json i.json").ok();
     let info = sandbox.read_json("i.json");
     assert_eq!((&info["index"], &info["nprobe"]), (&chosen["index"], &chosen["nprobe"]));
@@ -206,7 +206,7 @@ fn row_e3_specs_that_do_not_fit_name_their_part() {
         ("b", "l2", "IVF1k,SQ8", ["`IVF1024` (part 1)", "900 rows", "at most 900 lists"]),
         ("b", "l2", "IVF8,SQ8 --train-rows 4", ["`IVF8` (part 1)", "4 rows", "at most 4 lists"]),
         ("few", "l2", "PQ4", ["`PQ4` (part 1)", "at least 256 rows", "there are 20"]),
-        ("b", "l2", "PQ4x8fs", ["`PQ4x8fs` (part 1)", "4 bits a part", "`PQ4x4fs`"]),
+        ("b", "l2", "PQ4x8fs", ["`PQ4x8fs` (part 1)", "4 bits per part", "`PQ4x4fs`"]),
         ("b", "l2", "IVF8,RaBitQ9", ["`RaBitQ9` (part 2)", "1 to 8 bits", "`RaBitQ4`"]),
         ("b", "l2", "SQ5", ["`SQ5` (part 1)", "4, 6 or 8 bits", "`SQfp16`"]),
         ("b", "l2", "PCA9,SQ8", ["`PCA9` (part 1)", "8 components", "at most 8"]),

@@ -96,7 +96,7 @@ fn row_f1_the_picture_is_xml_with_every_label() {
     assert!(svg.starts_with("<svg xmlns=\"http://www.w3.org/2000/svg\"") && svg.ends_with("</svg>\n"));
     well_formed(&svg);
     for part in
-        ["2 threads)</text>", ">memory ", ">f32 ", ">int8 ", "operations a byte", "operations a second", ">range<"]
+        ["2 threads)</text>", ">memory ", ">f32 ", ">int8 ", "operations per byte", "operations per second", ">range<"]
     {
         assert!(svg.contains(part), "`{part}` is not in {svg}");
     }

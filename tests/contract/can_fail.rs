@@ -19,7 +19,7 @@ enum Fault {
     WrongKey,
     /// Two equal keys in the wrong order.
     TieOrder,
-    /// The mask is not looked at.
+    /// The mask is ignored.
     ForbiddenRow,
     /// The best row of the first query is not found; the next ones are.
     MissingRow,
@@ -37,7 +37,7 @@ enum Fault {
     Stale,
     /// Another key each time.
     Restless,
-    /// Shapes are not looked at.
+    /// Shapes are ignored.
     Trusting,
     /// l2 keys as the expansion |a|^2 + |b|^2 - 2ab in f32 gives them.
     Expansion,

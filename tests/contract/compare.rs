@@ -78,7 +78,7 @@ impl<'a> Want<'a> {
 /// returned one by more than the tolerances.
 pub fn same_neighbours(case: &Case, got: &Candidates, want: Want<'_>) -> Check {
     let (q, k) = (case.q(), want.k);
-    check!(got.width == k, "{k} places a query wanted, {} found", got.width);
+    check!(got.width == k, "{k} places per query wanted, {} found", got.width);
     check!(got.keys.len() == q * k, "{} keys wanted, {} found", q * k, got.keys.len());
     check!(got.positions.len() == q * k, "{} positions wanted, {} found", q * k, got.positions.len());
     for query in 0..q {

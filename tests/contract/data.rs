@@ -358,7 +358,7 @@ pub struct Bits {
 }
 
 impl Bits {
-    /// One bitmap for all queries, or one a query.
+    /// One bitmap for all queries, or one per query.
     pub fn new(allow: Allow, rows: usize, queries: usize, per_query: bool) -> Bits {
         let mut rng = Rng::new(rows as u64 + 7);
         let maps = if per_query { queries } else { 1 };

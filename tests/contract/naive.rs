@@ -20,7 +20,7 @@ use crate::engines;
 /// The references, and ways to be wrong that `can_fail.rs` asks for.
 #[derive(Clone, Copy, Default)]
 pub struct Naive {
-    /// Masks are not looked at.
+    /// Masks are ignored.
     pub ignores_masks: bool,
     /// This row is not there for the first query.
     pub hides: Option<u32>,

@@ -21,7 +21,7 @@ pub fn nearest_are_right(s: &Subject, case: &Case, exact: bool) -> Check {
 }
 
 fn answer_is_right(case: &Case, got: &Candidates, exact: bool) -> Check {
-    check!(got.width == 1, "one place a query wanted, {} found", got.width);
+    check!(got.width == 1, "one place per query wanted, {} found", got.width);
     check!(got.positions.len() == case.q() && got.keys.len() == case.q(), "{} places", got.positions.len());
     let wanted = assign::reference(case.metric, &case.queries.view(), &case.rows.view());
     for (query, wanted) in wanted.into_iter().enumerate() {

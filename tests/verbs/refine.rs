@@ -13,7 +13,7 @@ use crate::distance::{METRICS, nearly_equal};
 pub fn keys_are_right(s: &Subject, case: &Case, positions: &[u32], width: usize) -> Check {
     let input = Input::Positions { positions, width };
     let got = candidates(case.run(&*s.engine, &[Step::Refine], None, input))?;
-    check!(got.width == width, "{width} places a query wanted, {} found", got.width);
+    check!(got.width == width, "{width} places per query wanted, {} found", got.width);
     check!(got.positions == positions, "the candidates changed");
     check!(got.keys.len() == positions.len(), "{} keys wanted, {} found", positions.len(), got.keys.len());
     for (i, (&key, &position)) in got.keys.iter().zip(positions).enumerate() {

@@ -257,7 +257,7 @@ impl Case {
     fn is_right(&self, s: &Subject, mask: Option<Mask<'_>>, keep: usize) -> Check {
         let got = candidates(self.try_run(s, mask, keep).map_err(|e| e.to_string())?)?;
         let q = self.queries.queries;
-        check!(got.width == keep, "{keep} places a query wanted, {} found", got.width);
+        check!(got.width == keep, "{keep} places per query wanted, {} found", got.width);
         check!(got.keys.len() == q * keep && got.positions.len() == q * keep, "{} places wanted", q * keep);
         let wanted = scan::reference(self.metric, &self.lists, &self.queries, &self.probes(), mask, usize::MAX);
         for (q, wanted) in wanted.iter().enumerate() {

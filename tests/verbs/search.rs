@@ -264,7 +264,7 @@ pub fn refined_keys(s: &Subject, case: &Case) -> Result<Vec<f32>, String> {
 pub fn bounds_are_right(s: &Subject, case: &Case, keep: usize, mask: Option<Mask<'_>>) -> Check {
     let Some(got) = screen_alone(s, case, keep, mask)? else { return Ok(()) };
     let direct = refined_keys(s, case)?;
-    check!(got.width == keep, "{keep} places a query wanted, {} found", got.width);
+    check!(got.width == keep, "{keep} places per query wanted, {} found", got.width);
     check!(got.bound.len() == case.q(), "{} bounds wanted, {} found", case.q(), got.bound.len());
     for query in 0..case.q() {
         screened_query_is_right(case, query, &got, &direct[query * case.n()..(query + 1) * case.n()], mask)

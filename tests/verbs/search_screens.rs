@@ -88,7 +88,7 @@ impl<'a> Screened<'a> {
         let keep = (k + k.max(118)).min(case.n().max(1));
         let steps = [Step::Search { screen: self.screen, keep }, Step::Refine, Step::SelectK { k }];
         let (got, _) = self.run(s, &steps, mask)?;
-        check!(got.width == k, "{k} places a query wanted, {} found", got.width);
+        check!(got.width == k, "{k} places per query wanted, {} found", got.width);
         let mut proven = 0;
         for query in 0..case.q() {
             let pairs = pairs_of(&got, query);

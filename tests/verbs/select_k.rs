@@ -18,7 +18,7 @@ fn segments(q: usize, n: usize) -> Case {
 fn selection_is_right(s: &Subject, (q, n): (usize, usize), keys: &[f32], k: usize) -> Check {
     let case = segments(q, n);
     let got = candidates(case.run(&*s.engine, &[Step::SelectK { k }], None, Input::Matrix(keys)))?;
-    check!(got.width == k, "{k} places a segment wanted, {} found", got.width);
+    check!(got.width == k, "{k} places per segment wanted, {} found", got.width);
     check!(got.keys.len() == q * k && got.positions.len() == q * k, "{} places wanted", q * k);
     for segment in 0..q {
         let wanted = select_k::reference(&keys[segment * n..(segment + 1) * n], None, k);

@@ -37,7 +37,7 @@ pub fn run(args: &BuildArgs) -> Result<()> {
     let (device, rows) = (args.device.open()?, data::rows(&args.base, &args.how)?);
     let ids = args.ids.as_ref().map(|path| data::row_ids(path, rows.rows(), &args.base)).transpose()?;
     let index = match AnyIndex::build(&device, &args.how.index, args.how.metric()?, rows, ids, &args.how.training()) {
-        // What is wrong with ids is to be found in their file.
+        // An error in the ids is in their file.
         Err(e @ (BuildError::DuplicateId { .. } | BuildError::ReservedId { .. })) => {
             return Err(e).with_context(|| format!("`{}`", args.ids.as_ref().unwrap_or(&args.base).display()));
         }

@@ -152,7 +152,7 @@ pub fn screen(text: &str) -> Result<ScreenChoice, String> {
     }
 }
 
-/// What `--screen` says. (An `Option` itself would mean to clap that the argument may be left out.)
+/// The values of `--screen`. (An `Option` itself would mean to clap that the argument may be left out.)
 #[derive(Clone, Copy, Debug)]
 pub struct ScreenChoice(pub Option<Screen>);
 
@@ -199,7 +199,7 @@ pub fn note_fallback(stats: &SearchStats) {
     }
 }
 
-/// Puts the file in front of what is wrong with it.
+/// Puts the name of the file in front of its error.
 pub fn in_file<T, E>(result: std::result::Result<T, E>, path: &Path) -> Result<T>
 where
     E: std::error::Error + Send + Sync + 'static,

@@ -23,7 +23,7 @@ pub struct SourceArgs {
     pub how: HowArgs,
 }
 
-/// What to make of a file of vectors.
+/// Options of building an index from a file of vectors.
 #[derive(Args, Clone, Debug)]
 pub struct HowArgs {
     /// l2, ip, cosine, l1, linf, lp:P, canberra, bray-curtis, jensen-shannon, jaccard or hamming
@@ -33,10 +33,10 @@ pub struct HowArgs {
     /// recall for speed or bytes
     #[arg(long, value_name = "SPEC", value_parser = spec, default_value = "Flat")]
     pub index: IndexSpec,
-    /// Rows that an index learns from, drawn at random [default: what suits the index]
+    /// Training rows, drawn at random [default: as many as suit the index]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub train_rows: Option<u32>,
-    /// What chance begins with when an index learns: the same seed, the same index
+    /// Seed of all random choices in training: the same seed, the same index
     #[arg(long, value_name = "S", default_value_t = 0)]
     pub seed: u64,
     /// Take rows of u8 as packed bits (hamming always does; for jaccard)
@@ -101,7 +101,7 @@ pub fn build(device: &Device, rows: Matrix, ids: Option<Vec<u64>>, path: &Path, 
     Ok(index)
 }
 
-/// Says what was doubtful in making an index.
+/// Prints the warnings of building an index.
 pub fn note_warnings(index: &AnyIndex) {
     if let AnyIndex::Ivf(ivf) = index {
         ivf.warnings().iter().for_each(|warning| fail::tell("note", warning));

@@ -33,7 +33,7 @@ pub struct Sentences {
 }
 
 impl Sentences {
-    /// Reads what the program carries.
+    /// Reads the files that the program carries.
     pub fn load() -> Result<Sentences> {
         let base = Matrix::from_npy_bytes(include_bytes!("../../../assets/demo/embeddings.npy"))?;
         let texts = include_str!("../../../assets/demo/sentences.txt").lines().collect();
@@ -88,7 +88,7 @@ impl Questions {
     }
 }
 
-/// What a device answered, and how fast.
+/// The answer of a device, and its time.
 struct Answer {
     device: String,
     found: Neighbors,

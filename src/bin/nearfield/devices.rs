@@ -1,4 +1,4 @@
-//! `nearfield devices`: what there is to search on, what `auto` takes and why not the others.
+//! `nearfield devices`: the devices, the one that `auto` takes, and why not the others.
 
 use std::fmt::Write;
 use std::path::PathBuf;

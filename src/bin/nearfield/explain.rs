@@ -1,5 +1,5 @@
 //! `nearfield explain`: the plan of a search, with bytes, operations and predicted time of each step; then, on each
-//! engine that there is, what each step was predicted to take and what it took, and which engine `auto` takes.
+//! engine that there is, the predicted and the measured time of each step, and the engine that `auto` takes.
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ use crate::data::{self, SourceArgs};
 use crate::fail;
 use crate::search::ListArgs;
 
-/// Print the plan of a search, and what each step takes: predicted and measured, on each engine
+/// Print the plan of a search with the time of each step: predicted and measured, on each engine
 #[derive(Args, Debug)]
 #[command(override_usage = "nearfield explain (--base <F> --metric <M> | --index-file <X.nf>)
                          (--queries <F> | --batch <B>) -k <K>")]
@@ -27,7 +27,7 @@ pub struct ExplainArgs {
     /// A number of queries in place of a file
     #[arg(long, value_name = "B", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     batch: Option<u32>,
-    /// Neighbours a query
+    /// Neighbours per query
     #[arg(short, value_name = "K", value_parser = k)]
     k: usize,
     #[command(flatten)]
@@ -77,8 +77,8 @@ fn how_it_looks(index: &AnyIndex, explanation: &Explanation, asked: &ListArgs) -
     let AnyIndex::Ivf(ivf) = index else { return String::new() };
     let scans = explanation.scans_lists();
     let looks = match asked.probes().unwrap_or(ivf.probes()).min(ivf.lists()) {
-        _ if ivf.lists() == 1 && scans => "all codes are looked at".to_owned(),
-        probes if scans => format!("{probes} of {} lists are looked at", ivf.lists()),
+        _ if ivf.lists() == 1 && scans => "all codes are scanned".to_owned(),
+        probes if scans => format!("{probes} of {} lists are probed", ivf.lists()),
         probes if ivf.lists() > 1 => {
             format!("the rows themselves are searched, which is faster than {probes} of {} lists", ivf.lists())
         }
@@ -123,7 +123,7 @@ fn software(_: &str) -> bool {
     false
 }
 
-/// As many copies of the first row as there are to be queries: the plan looks at their number and length only.
+/// As many copies of the first row as there are to be queries: the plan depends on their number and length only.
 fn stand_ins(index: &AnyIndex, batch: usize) -> Result<Matrix> {
     if index.dtype() == DType::Bits {
         return Ok(Matrix::from_vec(vec![0u8; index.dim() / 8 * batch], index.dim() / 8)?.into_bits()?);

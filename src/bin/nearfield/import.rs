@@ -12,7 +12,7 @@ use crate::common::{file, in_file};
 use crate::outputs::{self, Outputs};
 use crate::{data, fail, ui};
 
-/// Take over an index file of Faiss
+/// Import an index file of Faiss
 ///
 /// Flat, SQ, PQ and IVF of these, with transforms, Refine and ids. Codes are taken over as they are, so the same rows are
 /// found at the same distances, up to rounding.
@@ -24,7 +24,7 @@ pub struct ImportArgs {
     /// Where the index goes; replaced at once or not at all
     #[arg(long, value_name = "X.nf")]
     out: PathBuf,
-    /// Write what was taken over as JSON
+    /// Write a summary of the imported index as JSON
     #[arg(long, value_name = "OUT.json")]
     json: Option<PathBuf>,
 }

@@ -13,7 +13,7 @@ use crate::common::file;
 use crate::outputs::{self, Outputs};
 use crate::{fail, ui};
 
-/// Verify an index file and say what is in it
+/// Verify an index file and print its contents
 #[derive(Args, Debug)]
 pub struct InfoArgs {
     /// The index file
@@ -45,7 +45,7 @@ pub fn run(args: &InfoArgs) -> Result<()> {
         if info.has_ids { "given by its maker" } else { "the row numbers" },
     );
     if let Some(dim) = info.code_dim {
-        let _ = writeln!(text, "  codes     {dim} bytes a row, for the int8 screen");
+        let _ = writeln!(text, "  codes     {dim} bytes per row, for the int8 screen");
     }
     if let Some(probes) = info.probes {
         let ranked = match info.rerank {
@@ -53,10 +53,10 @@ pub fn run(args: &InfoArgs) -> Result<()> {
             None => "as many as suit k and codes".to_owned(),
         };
         let lists = match info.spec.lists {
-            Some(lists) => format!("looks at {probes} of {} lists", ui::count(lists as u64)),
-            None => "looks at all codes".to_owned(),
+            Some(lists) => format!("probes {probes} of {} lists", ui::count(lists as u64)),
+            None => "scans all codes".to_owned(),
         };
-        let _ = writeln!(text, "  search    {lists}; ranks again {ranked}");
+        let _ = writeln!(text, "  search    {lists}; re-ranks {ranked}");
         let _ = writeln!(text, "  bytes     {}", row_bytes(&nf, info.rows));
     }
     let _ = writeln!(text, "  file      {}, all checksums are right", ui::bytes(end));
@@ -90,7 +90,7 @@ pub fn run(args: &InfoArgs) -> Result<()> {
     fail::print(&text)
 }
 
-/// What a row takes: its code with what stands beside it, and what it is ranked again from.
+/// Bytes of a row: its code with the numbers beside it, and the row that it is re-ranked from.
 fn row_bytes(nf: &NfFile, rows: usize) -> String {
     let each = |of: &dyn Fn(&str) -> bool| {
         let bytes: u64 = nf.sections().iter().filter(|s| of(&s.name)).map(|s| s.len).sum();
@@ -98,6 +98,6 @@ fn row_bytes(nf: &NfFile, rows: usize) -> String {
     };
     let codes = each(&|name| name.starts_with("list_") && name != "list_rows");
     let better = each(&|name| name == "rows" || name.starts_with("better_"));
-    let text = format!("{codes:.1} a row in codes");
+    let text = format!("{codes:.1} per row in codes");
     if better > 0.0 { format!("{text}, {better:.1} to rank from") } else { text }
 }

@@ -1,4 +1,4 @@
-//! The program `nearfield`: vector search from the command line. One file a command.
+//! The program `nearfield`: vector search from the command line. One file per command.
 //!
 //! Exit codes: 0 done, 2 wrong usage or input, 1 when the device or the disk failed. Errors are one line on stderr.
 

@@ -1,4 +1,4 @@
-//! `--stats`: what a search did, as a block for people and as JSON for programs.
+//! `--stats`: statistics of a search, as a block for people and as JSON for programs.
 
 use std::io::stderr;
 use std::time::Duration;
@@ -30,7 +30,7 @@ pub fn block(stats: &SearchStats, queries: usize, wall: Duration) -> String {
         lines.push((head, format!("{:<12} {:>9}{clock}", stage.name, time(stage.time))));
     }
     let per_second = rate(queries as f64 / wall.as_secs_f64().max(1e-9));
-    lines.push(("in all", format!("{} for {} queries, {per_second} a second", time(wall), count(queries as u64))));
+    lines.push(("in all", format!("{} for {} queries, {per_second} per second", time(wall), count(queries as u64))));
     if let Some(reason) = &stats.fallback {
         lines.push(("fallback", reason.clone()));
     }

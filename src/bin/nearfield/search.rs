@@ -24,7 +24,7 @@ pub struct SearchArgs {
     source: SourceArgs,
     #[command(flatten)]
     ask: AskArgs,
-    /// Neighbours a query
+    /// Neighbours per query
     #[arg(short, value_name = "K", value_parser = k)]
     k: usize,
     #[command(flatten)]
@@ -42,19 +42,19 @@ pub struct SearchArgs {
     device: DeviceArgs,
 }
 
-/// How far an index with lists or codes looks.
+/// Probes and re-ranked rows of an index with lists or codes.
 #[derive(Args, Clone, Copy, Debug, Default)]
 pub struct ListArgs {
-    /// Inverted lists probed per query [default: what the index is set to]
+    /// Inverted lists probed per query [default: the index's setting]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     nprobe: Option<u32>,
-    /// Rows re-ranked per query: a number, or auto [default: what the index is set to]
+    /// Rows re-ranked per query: a number, or auto [default: the index's setting]
     // `--refine` was its name once, and stays.
     #[arg(long, alias = "refine", value_name = "R", value_parser = rerank)]
     rerank: Option<Rerank>,
 }
 
-/// What `--rerank` says.
+/// The values of `--rerank`.
 #[derive(Clone, Copy, Debug)]
 pub struct Rerank(Option<usize>);
 
@@ -67,7 +67,7 @@ fn rerank(text: &str) -> Result<Rerank, String> {
 }
 
 impl ListArgs {
-    /// With `--rerank auto` an index forgets what it was set to.
+    /// With `--rerank auto` an index forgets its setting.
     pub fn prepare(&self, index: &mut AnyIndex) {
         if let (AnyIndex::Ivf(ivf), Some(Rerank(None))) = (index, self.rerank) {
             ivf.set_rerank(None);
@@ -84,14 +84,14 @@ impl ListArgs {
         self.nprobe.map(|n| n as usize)
     }
 
-    /// Puts what was asked for into the options.
+    /// Puts the arguments into the options.
     pub fn apply(&self, options: &mut SearchOptions) {
         options.probes = self.probes();
         self.rerank_only(options);
     }
 }
 
-/// What is asked, the same for `search` and `range`.
+/// The arguments that `search` and `range` share.
 #[derive(Args, Debug)]
 pub struct AskArgs {
     /// Queries, in a file of the same kinds as the base
@@ -100,7 +100,7 @@ pub struct AskArgs {
     /// Rows that may be returned: int64 ids, or a boolean mask [n] or [q, n]
     #[arg(long, value_name = "ALLOW.npy")]
     pub filter: Option<PathBuf>,
-    /// Say on stderr what the search did and how long each stage took
+    /// Print statistics of the search to stderr: its work and the time of each stage
     #[arg(long, help_heading = "Output")]
     pub stats: bool,
     /// Write the same as JSON
@@ -126,7 +126,7 @@ impl AskArgs {
         Ok(Job { source, queries, allowed })
     }
 
-    /// Tells what was done, where that is wanted; stages the JSON.
+    /// Prints the statistics where they are wanted; stages the JSON.
     pub fn report(&self, outputs: &mut Outputs, stats: &SearchStats, queries: usize, wall: Duration) -> Result<()> {
         outputs.json(self.stats_json.as_ref(), &report::json(stats, queries, wall))?;
         if self.stats {

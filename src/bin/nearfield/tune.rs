@@ -1,4 +1,4 @@
-//! `nearfield tune`: the fastest index that finds what is wanted, chosen by measurement.
+//! `nearfield tune`: the fastest index that reaches a recall, chosen by measurement.
 
 mod plot;
 
@@ -20,28 +20,28 @@ pub struct TuneArgs {
     /// Vectors to search
     #[arg(long, value_name = "F")]
     base: PathBuf,
-    /// Queries like those to come: half of them are tuned with, the others check what was found
+    /// Queries like those to come: half are for tuning, the other half checks the result
     #[arg(long, value_name = "F")]
     queries: PathBuf,
     /// l2, ip, cosine and the others that Flat has
     #[arg(long, value_name = "M", value_parser = metric)]
     metric: nearfield::Metric,
-    /// Neighbours a query
+    /// Neighbours per query
     #[arg(short, value_name = "K", value_parser = k)]
     k: usize,
-    /// The share of the true neighbours to find
+    /// The recall to reach: the share of true neighbours found
     #[arg(long, value_name = "R", default_value_t = 0.95, value_parser = recall)]
     recall: f32,
     /// Most bytes that the index may take, e.g. 200MiB
     #[arg(long, value_name = "SIZE", value_parser = size)]
     memory: Option<u64>,
-    /// Queries a call
+    /// Queries per call
     #[arg(long, value_name = "B", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     batch: u32,
-    /// Specs to try, again for each [default: what suits the rows, and what is near to that]
+    /// Specs to try, again for each [default: those that suit the rows, and similar ones]
     #[arg(long, value_name = "SPEC", value_parser = spec)]
     index: Vec<IndexSpec>,
-    /// What chance begins with
+    /// Seed of all random choices
     #[arg(long, value_name = "S", default_value_t = 0)]
     seed: u64,
     /// Write the chosen index with its settings
@@ -50,7 +50,7 @@ pub struct TuneArgs {
     /// Write the settings that no other beats as JSON
     #[arg(long, value_name = "OUT.json", help_heading = "Output")]
     json: Option<PathBuf>,
-    /// Draw them
+    /// Draw those settings as SVG
     #[arg(long, value_name = "OUT.svg", help_heading = "Output")]
     svg: Option<PathBuf>,
     #[command(flatten)]

@@ -40,11 +40,11 @@ pub struct FaissIndex {
     pub lists: Vec<FaissList>,
     /// What a code consists of.
     pub codec: FaissCodec,
-    /// Lists that a search looks at; 1 where there is one list.
+    /// Lists that a search probes; 1 where there is one list.
     pub probes: usize,
     /// Whether codes are those of the difference to the centroid.
     pub by_residual: bool,
-    /// The rows, untransformed, from which the best are ranked again.
+    /// The rows, untransformed, from which the best are re-ranked.
     pub refine: Option<FaissRows>,
 }
 
@@ -101,7 +101,7 @@ pub enum FaissCodec {
     },
 }
 
-/// What happens to vectors before they are coded.
+/// A transform of vectors before they are coded.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum FaissTransform {

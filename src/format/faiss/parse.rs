@@ -205,7 +205,7 @@ fn whole(head: Header, codec: FaissCodec, codes: &[u8]) -> FaissIndex {
     }
 }
 
-/// The codes of an index without lists, `size` bytes an element of the length in front.
+/// The codes of an index without lists, `size` bytes per element of the length in front.
 fn codes<'a>(from: &mut Reader<'a>, head: &Header, codec: &FaissCodec, size: usize) -> Parsed<&'a [u8]> {
     let codes = from.vector(size)?;
     let wanted = from.product(head.rows, codec.code_bytes(head.dim))?;
@@ -412,7 +412,7 @@ fn transformed(from: &mut Reader<'_>, depth: usize) -> Parsed<FaissIndex> {
     from.same("components after transforms", inner.dim, dim)?;
     from.same("rows", inner.rows(), head.rows)?;
     if inner.refine.is_some() {
-        return Err(from.wrong("ranking again within a transform is not read here"));
+        return Err(from.wrong("re-ranking within a transform is not read here"));
     }
     transforms.extend(inner.transforms);
     Ok(FaissIndex { dim: head.dim, transforms, ..inner })
@@ -473,7 +473,7 @@ fn transform(from: &mut Reader<'_>, dim: usize) -> Parsed<(FaissTransform, usize
     Ok((other.unwrap_or(FaissTransform::Normalize), to))
 }
 
-/// What a PCA keeps of its training; the matrix and the bias after it are what it does.
+/// The training data that a PCA keeps; only the matrix and the bias after it are needed.
 fn principal_components(from: &mut Reader<'_>) -> Parsed<()> {
     from.f32()?; // power of eigenvalues, which the matrix contains
     if &from.tag == b"Pcam" {
@@ -496,20 +496,20 @@ fn refined(from: &mut Reader<'_>, depth: usize) -> Parsed<FaissIndex> {
     let base = index(from, depth + 1)?;
     let again = index(from, depth + 1)?;
     from.tag = tag;
-    from.f32()?; // candidates a result, a parameter of searches
+    from.f32()?; // candidates per result, a parameter of searches
     for part in [&base, &again] {
         from.same("components", part.dim, head.dim)?;
         from.same("rows", part.rows(), head.rows)?;
     }
     let plain = again.transforms.is_empty() && again.centroids.is_none() && again.refine.is_none();
-    let [rows] = <[FaissList; 1]>::try_from(again.lists).map_err(|_| from.wrong("rows to rank again from lists"))?;
+    let [rows] = <[FaissList; 1]>::try_from(again.lists).map_err(|_| from.wrong("rows to re-rank from lists"))?;
     if !plain || base.refine.is_some() || matches!(again.codec, FaissCodec::Product { .. }) {
-        return Err(from.wrong("ranking again is read from IndexFlat and IndexScalarQuantizer only"));
+        return Err(from.wrong("re-ranking is read from IndexFlat and IndexScalarQuantizer only"));
     }
     let mut places: Vec<i64> = base.lists.iter().flat_map(|list| &list.ids).copied().collect();
     places.sort_unstable();
     if !places.iter().copied().eq(0..head.rows as i64) || !rows.ids.iter().copied().eq(0..head.rows as i64) {
-        return Err(from.wrong("rows to rank again are numbered from 0, those of the index are not"));
+        return Err(from.wrong("rows to re-rank are numbered from 0, those of the index are not"));
     }
     Ok(FaissIndex { refine: Some(FaissRows { codec: again.codec, rows }), ..base })
 }

@@ -1,4 +1,4 @@
-//! The probes of `shaders/probe/`: what they run on, and what their times mean.
+//! The probes of `shaders/probe/`: their buffers, and the meaning of their times.
 
 use super::super::adapters::Kind;
 use super::super::machine::Machine;
@@ -10,7 +10,7 @@ const LEAST_SECONDS: f64 = 4e-3;
 /// Invocations of a workgroup of every probe but `nothing`.
 const INVOCATIONS: f64 = 256.0;
 
-/// An arithmetic probe: what it measures, its text, and operations of an invocation.
+/// An arithmetic probe: the unit that it measures, its text, and operations of an invocation.
 const ARITHMETIC: [(Unit, &str, f64, &str); 4] = [
     (Unit::F32, include_str!("../../../shaders/probe/fma_f32.wgsl"), 256.0 * 64.0 * 2.0, "fma"),
     (Unit::F16, include_str!("../../../shaders/probe/fma_f16.wgsl"), 256.0 * 64.0 * 2.0, "fma of f16"),
@@ -85,7 +85,7 @@ fn prepare<'a>(machine: &'a Machine, wgsl: &str, bytes: [u64; 2]) -> Result<Prep
     Prepared::new(machine, &shader, true)
 }
 
-/// The most units a second when every invocation does so many: with more and more workgroups, until a run takes long
+/// The most units per second when every invocation does so many: with more and more workgroups, until a run takes long
 /// enough, then the best of a few.
 fn rate(prepared: &Prepared<'_>, units: f64) -> Result<f64, ShaderError> {
     // The first run compiles.

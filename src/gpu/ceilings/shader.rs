@@ -109,7 +109,7 @@ fn said(error: EngineError, kind: fn(String) -> ShaderError) -> ShaderError {
         EngineError::Driver(text) => {
             let text = text.strip_prefix("Validation Error").unwrap_or(&text).trim_start();
             let text = text.strip_prefix("Caused by:").unwrap_or(text).trim();
-            // Which of wgpu's functions it was is nothing to the user.
+            // The name of wgpu's function does not help the user.
             let own = text.split_once('\n').filter(|(first, _)| first.starts_with("In Device::"));
             kind(own.map_or(text, |(_, own)| own).trim().to_owned())
         }

@@ -1,4 +1,4 @@
-//! `assign`: the nearest row of each query, in one launch a block and shard.
+//! `assign`: the nearest row of each query, in one launch per block and shard.
 
 use super::{Block, Job, ROW_STEP, block_queries};
 use crate::compute::{Candidates, EngineError};

@@ -23,7 +23,7 @@ pub(super) struct Best {
 const FEW_PLACES: u64 = 8192;
 
 impl Best {
-    /// Room for `capacity` lists a query: all there will be, or at least two.
+    /// Room for `capacity` lists per query: all there will be, or at least two.
     pub(super) fn new(job: &Job<'_>, queries: u32, keep: u32, capacity: u32) -> Result<Best, EngineError> {
         let bytes = u64::from(queries) * u64::from(keep) * u64::from(capacity) * 4;
         let now = (job.rec.scratch(bytes)?, job.rec.scratch(bytes)?);
@@ -93,7 +93,7 @@ impl Best {
     }
 
     /// All lists as they are, where they are so few that the host merges them sooner than another kernel would start: keys,
-    /// positions, and places a query.
+    /// positions, and places per query.
     pub(super) fn unmerged(&self) -> Option<(Bind, Bind, usize)> {
         let few = u64::from(self.queries) * u64::from(self.stride()) <= FEW_PLACES;
         let [keys, positions] = self.lists();

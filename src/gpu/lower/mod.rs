@@ -417,7 +417,7 @@ impl<'a> Job<'a> {
         self.work.extent.dtype
     }
 
-    /// Components a row as kernels count them: whole bytes of bits.
+    /// Components per row as kernels count them: whole bytes of bits.
     fn dim(&self) -> usize {
         self.work.extent.dim
     }

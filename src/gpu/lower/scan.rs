@@ -1,4 +1,4 @@
-//! `scan`: lists cut into items, one workgroup an item; what the items of a query keep lies side by side and is selected
+//! `scan`: lists cut into items, one workgroup per item; what the items of a query keep lies side by side and is selected
 //! from, in rounds where the scratch does not hold all of it.
 //!
 //! Items are sorted by list, so that a list that many queries want is read from a cache for all but the first of them.
@@ -248,7 +248,7 @@ impl<'a> Scan<'a> {
         Ok(())
     }
 
-    /// Records the selection of the best of `filled` places a query.
+    /// Records the selection of the best of `filled` places per query.
     async fn select(
         &self,
         job: &mut Job<'_>,

@@ -82,7 +82,7 @@ pub(super) fn arguments(
     search::Args { tile, keep: keep as u32, part_base: 0, parts_total: 1 }
 }
 
-/// Lists a query that one launch over `rows` rows writes.
+/// Lists per query that one launch over `rows` rows writes.
 fn parts(job: &Job<'_>, keep: usize, queries: usize, rows: usize) -> u32 {
     let tile = TileArgs {
         metric: job.metric(),

@@ -7,7 +7,7 @@ use crate::gpu::case::Case;
 use crate::gpu::submit::Bind;
 use crate::ops::select_k::{self, Limits};
 
-/// Units of work a key: passes over it, roughly.
+/// Units of work per key: passes over it, roughly.
 const KEY_WORK: f64 = 8.0;
 
 /// What is selected; see [`select_k::Args`].

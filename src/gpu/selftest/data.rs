@@ -10,7 +10,7 @@ use crate::ops::{self, metric};
 use crate::random::Random;
 use crate::types::{BitsView, DType, MatrixView, Metric, RowsView};
 
-/// Candidates a query in the test of `refine`.
+/// Candidates per query in the test of `refine`.
 pub(super) const CANDIDATES: usize = 11;
 
 /// The tiny case: rows and queries whose sums are exact in f32, their keys in f64, and a mask for each query.

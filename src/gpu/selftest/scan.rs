@@ -15,7 +15,7 @@ use crate::types::{DType, Metric};
 const LISTS: [usize; 4] = [600, 17, 0, 33];
 /// Queries where items have several, not a multiple of their number.
 const QUERIES: usize = 5;
-/// Places a query.
+/// Places per query.
 const KEEP: usize = 70;
 
 struct Data {

@@ -1,4 +1,4 @@
-//! Training an `Ivf`, and changing what is in it.
+//! Training an `Ivf`, and changing its rows.
 
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ const ROWS_PER_CHUNK: usize = 1 << 15;
 /// Rows that a codec learns from at most.
 const CODEC_ROWS: usize = 1 << 16;
 
-/// Rows a list that k-means learns from at most.
+/// Rows per list that k-means learns from at most.
 const ROWS_PER_LIST: usize = 256;
 
 impl Ivf {
@@ -53,7 +53,7 @@ impl Ivf {
         let rows = rows.into_rows()?;
         let rows = rows.view();
         let dim = rows.dim();
-        // So that what is too much for the rows to learn from is named by its part of the spec.
+        // So that an error of too few training rows names its part of the spec.
         let known = options.rows.map_or(rows.rows(), |wanted| wanted.min(rows.rows()));
         spec.check(dim, metric, Some(known))?;
         if (rows.dtype() == DType::Bits) != spec.binary {
@@ -117,7 +117,7 @@ impl Ivf {
 
     pub(super) fn append(&mut self, rows: &RowsView<'_>, ids: Option<&[u64]>) -> Result<Vec<u64>, BuildError> {
         let _entered = self.device.enter();
-        // What costs nothing comes first.
+        // The checks that cost nothing come first.
         self.check(rows)?;
         self.kept.roster().fresh(rows.rows(), ids)?;
         let coded = self.prepare(rows)?;
@@ -188,7 +188,7 @@ impl Ivf {
                 let floats = prepared_rows(self.metric, &some);
                 let zero = vec![0.0; self.dim];
                 let view = matrix(&floats, self.dim)?;
-                // Ranked by what they decode to, so that nothing beside the codes is needed.
+                // Ranked by their decoded rows, so that nothing beside the codes is needed.
                 coded.better.push(codec.encode(Metric::InnerProduct, view, &vec![0; some.rows()], &zero));
             }
         }
@@ -216,7 +216,7 @@ impl Ivf {
             }
         };
         if inner == Metric::L2 && !encoded.add.is_empty() {
-            // What a projection drops of a row is length that the distance still has.
+            // The distance still contains the length that a projection drops of a row.
             for (add, lost) in encoded.add.iter_mut().zip(&projected.lost) {
                 *add += lost;
             }
@@ -245,7 +245,7 @@ impl Ivf {
 pub(crate) struct Coded {
     /// Codes, the list of each (none where rows are not sorted), and how many.
     parts: Vec<(Encoded, Vec<u32>, usize)>,
-    /// For ranking, where there are such.
+    /// For re-ranking, where there are such.
     better: Vec<Encoded>,
     /// The rows themselves, where they are kept.
     checked: Option<Checked>,

@@ -1,5 +1,5 @@
 //! `Ivf` in `.nf` files: `meta` as for a Flat, `transform` and `codec` as they write themselves, `centroids`, and the
-//! lists one after the other: `list_rows` (u32 each), `list_words`, `list_positions`, `list_add`, `list_scale`. Rows for ranking are `rows`, or codes in a list of their own (`better_...`, `better_codec`).
+//! lists one after the other: `list_rows` (u32 each), `list_words`, `list_positions`, `list_add`, `list_scale`. Rows for re-ranking are `rows`, or codes in a list of their own (`better_...`, `better_codec`).
 
 use std::path::Path;
 
@@ -63,7 +63,7 @@ impl Ivf {
         file.finish()
     }
 
-    /// Opens an index file: verifies every byte. Rows for ranking are mapped, not copied.
+    /// Opens an index file: verifies every byte. Rows for re-ranking are mapped, not copied.
     ///
     /// # Errors
     /// [`OpenError`] naming the file and what is wrong with it.

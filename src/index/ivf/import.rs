@@ -166,7 +166,7 @@ fn refine_of(codec: &FaissCodec) -> Imported<RerankSpec> {
         FaissCodec::Bytes { .. } | FaissCodec::Scalar { bits: 8, .. } => Ok(RerankSpec::Scalar8),
         other => {
             let problem = format!("`{}` has no counterpart; there are Flat, SQfp16, SQbf16 and SQ8", spec_of(other));
-            Err(no_counterpart("the rows to rank again", problem))
+            Err(no_counterpart("the rows to re-rank", problem))
         }
     }
 }
@@ -321,7 +321,7 @@ impl Packer<'_> {
     }
 }
 
-/// What rows are ranked again from, or their ids alone.
+/// The rows to re-rank from, or their ids alone.
 fn kept(index: &FaissIndex, order: Order) -> Imported<Kept> {
     let ids = own_ids(&order.ids)?;
     let (rows, dim, metric) = (order.ids.len(), index.dim, index.metric);

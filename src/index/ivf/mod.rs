@@ -1,8 +1,8 @@
-//! `Ivf`: rows as codes in inverted lists, ranked again from better rows where the spec says so.
+//! `Ivf`: rows as codes in inverted lists, re-ranked from better rows where the spec says so.
 //!
-//! A row goes through the transforms, to the list of its nearest centroid, and is coded relative to that. A query looks
-//! at the lists of its nearest centroids (`scan`), and what is best there is ranked again. A spec without `IVF` has lists
-//! too, of [`UNSORTED`] rows each about no centroid, and looks at all of them.
+//! A row goes through the transforms, to the list of its nearest centroid, and is coded relative to that. A query probes
+//! the lists of its nearest centroids (`scan`), and the best candidates are re-ranked. A spec without `IVF` has lists too,
+//! of [`UNSORTED`] rows each about no centroid, and probes all of them.
 
 mod build;
 mod explain;
@@ -31,7 +31,7 @@ pub(crate) use build::Coded;
 /// Rows of a list where rows are not sorted into lists.
 const UNSORTED: usize = 1 << 14;
 
-/// Approximate search in compressed rows: inverted lists over any codec, with transforms before and a better ranking
+/// Approximate search in compressed rows: inverted lists over any codec, with transforms before and re-ranking
 /// after, as an [`IndexSpec`] says.
 ///
 /// ```
@@ -128,7 +128,7 @@ impl Ivf {
         &self.warnings
     }
 
-    /// The element type of the rows kept for ranking; f32 (or packed bits) when none are.
+    /// The element type of the rows kept for re-ranking; f32 (or packed bits) when none are.
     pub fn dtype(&self) -> DType {
         match &self.kept {
             Kept::Rows(store) => store.dtype(),

@@ -16,7 +16,7 @@ use crate::ops::{self, Cost, Extent, Host, Pairs, Program, Refine, Scan, Screen,
 use crate::stats::SearchStats;
 use crate::types::{DType, MatrixView, Metric, RowsView};
 
-/// How far a search looks.
+/// The reach of a search.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Look {
     /// Lists per query.
@@ -25,7 +25,7 @@ pub(super) struct Look {
     pub keep: usize,
     /// Neighbours per query.
     pub k: usize,
-    /// Whether all candidates are ranked, or only those that the codes' bound does not exclude.
+    /// Whether all candidates are re-ranked, or only those that the codes' bound does not exclude.
     pub all: bool,
 }
 
@@ -185,7 +185,7 @@ impl Ivf {
         Ok(Written { program: w.program, inputs: w.inputs })
     }
 
-    /// Adds the search for the nearest lists; none where all are looked at.
+    /// Adds the search for the nearest lists; none where all are probed.
     fn write_nearest_lists(
         &self,
         w: &mut Writer,
@@ -209,7 +209,7 @@ impl Ivf {
         if !pays {
             return search::nearest(&mut w.program, pairs, None, probes, Screen::None).map(Some);
         }
-        // Which lists are nearest is seen well enough behind the screen, without a place to spare; what they add to keys is
+        // The screen finds the nearest lists well enough, without a place to spare. The numbers that they add to keys are
         // computed directly.
         let found = w.program.push(ops::Search { pairs, screen: Screen::F32, keep: probes, codes: None })?;
         let refined = w.program.push(Refine { pairs, candidates: found })?;
@@ -341,7 +341,7 @@ impl Run<'_> {
             _ => about_zero(ivf.inner(), &frame.vectors(floats, ivf.codec.dim())?.rows, probes),
         };
         if ivf.inner() == Metric::L2 {
-            // What a projection drops of a query is length that its distances still have.
+            // The distances still contain the length that a projection drops of a query.
             for (offsets, lost) in offsets.chunks_mut(probes.max(1)).zip(frame.lost(floats)) {
                 offsets.iter_mut().for_each(|o| *o += lost);
             }
@@ -374,7 +374,7 @@ fn there(found: &Candidates) -> u64 {
     found.positions.iter().filter(|&&p| p != u32::MAX).count() as u64
 }
 
-/// What lists add to keys whose codes are about no centroid.
+/// The number that a list adds to keys when its codes are about no centroid.
 fn about_zero(metric: Metric, queries: &RowsView<'_>, probes: usize) -> Vec<f32> {
     let square = |row: &[f32]| row.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>() as f32;
     match (metric, queries) {

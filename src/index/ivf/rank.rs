@@ -1,4 +1,4 @@
-//! The better ranking of what a scan found: the host operations of its program.
+//! Re-ranking the candidates of a scan: the host operations of its program.
 
 use super::Kept;
 use super::program::Run;
@@ -168,7 +168,7 @@ impl Run<'_> {
     }
 }
 
-/// What a list adds to the keys of a query.
+/// The number that a list adds to the keys of a query.
 fn offset_of(probes: Probes<'_>, q: usize, list: usize) -> f32 {
     let probed = q * probes.width..(q + 1) * probes.width;
     let rank = probes.lists[probed.clone()].iter().position(|&l| l as usize == list).unwrap_or(0);

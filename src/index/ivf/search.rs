@@ -1,4 +1,4 @@
-//! Searching an `Ivf`: the lists of the nearest centroids, their best rows, and a better ranking of those.
+//! Searching an `Ivf`: the lists of the nearest centroids, their best rows, and re-ranking of those.
 
 use super::super::SearchOptions;
 use super::super::search::{MaskBits, Queries, Search};
@@ -16,7 +16,7 @@ use crate::types::{DType, Filter, Neighbors, RangeHits, RowsView};
 /// Queries that are searched at a time.
 const BATCH: usize = 4096;
 
-/// Rows allowed by a filter that are rather looked at one by one than through the lists.
+/// Rows allowed by a filter that are compared one by one, not through the lists.
 const FEW: usize = 2048;
 
 impl Ivf {
@@ -26,7 +26,7 @@ impl Ivf {
         Queries::new(self.metric, dtype, self.dim, queries)
     }
 
-    /// The lists that a search looks at.
+    /// The lists that a search probes.
     pub(super) fn probes_of(&self, options: &SearchOptions) -> usize {
         match &self.coarse {
             Some(coarse) => options.probes.unwrap_or(self.settings.probes).clamp(1, coarse.slots().max(1)),
@@ -34,11 +34,11 @@ impl Ivf {
         }
     }
 
-    /// How many candidates are ranked again for the `k` nearest.
+    /// How many candidates are re-ranked for the `k` nearest.
     pub(super) fn keep_of(&self, k: usize, options: &SearchOptions) -> usize {
         let chosen = options.rerank.or(self.settings.rerank).map(|r| r.max(k));
         let keep = match (self.lists.form, &self.kept) {
-            // The keys are what a ranking would compute again.
+            // The keys are those that re-ranking would compute.
             (form, Kept::Ids(_)) if form.is_exact() => k,
             (_, Kept::Ids(_)) => chosen.unwrap_or(k.saturating_add(k / 2 + 8)),
             (form, _) => chosen.unwrap_or_else(|| {
@@ -65,7 +65,7 @@ impl Ivf {
         (self.coarse.is_some() && 2 * probes >= lists) || allowed <= FEW.max(scanned / 4)
     }
 
-    /// How far to look for a batch of queries.
+    /// The reach of a batch of queries.
     pub(super) fn reach(
         &self,
         queries: usize,
@@ -89,7 +89,7 @@ impl Ivf {
         Ok((mask, Reach { probes, allowed, flat }))
     }
 
-    /// Whether all candidates are ranked, since the caller says how many, or only those that the codes' bound leaves.
+    /// Whether all candidates are re-ranked, since the caller says how many, or only those that the codes' bound leaves.
     pub(super) fn ranks_all(&self, options: &SearchOptions) -> bool {
         options.rerank.or(self.settings.rerank).is_some()
     }
@@ -128,7 +128,7 @@ impl Ivf {
         Ok(answer)
     }
 
-    /// All rows within a radius of each query, of those in the lists looked at.
+    /// All rows within a radius of each query, of those in the probed lists.
     async fn within(
         &self,
         queries: Queries<'_>,
@@ -170,7 +170,7 @@ impl Ivf {
     }
 }
 
-/// How far a search looks.
+/// The reach of a search.
 pub(super) struct Reach {
     pub probes: usize,
     /// Rows that may be returned to each query; one number where it is the same for all.

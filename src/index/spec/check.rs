@@ -40,7 +40,7 @@ impl IndexSpec {
                 self.wrong(place, format!("{left} components do not split into {parts} equal parts; {near}"))
             })?;
             if let Some(rows) = rows.filter(|&rows| rows < 1 << bits) {
-                let why = format!("{bits} bits a part are trained on at least {} rows, there are {rows}", 1 << bits);
+                let why = format!("{bits} bits per part are trained on at least {} rows, there are {rows}", 1 << bits);
                 return Err(self.wrong(place, why));
             }
         }
@@ -75,7 +75,7 @@ impl IndexSpec {
     }
 
     /// Bytes that each row of `dim` components (bits, of packed rows) takes: its code, the numbers and the position
-    /// beside it, and the row that it is ranked again from. Beside them an index keeps centroids and what codecs learn.
+    /// beside it, and the row that it is re-ranked from. Beside them an index keeps centroids and what codecs learn.
     pub fn bytes_per_vector(&self, dim: usize) -> usize {
         if self.is_flat() {
             let dtype = if self.binary { DType::Bits } else { DType::F32 };
@@ -103,7 +103,7 @@ impl IndexSpec {
 }
 
 impl RerankSpec {
-    /// Bytes of a row that is ranked again.
+    /// Bytes of a row that is re-ranked.
     pub(super) fn bytes(self, dim: usize) -> usize {
         match self {
             // Beside a row its length, beside a code its position.

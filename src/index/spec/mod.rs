@@ -10,7 +10,7 @@ use std::fmt;
 
 pub use crate::codec::spec::{CodecSpec, RerankSpec, SpecError, TransformSpec};
 
-/// Which index to build: transforms, a structure, a codec and what candidates are ranked again from.
+/// Which index to build: transforms, a structure, a codec and the rows that candidates are re-ranked from.
 ///
 /// Written and read as Faiss's factory strings are: transforms, then `IVFn`, then the codec, then `Refine`, with commas
 /// between. [`Display`](fmt::Display) gives the canonical form; what Faiss's grammar has beyond it and what changes
@@ -30,11 +30,11 @@ pub use crate::codec::spec::{CodecSpec, RerankSpec, SpecError, TransformSpec};
 pub struct IndexSpec {
     /// What happens to vectors first, in order.
     pub transforms: Vec<TransformSpec>,
-    /// Inverted lists (`IVF1024`, `BIVF256` for packed bits); without them all rows are looked at.
+    /// Inverted lists (`IVF1024`, `BIVF256` for packed bits); without them all rows are scanned.
     pub lists: Option<usize>,
     /// How rows are stored in the lists.
     pub codec: CodecSpec,
-    /// From what the best candidates are ranked again.
+    /// The rows that the best candidates are re-ranked from.
     pub rerank: Option<RerankSpec>,
     /// Whether rows are packed bits (`BFlat`, `BIVF256`).
     pub binary: bool,
@@ -64,7 +64,7 @@ impl IndexSpec {
         self
     }
 
-    /// With candidates ranked again from such rows.
+    /// With candidates re-ranked from such rows.
     #[must_use]
     pub fn rerank(mut self, rerank: RerankSpec) -> IndexSpec {
         self.rerank = Some(rerank);

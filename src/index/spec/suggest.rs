@@ -23,9 +23,9 @@ impl IndexSpec {
     /// | `recall` of 1 | `Flat` | the one that is exact |
     /// | below 50,000 rows that fit | `Flat` | the screened scan of all is as fast as lists, and exact |
     /// | rows fit twice | `PCARd,IVFn,SQ8,Refine(Flat)` | 8-bit integers of the principal subspace are scanned fastest: all of a register's lanes multiply, and few components hold most of a distance; ranking again makes good for the rest |
-    /// | less | the same with `Refine(SQfp16)`, then `Refine(SQ8)` | rows for ranking are most of the bytes; half precision loses next to nothing, 8 bits a few neighbours in a thousand |
-    /// | less | `RR,IVFn,RaBitQb` | codes only, of as many bits as fit: its estimates have no bias, so it loses least without ranking again |
-    /// | less than one bit a component | `PCARd,IVFn,RaBitQ` | one bit for each direction that fits, those with most of the variance |
+    /// | less | the same with `Refine(SQfp16)`, then `Refine(SQ8)` | rows for re-ranking are most of the bytes; half precision loses next to nothing, 8 bits a few neighbours in a thousand |
+    /// | less | `RR,IVFn,RaBitQb` | codes only, of as many bits as fit: its estimates have no bias, so it loses least without re-ranking |
+    /// | less than one bit per component | `PCARd,IVFn,RaBitQ` | one bit for each direction that fits, those with most of the variance |
     ///
     /// There are n = 4 sqrt(rows) lists, to the nearest power of two, at least 39 rows each: fewer make lists long, more
     /// make finding the lists dear. d is 64, or 128 from 256 components on, half as much again for a recall above 0.97

@@ -1,14 +1,19 @@
 //! Products of bytes by plain loops.
+//!
+//! Exact, as all ways are: sums of integers, whatever their order.
 
 use super::super::portable::Portable;
 use super::Dot;
 
+/// Needs nothing.
 #[derive(Clone, Copy)]
 pub(super) struct Scalar;
 
+/// Lanes of [`Portable`].
 const N: usize = 8;
 
 impl Dot<Portable> for Scalar {
+    // A lane holds four bytes, the first in the lowest bits.
     type I = [i32; N];
 
     #[inline(always)]
@@ -19,8 +24,12 @@ impl Dot<Portable> for Scalar {
     fn dot4(self, acc: [i32; N], rows: [i32; N], query: [i32; N]) -> [i32; N] {
         let mut out = acc;
         for i in 0..N {
+            // Row and query are split alike, so the same bytes meet whatever the byte order of the
+            // machine.
             let (x, w) = (rows[i].to_le_bytes(), query[i].to_le_bytes());
             for j in 0..4 {
+                // At most 255 * 128 each; the whole sum is below 2^31, as `starts` and the limit of
+                // 2^16 components have it.
                 out[i] += i32::from(x[j]) * i32::from(w[j].cast_signed());
             }
         }
@@ -35,6 +44,7 @@ impl Dot<Portable> for Scalar {
         a.iter().sum()
     }
     #[inline(always)]
+    // Codes are bytes, so no alignment can be asked for.
     unsafe fn load(self, p: *const u8) -> [i32; N] {
         // SAFETY: the caller's promise: 4 N bytes.
         unsafe { p.cast::<[i32; N]>().read_unaligned() }
@@ -42,6 +52,7 @@ impl Dot<Portable> for Scalar {
     #[inline(always)]
     unsafe fn store(self, p: *mut u8, a: [i32; N]) {
         // SAFETY: the caller's promise: 4 N bytes.
+        // `look_up` is the trait's own: there is no instruction to replace it by.
         unsafe { p.cast::<[i32; N]>().write_unaligned(a) }
     }
 }

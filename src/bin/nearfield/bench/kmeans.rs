@@ -31,10 +31,10 @@ pub struct BenchKmeansArgs {
     /// Rounds of assigning and moving, at most
     #[arg(long, value_name = "I", default_value = "20", value_parser = clap::value_parser!(u32).range(1..))]
     iterations: u32,
-    /// Rows per centroid that training looks at [default: all]
+    /// Training rows per centroid [default: all]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     sample: Option<u32>,
-    /// What chance begins with
+    /// Seed of all random choices
     #[arg(long, value_name = "S", default_value = "7")]
     seed: u64,
     /// Write the results as JSON

@@ -14,7 +14,7 @@ pub struct Limits {
     pub every_query: bool,
 }
 
-/// What the timed batches took; the first one of all is a warm-up and not among them.
+/// Times of the batches; the first one of all is a warm-up and not among them.
 pub struct Timing {
     batch: usize,
     times: Vec<Duration>,
@@ -75,7 +75,7 @@ fn cycle(queries: &Matrix, batch: usize) -> Result<Matrix> {
 }
 
 impl Timing {
-    /// Queries a second.
+    /// Queries per second.
     pub fn qps(&self) -> f64 {
         let spent: Duration = self.times.iter().sum();
         (self.batch * self.times.len()) as f64 / spent.as_secs_f64().max(1e-9)
@@ -89,7 +89,7 @@ impl Timing {
         times.get(rank.min(times.len()) - 1).map_or(f64::NAN, |t| t.as_secs_f64() * 1e3)
     }
 
-    /// Mean milliseconds a batch of each stage.
+    /// Mean milliseconds per batch of each stage.
     pub fn stages_ms(&self) -> Vec<(String, f64)> {
         let mean = |t: Duration| t.as_secs_f64() * 1e3 / self.times.len().max(1) as f64;
         self.stats.stages.iter().map(|s| (s.name.clone(), mean(s.time))).collect()

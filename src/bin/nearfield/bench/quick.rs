@@ -115,7 +115,7 @@ fn advice(lines: &[Line]) -> String {
         let gains = of(BATCHES[1]).zip(of(BATCHES[0])).map(|(many, one)| many.cpu.qps / one.cpu.qps);
         return format!(
             "Use the CPU (`auto` does), and ask many queries at once where you can: batches of {} gave up to {:.1} \
-             times as many answers a second.",
+             times as many answers per second.",
             BATCHES[1],
             gains.fold(1.0, f64::max)
         );

@@ -77,7 +77,7 @@ impl<'a> Counter<'a> {
             (kth, norm) = (kth.max(d), f64::max(norm, n));
             true_neighbours += 1;
         }
-        // Engines compute in f32: what they take to be as near may be farther by the bound of that.
+        // Engines compute in f32: a row that they find as near may be farther by the rounding bound.
         let slack = tolerance(self.metric, self.base.dtype(), self.base.dim(), kth, length(&q), norm);
         let mut seen = HashSet::new();
         let near = |id: &u64| *id != NO_ID && seen.insert(*id) && distance(*id as usize).0 <= kth + slack;

@@ -29,16 +29,16 @@ pub struct BenchSearchArgs {
     queries: PathBuf,
     #[command(flatten)]
     how: HowArgs,
-    /// Neighbours a query
+    /// Neighbours per query
     #[arg(short, value_name = "K", value_parser = k)]
     k: usize,
-    /// Queries a call, several sizes one after another; the first batch of each is a warm-up
+    /// Queries per call, several sizes one after another; the first batch of each is a warm-up
     #[arg(long, value_name = "B,...", value_delimiter = ',', default_value = "1,100", value_parser = batch)]
     batch: Vec<usize>,
     /// The true neighbours, int32 or int64 [q, k or more], for the recall (by distance, so ties don't cost)
     #[arg(long, value_name = "GT.npy")]
     truth: Option<PathBuf>,
-    /// Settings to go through: auto, or nprobe=1,2,4 (Flat has none)
+    /// Settings to sweep: auto, or nprobe=1,2,4 (Flat has none)
     #[arg(long, value_name = "SWEEP", value_parser = sweep)]
     sweep: Option<Sweep>,
     #[command(flatten)]

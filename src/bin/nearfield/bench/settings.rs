@@ -3,7 +3,7 @@
 use nearfield::{AnyIndex, SearchOptions};
 use serde_json::{Value, json};
 
-/// What `--sweep` says.
+/// The values of `--sweep`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Sweep {
     /// Lists and re-ranked rows, from few to many.
@@ -14,7 +14,7 @@ pub enum Sweep {
 
 /// `--sweep`.
 pub fn sweep(text: &str) -> Result<Sweep, String> {
-    let wrong = "wanted auto, or the lists to look at as in nprobe=1,2,4";
+    let wrong = "wanted auto, or the lists to probe as in nprobe=1,2,4";
     match text.split_once('=') {
         None if text == "auto" => Ok(Sweep::Auto),
         Some(("nprobe", values)) => {

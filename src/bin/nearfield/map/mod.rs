@@ -35,7 +35,7 @@ pub struct MapArgs {
     /// Vectors: .npy, .npz:array, .fvecs, .bvecs, .ivecs, .fbin, .u8bin, .i8bin
     #[arg(long, value_name = "F")]
     base: PathBuf,
-    /// What the rows are about: UTF-8, a line for each row
+    /// Texts of the rows: UTF-8, one line per row
     #[arg(long, value_name = "F")]
     texts: Option<PathBuf>,
     /// Clusters to colour and to name [default: 12, or as many as there are rows]
@@ -168,7 +168,7 @@ fn map(device: &Device, path: &Path, base: &Matrix, texts: Option<&[String]>, cl
     })
 }
 
-/// Rows near to a centre that are looked at, and how many of them, of its cluster, say what the cluster is about.
+/// Rows near a centre that are considered, and how many of them, of its cluster, name the cluster.
 const NEAR: usize = 24;
 const SAID: usize = 3;
 

@@ -1,4 +1,4 @@
-//! The map as a scene: points in the middle, what the clusters are about on both sides.
+//! The map as a scene: points in the middle, the names of the clusters on both sides.
 
 use glam::{Vec2, Vec3};
 

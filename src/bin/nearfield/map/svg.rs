@@ -1,4 +1,4 @@
-//! The picture as SVG: text stays text, and points say what they are.
+//! The picture as SVG: text stays text, and points have titles.
 
 use std::fmt::Write;
 

@@ -1,4 +1,4 @@
-//! Recall and speed of what was tuned, as a picture: one line a spec, the chosen setting marked.
+//! Recall and speed of the settings, as a picture: one line per spec, the chosen setting marked.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -138,7 +138,7 @@ fn grid(out: &mut String, low: f64, (slow, fast): (f64, f64), x: &dyn Fn(f64) ->
     let _ = write!(
         out,
         "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">recall</text>\
-         <text transform=\"translate(24 {:.1}) rotate(-90)\" text-anchor=\"middle\">queries a second</text>",
+         <text transform=\"translate(24 {:.1}) rotate(-90)\" text-anchor=\"middle\">queries per second</text>",
         (LEFT + RIGHT) / 2.0,
         BOTTOM + 46.0,
         (TOP + BOTTOM) / 2.0

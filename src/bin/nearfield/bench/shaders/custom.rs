@@ -1,4 +1,4 @@
-//! A user's own shader: a WGSL file, and a TOML file that says what it needs and what it does.
+//! A user's own shader: a WGSL file, and a TOML file with its buffers and its cost.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

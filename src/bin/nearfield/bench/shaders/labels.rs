@@ -57,7 +57,7 @@ impl Board {
         self.taken.extend(along(from, to, half));
     }
 
-    /// The area that such a line would cover of what is taken.
+    /// The area that such a line would share with what is placed already.
     pub fn covered_by_line(&self, from: (f64, f64), to: (f64, f64), half: f64) -> f64 {
         along(from, to, half).map(|part| self.covered(&part)).sum()
     }

@@ -39,7 +39,7 @@ pub struct ShadersArgs {
     /// Its buffers, workgroups and cost [default: the shader's name, ending in .toml]
     #[arg(long, value_name = "MY.toml", requires = "shader", help_heading = "Your own shader")]
     bindings: Option<PathBuf>,
-    /// Say what is faster or slower than in the JSON of an earlier run, beyond the noise of both
+    /// Compare with the JSON of an earlier run: list kernels faster or slower beyond the noise of both
     #[arg(long, value_name = "OLD.json")]
     compare: Option<PathBuf>,
     /// Write the figures as JSON
@@ -75,7 +75,7 @@ pub fn run(args: &ShadersArgs) -> Result<()> {
     };
     let subject = open(&args.device)?;
     if let Some(custom) = &custom {
-        // What does not compile is said before the long work.
+        // A shader that does not compile is reported before the long work.
         custom.measure(&subject, Budget { runs: 1, time: Duration::ZERO })?;
     }
     if cfg!(debug_assertions) {
@@ -108,7 +108,7 @@ fn open(args: &DeviceArgs) -> Result<Subject> {
     })
 }
 
-/// What was timed, before the roofs are known that it is held against.
+/// The times, before the roofs to compare them with are known.
 struct Timed {
     family: &'static str,
     name: String,

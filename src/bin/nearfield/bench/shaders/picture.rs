@@ -1,4 +1,4 @@
-//! The report as a roofline: work done a second over work done a byte, both logarithmic, under the roofs of the device.
+//! The report as a roofline: work done per second over work done per byte, both logarithmic, under the roofs of the device.
 
 use std::fmt::Write;
 
@@ -172,12 +172,12 @@ impl Picture {
         self.line("#888888", 1.0, (LEFT, BOTTOM), (RIGHT, BOTTOM), false);
         self.line("#888888", 1.0, (LEFT, TOP), (LEFT, BOTTOM), false);
         let middle = (LEFT + RIGHT) / 2.0;
-        self.text("axis", "middle", middle, BOTTOM + 48.0, "operations a byte of memory traffic");
+        self.text("axis", "middle", middle, BOTTOM + 48.0, "operations per byte of memory traffic");
         let (x, y) = (30.0, (TOP + BOTTOM) / 2.0);
         _ = writeln!(
             self.out,
             "<text class=\"axis\" text-anchor=\"middle\" transform=\"translate({x} {y}) rotate(-90)\">10{power} \
-             operations a second</text>"
+             operations per second</text>"
         );
     }
 
@@ -344,7 +344,7 @@ fn number(x: f64) -> String {
     }
 }
 
-/// Operations a second of a roof.
+/// Operations per second of a roof.
 fn rate(gops: f64) -> String {
     if gops >= 10_000.0 { format!("{} Top/s", number(gops / 1e3)) } else { format!("{} Gop/s", number(gops)) }
 }

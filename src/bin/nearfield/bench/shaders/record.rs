@@ -15,7 +15,7 @@ use crate::fail;
 /// The first member of the file, and its only value so far.
 const SCHEMA: &str = "nearfield.bench.shaders/1";
 
-/// A whole run. Times are in seconds, rates in units of 10^9 a second.
+/// A whole run. Times are in seconds, rates in units of 10^9 per second.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Report {
     pub schema: String,
@@ -81,14 +81,14 @@ pub struct Row {
     pub operations: f64,
     pub gbs: f64,
     pub gflops: f64,
-    /// Of what the lower roof allows.
+    /// The share of the lower roof.
     pub share: f64,
     /// The lower roof: `memory`, `cache`, or the arithmetic.
     pub bound: String,
-    /// 10^9 a second of the two roofs that it is held against.
+    /// 10^9 per second of the two roofs that it is held against.
     pub roof_gbs: f64,
     pub roof_gops: f64,
-    /// What is wrong with the model if the kernel is past its roof.
+    /// The fault of the model if the kernel is past its roof.
     pub fault: Option<String>,
 }
 
@@ -218,7 +218,7 @@ mod tests {
             let timed = Timed { family: "search", name, shape, runs, cost, unit: Unit::F32, bytes_touched: 1 };
             Row::new(&timed, &limit)
         };
-        // 100 ms is what the memory allows.
+        // The memory allows 100 ms.
         let slow = row(199);
         assert!((slow.share - 0.5).abs() < 1e-9 && slow.fault.is_none() && slow.timed_by == "wall clock");
         assert_eq!((slow.bound.as_str(), slow.runs), ("memory", 3));
