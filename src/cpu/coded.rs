@@ -364,7 +364,7 @@ impl Decision {
         for panel in 0..pass.span / MAX_PANEL {
             let (rows, count) = pass.rows_of(look, panel);
             let Decision { positions, promising, threshold, .. } = self;
-            bytes::suspects(pass.token, code, coded.codes, Picks::List(&rows[..count]), *threshold, |pick| {
+            bytes::not_excluded(pass.token, code, coded.codes, Picks::List(&rows[..count]), *threshold, |pick| {
                 let row = rows[pick];
                 if pass.allows(q, row as usize) && promising.binary_search(&row).is_err() {
                     positions.push(row);

@@ -338,8 +338,8 @@ fn ratio<S: Simd>(s: S, num: S::F, den: S::F) -> S::F {
 #[derive(Clone, Copy)]
 struct L2;
 impl Op for L2 {
-    #[inline(always)]
     // The product is fused: two roundings per component where the level has it, three where not.
+    #[inline(always)]
     fn step<S: Simd>(self, s: S, acc: Acc<S>, q: S::F, x: S::F) -> Acc<S> {
         let d = s.sub(q, x);
         [s.fma(d, d, acc[0]), acc[1]]
@@ -354,9 +354,9 @@ impl Op for Ip {
     fn step<S: Simd>(self, s: S, acc: Acc<S>, q: S::F, x: S::F) -> Acc<S> {
         [s.fma(q, x, acc[0]), acc[1]]
     }
-    #[inline(always)]
     // `-0.0` and `0.0` are equal as numbers, but keys are also compared by their bits, and ties must
     // be ties.
+    #[inline(always)]
     fn finish<S: Simd>(self, s: S, acc: Acc<S>) -> f32 {
         // Not a negation, so that no key is -0.
         0.0 - s.sum(acc[0])
@@ -382,8 +382,8 @@ impl Op for Linf {
     fn step<S: Simd>(self, s: S, acc: Acc<S>, q: S::F, x: S::F) -> Acc<S> {
         [s.max(acc[0], s.abs(s.sub(q, x))), acc[1]]
     }
-    #[inline(always)]
     // A maximum of maxima; the second vector is not used.
+    #[inline(always)]
     fn fold<S: Simd>(self, s: S, total: Acc<S>, part: Acc<S>) -> Acc<S> {
         [s.max(total[0], part[0]), total[1]]
     }

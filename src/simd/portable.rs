@@ -51,8 +51,8 @@ impl Simd for Portable {
     const PANEL: usize = 8;
     const QUERIES: usize = 4;
 
-    #[inline(always)]
     // Every method is a copy, a loop over N lanes, or both: no state, no memory but what is passed.
+    #[inline(always)]
     fn splat(self, x: f32) -> [f32; N] {
         [x; N]
     }
@@ -68,13 +68,13 @@ impl Simd for Portable {
     fn mul(self, a: [f32; N], b: [f32; N]) -> [f32; N] {
         zip(a, b, |x, y| x * y)
     }
-    #[inline(always)]
     // Correctly rounded, like the other levels' division: no level uses an approximate reciprocal.
+    #[inline(always)]
     fn div(self, a: [f32; N], b: [f32; N]) -> [f32; N] {
         zip(a, b, |x, y| x / y)
     }
-    #[inline(always)]
     // Not `f32::max`, whose treatment of NaN costs a second comparison; this is what `maxps` does.
+    #[inline(always)]
     fn max(self, a: [f32; N], b: [f32; N]) -> [f32; N] {
         zip(a, b, |x, y| if x > y { x } else { y })
     }
@@ -86,8 +86,8 @@ impl Simd for Portable {
     fn abs(self, a: [f32; N]) -> [f32; N] {
         zip(a, a, |x, _| x.abs())
     }
-    #[inline(always)]
     // Correctly rounded at every level, too.
+    #[inline(always)]
     fn sqrt(self, a: [f32; N]) -> [f32; N] {
         zip(a, a, |x, _| x.sqrt())
     }
@@ -96,8 +96,8 @@ impl Simd for Portable {
         // Two roundings: without the instruction, mul_add is a slow call.
         self.add(self.mul(a, b), c)
     }
-    #[inline(always)]
     // The negation is not `<=`: NaN must count as not above.
+    #[inline(always)]
     fn not_above(self, a: [f32; N], b: [f32; N]) -> u32 {
         let mut bits = 0;
         for i in 0..N {
@@ -107,8 +107,8 @@ impl Simd for Portable {
         }
         bits
     }
-    #[inline(always)]
     // Both sides are values already, so this becomes a blend.
+    #[inline(always)]
     fn if_above(self, a: [f32; N], b: [f32; N], x: [f32; N], y: [f32; N]) -> [f32; N] {
         let mut out = y;
         for i in 0..N {
@@ -116,31 +116,31 @@ impl Simd for Portable {
         }
         out
     }
-    #[inline(always)]
     // The order in which AVX2 adds its lanes: equal vectors have equal sums at both levels.
+    #[inline(always)]
     fn sum(self, a: [f32; N]) -> f32 {
         ((a[0] + a[4]) + (a[2] + a[6])) + ((a[1] + a[5]) + (a[3] + a[7]))
     }
-    #[inline(always)]
     // Exact in any order.
+    #[inline(always)]
     fn largest(self, a: [f32; N]) -> f32 {
         a.into_iter().fold(a[0], |x, y| if y > x { y } else { x })
     }
-    #[inline(always)]
     // The caller's promise of `Simd::load`; an array has the alignment of its element, no more.
+    #[inline(always)]
     unsafe fn load(self, p: *const f32) -> [f32; N] {
-        // SAFETY: eight f32 are readable, aligned as f32.
-        unsafe { *p.cast::<[f32; N]>() }
+        // SAFETY: eight f32 are readable. They need not be aligned: codes are read through here as bytes.
+        unsafe { p.cast::<[f32; N]>().read_unaligned() }
     }
-    #[inline(always)]
     // Assigns a whole array. Nothing is dropped, as f32 has no destructor.
-    unsafe fn store(self, p: *mut f32, a: [f32; N]) {
-        // SAFETY: eight f32 are writable, aligned as f32.
-        unsafe { *p.cast::<[f32; N]>() = a }
-    }
     #[inline(always)]
+    unsafe fn store(self, p: *mut f32, a: [f32; N]) {
+        // SAFETY: eight f32 are writable, aligned or not.
+        unsafe { p.cast::<[f32; N]>().write_unaligned(a) }
+    }
     // The conversions of 16-bit types work on bits and have no branches, so that `gather` vectorises
     // with them.
+    #[inline(always)]
     unsafe fn load_f16(self, p: *const f16) -> [f32; N] {
         // SAFETY: the caller's promise.
         unsafe { gather(p, |x| f32::from_bits(f16_bits(x.to_bits()))) }
@@ -151,15 +151,15 @@ impl Simd for Portable {
         // A bf16 is the upper half of an f32.
         unsafe { gather(p, |x| f32::from_bits(u32::from(x.to_bits()) << 16)) }
     }
-    #[inline(always)]
     // Integers of 8 bits are exact in f32.
+    #[inline(always)]
     unsafe fn load_i8(self, p: *const i8) -> [f32; N] {
         // SAFETY: the caller's promise.
         unsafe { gather(p, f32::from) }
     }
-    #[inline(always)]
     // `load_part`, `transpose`, `lower_four` and `prefetch` are the trait's own: with arrays there is
     // nothing to gain.
+    #[inline(always)]
     unsafe fn load_u8(self, p: *const u8) -> [f32; N] {
         // SAFETY: the caller's promise.
         unsafe { gather(p, f32::from) }

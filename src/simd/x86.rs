@@ -223,8 +223,8 @@ impl Simd for Avx2 {
         unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
     }
 
-    #[inline(always)]
     // Places 8 .. 16 of `rows` are not read at this level.
+    #[inline(always)]
     unsafe fn transpose<T: Lane>(self, rows: &[*const T; MAX_LANES], to: *mut f32, stride: usize) {
         // SAFETY: the token proves the features; the caller that eight elements may be read and written at each place.
         unsafe {
@@ -324,8 +324,8 @@ impl Simd for Avx512 {
         fn load_u8(p: *const u8) -> __m512 { _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast()))) }
     }
 
-    #[inline(always)]
     // Zeroing forms (`maskz`): lanes that are off become 0, which is what the trait promises.
+    #[inline(always)]
     unsafe fn load_part<T: Lane>(self, p: *const T, n: usize) -> __m512 {
         // n < 16, so the shift is in range. Masked loads (BW and VL for elements of 8 and 16 bits)
         // suppress faults of lanes that are off: they may reach past the end of the rows without a

@@ -235,7 +235,7 @@ pub(crate) fn screen(
 ///
 /// This is the bound itself, not the estimate as in [`screen`]: it is asked once the threshold is a
 /// key.
-pub(crate) fn suspects(
+pub(crate) fn not_excluded(
     token: Token,
     query: (&[i8], &QueryTerms),
     codes: &Codes,
@@ -345,7 +345,7 @@ impl<E: FnMut(usize, usize, f32)> ByteKernel for Panel<'_, E> {
     }
 }
 
-/// The arguments of [`suspects`].
+/// The arguments of [`not_excluded`].
 struct OneQuery<'a, E> {
     query: (&'a [i8], &'a QueryTerms),
     codes: &'a Codes,

@@ -71,9 +71,9 @@ impl Dot<Neon> for Widen {
         // SAFETY: the token proves the feature, the caller that 16 bytes are writable.
         unsafe { vst1q_u8(p, vreinterpretq_u8_s32(a)) }
     }
-    #[inline(always)]
     // One instruction over four registers of table; indices of 64 and more would give 0, and there
     // are none.
+    #[inline(always)]
     unsafe fn look_up(self, table: *const u8, at: int32x4_t) -> int32x4_t {
         // SAFETY: the token proves the feature, the caller that 64 bytes are readable.
         unsafe { vreinterpretq_s32_u8(vqtbl4q_u8(vld1q_u8_x4(table), vreinterpretq_u8_s32(at))) }

@@ -43,8 +43,8 @@ impl Dot<Portable> for Scalar {
     fn sum(self, a: [i32; N]) -> i32 {
         a.iter().sum()
     }
-    #[inline(always)]
     // Codes are bytes, so no alignment can be asked for.
+    #[inline(always)]
     unsafe fn load(self, p: *const u8) -> [i32; N] {
         // SAFETY: the caller's promise: 4 N bytes.
         unsafe { p.cast::<[i32; N]>().read_unaligned() }

@@ -87,9 +87,9 @@ macro_rules! dot {
         impl Dot<$level> for $token {
             type I = $i;
 
-            #[inline(always)]
             // The bits of x in each lane: four bytes of a query as `dot4` wants them, or the number
             // that sums begin with.
+            #[inline(always)]
             fn splat(self, x: i32) -> $i {
                 // SAFETY: the token proves the features.
                 unsafe { $splat(x) }
@@ -99,9 +99,9 @@ macro_rules! dot {
                 // SAFETY: the token proves the features.
                 unsafe { $dot4 }
             }
-            #[inline(always)]
             // Rounds to nearest: sums beyond 2^24 lose their last bits here, and the bounds allow for
             // it.
+            #[inline(always)]
             fn to_f32(self, a: $i) -> <$level as super::Simd>::F {
                 // SAFETY: the token proves the features.
                 unsafe { $to_f32(a) }
@@ -111,8 +111,8 @@ macro_rules! dot {
                 // SAFETY: the token proves the features.
                 unsafe { $total }
             }
-            #[inline(always)]
             // The unaligned forms: rows begin at multiples of 16 bytes, not of a vector.
+            #[inline(always)]
             unsafe fn load(self, p: *const u8) -> $i {
                 // SAFETY: the token proves the features, the caller that a vector is readable.
                 unsafe { $load(p.cast()) }
@@ -122,8 +122,8 @@ macro_rules! dot {
                 // SAFETY: the token proves the features, the caller that a vector is writable.
                 unsafe { $store(p.cast(), a) }
             }
-            #[inline(always)]
             // 64 bytes at `$table` are four tables of 16; no way reads more of it.
+            #[inline(always)]
             unsafe fn look_up(self, $table: *const u8, $at: $i) -> $i {
                 // SAFETY: the token proves the features, the caller that 64 bytes are readable.
                 unsafe { $entries }
