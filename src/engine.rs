@@ -49,6 +49,13 @@ impl Device {
         self.threads.enter(&self.tokens)
     }
 
+    /// [`Device::enter`] for a search, which a token of its own may call off, too.
+    pub(crate) fn enter_for(&self, token: Option<&CancelToken>) -> (Option<Entered>, Entered) {
+        let own = self.enter();
+        // The first of a pair is dropped first.
+        (token.map(|token| self.threads.enter(std::slice::from_ref(token))), own)
+    }
+
     /// [`Device::enter`] for the work of a future, which a token of its own may call off, too.
     pub(crate) fn within<F: Future>(&self, token: Option<&CancelToken>, future: F) -> Within<F> {
         self.threads.within(self.tokens.iter().chain(token).cloned().collect(), future)

@@ -291,6 +291,25 @@ fn row_a9_after_a_warm_up_the_first_search_pays_nothing() {
     assert!(Flat::new(&device, 8, Metric::L2).unwrap().warm_up(&[1, 0], 5).is_ok(), "no rows, nothing to warm");
 }
 
+/// Both engines are warm afterwards, whichever is predicted to answer.
+#[test]
+fn row_a9_lists_are_warmed_on_both_engines() {
+    let (gpu, options) = engine();
+    let device = Device::auto_given(gpu.clone(), options, [fast(), slow()]);
+    let data = values(3000 * DIM, 8);
+    let rows = MatrixView::new(&data, DIM).unwrap();
+    let spec = "IVF8,SQ8".parse().unwrap();
+    let mut ivf = nearfield::Ivf::train(&device, &spec, Metric::L2, rows, &nearfield::TrainOptions::default()).unwrap();
+    ivf.add(rows).unwrap();
+    assert_eq!(gpu.work().kernels, 0, "the CPU is predicted to be faster");
+    let stats = ivf.warm_up(&[1, 40], 10).unwrap();
+    let warm = gpu.work();
+    assert!(warm.kernels > 1 && stats.kernels.iter().any(|name| name.starts_with("scan/")), "{warm:?}, {stats:?}");
+    ivf.set_device(&Device::auto_given(gpu.clone(), engine().1, [slow(), fast()]));
+    ivf.search(&data[..DIM], 10).unwrap();
+    assert_eq!((gpu.work().kernels, gpu.work().tests), (warm.kernels, warm.tests), "a search compiles nothing more");
+}
+
 #[test]
 fn row_e6_no_answer_depends_on_the_tuning() {
     let (gpu, options) = engine();

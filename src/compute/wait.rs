@@ -11,6 +11,8 @@ use std::time::Duration;
 thread_local! {
     /// Whether the future that is polled on this thread may hold it up.
     static MAY_BLOCK: Cell<bool> = const { Cell::new(false) };
+    /// Wakes this thread.
+    static WAKER: Waker = waker();
 }
 
 /// Whether the caller waits for the future that is being polled, so that it may hold up the thread. Waiting where one is
@@ -43,10 +45,14 @@ impl Wake for Unpark {
     }
 }
 
-/// Waits on this thread until the future is done.
+fn waker() -> Waker {
+    Waker::from(Arc::new(Unpark(std::thread::current())))
+}
+
+/// Waits on this thread until the future is done. Beside the future's own work that takes some nanoseconds.
 pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
     let mut future = pin!(future);
-    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let waker = WAKER.try_with(Waker::clone).unwrap_or_else(|_| waker());
     let mut context = Context::from_waker(&waker);
     let _blocking = Blocking::set(true);
     loop {

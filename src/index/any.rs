@@ -11,7 +11,7 @@ use crate::error::{RowError, SearchError};
 use crate::format::{Matrix, NfFile, SaveError};
 use crate::index::BuildError;
 use crate::stats::SearchStats;
-use crate::types::{DType, Metric, RowsView};
+use crate::types::{DType, Metric, Neighbors, RangeHits, RowsView};
 
 /// An index of whatever structure its spec names.
 ///
@@ -78,12 +78,11 @@ impl AnyIndex {
     /// [`OpenError`] naming the file and what is wrong with it.
     pub fn open(device: &Device, path: impl AsRef<Path>) -> Result<AnyIndex, OpenError> {
         let _entered = device.enter();
-        let path = path.as_ref();
-        let spec = FileInfo::read(&NfFile::open(path)?)?.spec;
-        if spec.is_flat() {
-            Flat::open(device, path).map(AnyIndex::Flat)
-        } else {
-            Ivf::open(device, path).map(AnyIndex::Ivf)
+        let file = NfFile::open(path)?;
+        let info = FileInfo::read(&file)?;
+        match info.spec.is_flat() {
+            true => Flat::read(device, &file, &info).map(AnyIndex::Flat),
+            false => Ivf::read(device, &file, info).map(AnyIndex::Ivf),
         }
     }
 }
@@ -130,6 +129,8 @@ delegate! {
     fn ids(&self) -> Box<dyn Iterator<Item = u64> + '_>;
     fn contains(&self, id: u64) -> bool;
     fn row(&self, id: u64) -> Result<Vec<f32>, RowError>;
+    fn search_with(&self, queries: RowsView<'_>, k: usize, options: &SearchOptions) -> Result<(Neighbors, SearchStats), SearchError>;
+    fn range_search_with(&self, queries: RowsView<'_>, radius: f32, options: &SearchOptions) -> Result<(RangeHits, SearchStats), SearchError>;
     fn explain(&self, queries: RowsView<'_>, k: usize, options: &SearchOptions) -> Result<Explanation, SearchError>;
     fn trial(&self, queries: RowsView<'_>, k: usize, options: &SearchOptions) -> Result<Trial, SearchError>;
     fn warm_up(&self, batches: &[usize], k: usize) -> Result<SearchStats, SearchError>;

@@ -162,12 +162,17 @@ impl Flat {
             let problem = format!("its index is `{}`, which is no Flat", info.spec);
             return Err(OpenError::Meta { path: file.path().to_owned(), problem });
         }
+        Flat::read(device, &file, &info)
+    }
+
+    /// The index in a file that is open and verified.
+    pub(super) fn read(device: &Device, file: &NfFile, info: &FileInfo) -> Result<Flat, OpenError> {
         let rows: Matrix = file.matrix("rows", info.dtype, info.rows, info.dim)?;
-        let ids = info.has_ids.then(|| ids(&file, info.rows)).transpose()?;
+        let ids = info.has_ids.then(|| ids(file, info.rows)).transpose()?;
         let mut store = Store::over(info.metric, Rows::Mapped(rows), ids, info.next_id)
             .map_err(|source| OpenError::Rows { path: file.path().to_owned(), source })?;
         if let Some(dim) = info.code_dim {
-            store.set_codes(coding(&file, &info, dim)?);
+            store.set_codes(coding(file, info, dim)?);
         }
         let mut flat = Flat::from_store(device, store);
         flat.screen = info.screen;

@@ -8,6 +8,7 @@ use super::search::{MaskBits, Queries, Search};
 use super::store::Store;
 use super::{Explanation, Index, IndexSpec, IndexStats, Ranging, SearchOptions, Searching, Trial, one_row};
 use crate::compute::Pending;
+use crate::compute::wait::block_on;
 use crate::engine::Device;
 use crate::error::{RowError, SearchError};
 use crate::format::{Matrix, SaveError};
@@ -16,7 +17,7 @@ use crate::ops::codes::MOST_DIM;
 use crate::ops::search::screens;
 use crate::ops::{Extent, Screen};
 use crate::stats::SearchStats;
-use crate::types::{DType, Metric, RowsView, ShapeError};
+use crate::types::{DType, Metric, Neighbors, RangeHits, RowsView, ShapeError};
 
 /// Exact search over all rows, by any metric, on any device.
 ///
@@ -139,6 +140,38 @@ impl Flat {
         fits && self.store.slots() > 0 && self.store.norms_in_range() && screens(self.metric())
     }
 
+    /// [`Index::search_async`].
+    async fn find(
+        &self,
+        queries: RowsView<'_>,
+        k: usize,
+        options: &SearchOptions,
+    ) -> Result<(Neighbors, SearchStats), SearchError> {
+        if k == 0 {
+            return Err(SearchError::ZeroK);
+        }
+        let mut stats = SearchStats::default();
+        let search = self.checked(queries, options)?;
+        self.store.ask(search.queries.len());
+        let found = search.nearest(k, options.screen.or(self.screen), &mut stats).await?;
+        Ok((self.store.roster().neighbors(self.metric(), search.queries.len(), &found), stats))
+    }
+
+    /// [`Index::range_search_async`].
+    async fn find_within(
+        &self,
+        queries: RowsView<'_>,
+        radius: f32,
+        options: &SearchOptions,
+    ) -> Result<(RangeHits, SearchStats), SearchError> {
+        if radius.is_nan() {
+            return Err(SearchError::Radius { found: radius });
+        }
+        let mut stats = SearchStats::default();
+        let hits = self.checked(queries, options)?.within(radius, &mut stats).await?;
+        Ok((hits, stats))
+    }
+
     fn checked<'a>(&'a self, queries: RowsView<'a>, options: &SearchOptions) -> Result<Search<'a>, SearchError> {
         let queries = Queries::new(self.metric(), self.dtype(), self.dim(), queries)?;
         let mask = MaskBits::new(self.store.roster(), options.filter.as_ref(), queries.len())?;
@@ -197,30 +230,32 @@ impl Index for Flat {
         Ok(self.store.row(position))
     }
 
+    fn search_with(
+        &self,
+        queries: RowsView<'_>,
+        k: usize,
+        options: &SearchOptions,
+    ) -> Result<(Neighbors, SearchStats), SearchError> {
+        let _entered = self.device.enter_for(options.cancel.as_ref());
+        block_on(self.find(queries, k, options))
+    }
+
     fn search_async<'a>(&'a self, queries: RowsView<'a>, k: usize, options: &'a SearchOptions) -> Searching<'a> {
-        let search = async move {
-            if k == 0 {
-                return Err(SearchError::ZeroK);
-            }
-            let mut stats = SearchStats::default();
-            let search = self.checked(queries, options)?;
-            self.store.ask(search.queries.len());
-            let found = search.nearest(k, options.screen.or(self.screen), &mut stats).await?;
-            Ok((self.store.roster().neighbors(self.metric(), search.queries.len(), &found), stats))
-        };
-        Pending::running(self.device.within(options.cancel.as_ref(), search))
+        Pending::running(self.device.within(options.cancel.as_ref(), self.find(queries, k, options)))
+    }
+
+    fn range_search_with(
+        &self,
+        queries: RowsView<'_>,
+        radius: f32,
+        options: &SearchOptions,
+    ) -> Result<(RangeHits, SearchStats), SearchError> {
+        let _entered = self.device.enter_for(options.cancel.as_ref());
+        block_on(self.find_within(queries, radius, options))
     }
 
     fn range_search_async<'a>(&'a self, queries: RowsView<'a>, radius: f32, options: &'a SearchOptions) -> Ranging<'a> {
-        let search = async move {
-            if radius.is_nan() {
-                return Err(SearchError::Radius { found: radius });
-            }
-            let mut stats = SearchStats::default();
-            let hits = self.checked(queries, options)?.within(radius, &mut stats).await?;
-            Ok((hits, stats))
-        };
-        Pending::running(self.device.within(options.cancel.as_ref(), search))
+        Pending::running(self.device.within(options.cancel.as_ref(), self.find_within(queries, radius, options)))
     }
 
     fn explain(&self, queries: RowsView<'_>, k: usize, options: &SearchOptions) -> Result<Explanation, SearchError> {

@@ -1,5 +1,7 @@
 //! Warming up: everything that a first search would pay for, done before it.
 
+use std::sync::Arc;
+
 use super::search::{MaskBits, Queries, Search};
 use super::{Flat, Ivf, SearchOptions};
 use crate::compute::wait::block_on;
@@ -64,6 +66,14 @@ fn measure(device: &Device) {
     }
 }
 
+/// Those that may answer: what the device chooses between, or the only one.
+fn engines(device: &Device) -> Vec<Arc<Engine>> {
+    match device.engine.parts() {
+        parts if parts.is_empty() => vec![device.engine.clone()],
+        parts => parts,
+    }
+}
+
 impl Flat {
     /// [`Index::warm_up`].
     pub(super) fn warmed(&self, batches: &[usize], k: usize) -> Result<SearchStats, SearchError> {
@@ -76,13 +86,10 @@ impl Flat {
         if self.is_empty() {
             return Ok(stats);
         }
-        let router = &*self.device().engine;
-        let parts = router.parts();
-        let engines: Vec<&Engine> = parts.iter().map(|p| &**p).collect();
-        let engines = if engines.is_empty() { vec![router] } else { engines };
+        let engines = engines(self.device());
         for &batch in batches.iter().filter(|&&batch| batch > 0) {
             let queries = StandIns::of(&self.store.view(), batch);
-            for &engine in &engines {
+            for engine in engines.iter().map(|engine| &**engine) {
                 let Some(view) = queries.view() else { continue };
                 let search = Search {
                     engine,
@@ -105,6 +112,7 @@ impl Flat {
 impl Ivf {
     /// [`Index::warm_up`].
     pub(super) fn warmed(&self, batches: &[usize], k: usize) -> Result<SearchStats, SearchError> {
+        let _entered = self.device().enter();
         if k == 0 {
             return Err(SearchError::ZeroK);
         }
@@ -113,13 +121,16 @@ impl Ivf {
         if self.is_empty() {
             return Ok(stats);
         }
+        let engines = engines(self.device());
         for &batch in batches.iter().filter(|&&batch| batch > 0) {
             let queries = match self.kept_rows() {
                 Some(store) => StandIns::of(&store.view(), batch),
                 None => StandIns::made_up(self.dtype(), self.dim(), batch),
             };
-            let Some(view) = queries.view() else { continue };
-            stats.merge(&block_on(self.find(view, k, &SearchOptions::default()))?.1);
+            let (Some(view), options) = (queries.view(), SearchOptions::default()) else { continue };
+            for engine in &engines {
+                stats.merge(&block_on(self.find(&**engine, view, k, &options))?.1);
+            }
         }
         Ok(stats)
     }

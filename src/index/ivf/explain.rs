@@ -31,7 +31,9 @@ impl Ivf {
             let screen = if options.filter.is_some() { Some(Screen::None) } else { options.screen };
             return Ok(Explanation::of(&**engine, search.explain(k, screen)?));
         }
-        let look = Look { probes: reach.probes, keep: self.keep_of(k, options), k, all: self.ranks_all(options) };
+        let engine = &*self.device.engine;
+        let look =
+            Look { engine, probes: reach.probes, keep: self.keep_of(k, options), k, all: self.ranks_all(options) };
         let written = self.written(&queries, mask.as_ref(), look)?;
         Ok(Explanation::of(&*self.device.engine, written.program))
     }

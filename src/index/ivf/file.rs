@@ -70,7 +70,13 @@ impl Ivf {
     pub fn open(device: &Device, path: impl AsRef<Path>) -> Result<Ivf, OpenError> {
         let _entered = device.enter();
         let file = NfFile::open(path)?;
-        let from = Saved { file: &file, info: FileInfo::read(&file)? };
+        let info = FileInfo::read(&file)?;
+        Ivf::read(device, &file, info)
+    }
+
+    /// The index in a file that is open and verified.
+    pub(in crate::index) fn read(device: &Device, file: &NfFile, info: FileInfo) -> Result<Ivf, OpenError> {
+        let from = Saved { file, info };
         let transform = from.transform()?;
         let coded = transform.output_dim();
         let FileInfo { spec, metric, dim, .. } = &from.info;
@@ -83,7 +89,7 @@ impl Ivf {
             dim: *dim,
             transform: transform.into(),
             lists: from.lists(&*codec)?,
-            residual: !FileInfo::value(&file, "residual").is_ok_and(|value| value == "no"),
+            residual: !FileInfo::value(file, "residual").is_ok_and(|value| value == "no"),
             tag: Tag::new(),
             kept: from.kept()?,
             warnings: Vec::new(),

@@ -5,6 +5,7 @@ use std::path::Path;
 use super::super::{Explanation, IndexStats, SearchOptions, Trial};
 use super::{Ivf, Kept, UNSORTED};
 use crate::compute::Pending;
+use crate::compute::wait::block_on;
 use crate::engine::Device;
 use crate::error::{RowError, SearchError};
 use crate::format::SaveError;
@@ -12,7 +13,7 @@ use crate::index::BuildError;
 use crate::index::ivf::build::moved;
 use crate::index::{Index, IndexSpec, Ranging, Searching, one_row};
 use crate::stats::SearchStats;
-use crate::types::{DType, Metric, RowsView};
+use crate::types::{DType, Metric, Neighbors, RangeHits, RowsView};
 
 impl Index for Ivf {
     fn len(&self) -> usize {
@@ -79,12 +80,37 @@ impl Index for Ivf {
         }
     }
 
+    fn search_with(
+        &self,
+        queries: RowsView<'_>,
+        k: usize,
+        options: &SearchOptions,
+    ) -> Result<(Neighbors, SearchStats), SearchError> {
+        let _entered = self.device.enter_for(options.cancel.as_ref());
+        block_on(self.find(&*self.device.engine, queries, k, options))
+    }
+
     fn search_async<'a>(&'a self, queries: RowsView<'a>, k: usize, options: &'a SearchOptions) -> Searching<'a> {
-        Pending::running(self.device.within(options.cancel.as_ref(), self.find(queries, k, options)))
+        Pending::running(
+            self.device.within(options.cancel.as_ref(), self.find(&*self.device.engine, queries, k, options)),
+        )
+    }
+
+    fn range_search_with(
+        &self,
+        queries: RowsView<'_>,
+        radius: f32,
+        options: &SearchOptions,
+    ) -> Result<(RangeHits, SearchStats), SearchError> {
+        let _entered = self.device.enter_for(options.cancel.as_ref());
+        block_on(self.find_within(&*self.device.engine, queries, radius, options))
     }
 
     fn range_search_async<'a>(&'a self, queries: RowsView<'a>, radius: f32, options: &'a SearchOptions) -> Ranging<'a> {
-        Pending::running(self.device.within(options.cancel.as_ref(), self.find_within(queries, radius, options)))
+        Pending::running(
+            self.device
+                .within(options.cancel.as_ref(), self.find_within(&*self.device.engine, queries, radius, options)),
+        )
     }
 
     fn explain(&self, queries: RowsView<'_>, k: usize, options: &SearchOptions) -> Result<Explanation, SearchError> {

@@ -12,13 +12,15 @@ use crate::error::SearchError;
 use crate::linalg::lengths;
 use crate::ops::lists::Prepared;
 use crate::ops::search::{self, norm_in_range};
-use crate::ops::{self, Cost, Extent, Host, Pairs, Program, Refine, Scan, Screen, SelectK};
+use crate::ops::{self, Cost, Engine, Extent, Host, Pairs, Program, Refine, Scan, Screen, SelectK};
 use crate::stats::SearchStats;
 use crate::types::{DType, MatrixView, Metric, RowsView};
 
 /// The reach of a search.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Look {
+#[derive(Clone, Copy)]
+pub(super) struct Look<'a> {
+    /// Who runs the program.
+    pub engine: &'a Engine,
     /// Lists per query.
     pub probes: usize,
     /// Candidates per query that the scan keeps.
@@ -121,9 +123,9 @@ impl Ivf {
         &self,
         queries: &Queries<'_>,
         mask: Option<&MaskBits<'_>>,
-        look: Look,
+        look: Look<'_>,
     ) -> Result<Written, EngineError> {
-        let Look { probes, keep, k, all } = look;
+        let Look { engine, probes, keep, k, all } = look;
         let q = queries.len();
         let mut w = Writer { program: Program::new(), inputs: Vec::with_capacity(10) };
         let given = w.input(Wanted::Queries, Input::Vectors(vectors(queries)).ty()?);
@@ -138,7 +140,7 @@ impl Ivf {
             let bytes_read = 4.0 * (self.dim * (q + dim)) as f64;
             w.host(Step::Transform, &[given], gives, Cost { bytes_read, operations, ..Cost::default() })?
         };
-        let nearest = self.write_nearest_lists(&mut w, queries, floats, probes)?;
+        let nearest = self.write_nearest_lists(&mut w, engine, queries, floats, probes)?;
         let looked: Vec<Value> = [Some(floats), nearest].into_iter().flatten().collect();
         let probed = w.host(Step::Probe, &looked, Type::Probes { queries: q, width: probes }, light(q * probes))?;
         let prepared = w.host(Step::Prepare, &[floats], Type::Prepared { queries: q }, light(4 * q * dim))?;
@@ -189,6 +191,7 @@ impl Ivf {
     fn write_nearest_lists(
         &self,
         w: &mut Writer,
+        engine: &Engine,
         queries: &Queries<'_>,
         floats: Value,
         probes: usize,
@@ -205,7 +208,7 @@ impl Ivf {
         };
         // No transform makes vectors longer but by the length of a mean.
         let provable = coarse.norms_in_range() && queries.norms.iter().all(|&n| norm_in_range(n));
-        let pays = provable && Planner::new(&*self.device.engine).pays(&extent, probes, Screen::F32);
+        let pays = provable && Planner::new(engine).pays(&extent, probes, Screen::F32);
         if !pays {
             return search::nearest(&mut w.program, pairs, None, probes, Screen::None).map(Some);
         }
@@ -221,7 +224,7 @@ impl Ivf {
         &self,
         queries: &Queries<'_>,
         mask: Option<&MaskBits<'_>>,
-        look: Look,
+        look: Look<'_>,
         stats: &mut SearchStats,
     ) -> Result<Candidates, SearchError> {
         let Written { program, inputs } = self.written(queries, mask, look)?;
@@ -248,7 +251,7 @@ impl Ivf {
             })
         };
         let inputs = inputs.iter().map(input).collect::<Result<Vec<_>, _>>()?;
-        let answer = ops::running(&*self.device.engine, &program, &inputs, stats).await;
+        let answer = ops::running(look.engine, &program, &inputs, stats).await;
         match (answer, infinite.get()) {
             (Err(_), Some(&(query, component, value))) => Err(SearchError::NotFinite { query, component, value }),
             (answer, _) => Ok(candidates(answer?)?),
@@ -265,7 +268,7 @@ fn vectors<'a>(queries: &'a Queries<'_>) -> Vectors<'a> {
 pub(super) struct Run<'a> {
     pub ivf: &'a Ivf,
     pub queries: &'a Queries<'a>,
-    pub look: Look,
+    pub look: Look<'a>,
     infinite: &'a OnceLock<(usize, usize, f32)>,
 }
 

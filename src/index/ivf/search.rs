@@ -6,10 +6,9 @@ use super::super::store::Store;
 use super::program::Look;
 use super::{Ivf, Kept};
 use crate::compute::Candidates;
-use crate::engine::Device;
 use crate::error::SearchError;
-use crate::ops::Screen;
 use crate::ops::lists::Form;
+use crate::ops::{Engine, Screen};
 use crate::stats::SearchStats;
 use crate::types::{DType, Filter, Neighbors, RangeHits, RowsView};
 
@@ -97,6 +96,7 @@ impl Ivf {
     /// The answer for a batch of checked queries.
     async fn nearest(
         &self,
+        engine: &Engine,
         queries: Queries<'_>,
         k: usize,
         options: &SearchOptions,
@@ -104,19 +104,18 @@ impl Ivf {
     ) -> Result<Candidates, SearchError> {
         let (q, roster) = (queries.len(), self.kept.roster());
         if q == 0 || roster.len() == 0 {
-            stats.device = self.device.engine.name();
+            stats.device = engine.name();
             return Ok(Candidates::places(q, k)?);
         }
         let (mask, reach) = self.reach(q, options)?;
         if let (Kept::Rows(store), true) = (&self.kept, reach.flat) {
-            let Device { engine, host, .. } = &self.device;
-            let search = Search { engine: &**engine, host: &**host, store, queries, mask };
+            let search = Search { engine, host: &*self.device.host, store, queries, mask };
             // For rows that a filter leaves, one by one; for all of them as fast as it goes.
             let screen = if options.filter.is_some() { Some(Screen::None) } else { options.screen };
             return search.nearest(k, screen, stats).await;
         }
         let Reach { probes, allowed, .. } = reach;
-        let look = Look { probes, keep: self.keep_of(k, options), k, all: self.ranks_all(options) };
+        let look = Look { engine, probes, keep: self.keep_of(k, options), k, all: self.ranks_all(options) };
         let answer = self.look(&queries, mask.as_ref(), look, stats).await?;
         let wanted = |i: usize| k.min(if allowed.len() == 1 { allowed[0] } else { allowed[i] });
         let short =
@@ -131,6 +130,7 @@ impl Ivf {
     /// All rows within a radius of each query, of those in the probed lists.
     async fn within(
         &self,
+        engine: &Engine,
         queries: Queries<'_>,
         radius: f32,
         options: &SearchOptions,
@@ -142,8 +142,7 @@ impl Ivf {
         }
         let (mask, reach) = self.reach(q, options)?;
         if let (Kept::Rows(store), true) = (&self.kept, reach.flat) {
-            let Device { engine, host, .. } = &self.device;
-            let search = Search { engine: &**engine, host: &**host, store, queries, mask };
+            let search = Search { engine, host: &*self.device.host, store, queries, mask };
             return search.within(radius, stats).await;
         }
         // `external` is its own inverse.
@@ -151,7 +150,7 @@ impl Ivf {
         let most = self.lists.slots().max(1);
         let mut keep = 256.min(most);
         loop {
-            let look = Look { probes: reach.probes, keep, k: keep, all: true };
+            let look = Look { engine, probes: reach.probes, keep, k: keep, all: true };
             let ranked = self.look(&queries, mask.as_ref(), look, stats).await?;
             let within = |i: &usize| ranked.positions[*i] != u32::MAX && ranked.keys[*i] <= key;
             let hits = |q: usize| (q * keep..(q + 1) * keep).filter(within);
@@ -180,9 +179,10 @@ pub(super) struct Reach {
 }
 
 impl Ivf {
-    /// [`Index::search_async`].
+    /// [`Index::search_async`] by this engine.
     pub(in crate::index) async fn find(
         &self,
+        engine: &Engine,
         queries: RowsView<'_>,
         k: usize,
         options: &SearchOptions,
@@ -197,16 +197,17 @@ impl Ivf {
             let end = q.min(start + BATCH);
             let part = part_of(options, start, end, q)?;
             let some = self.checked(queries.slice(start, end)).map_err(|e| e.shifted(start))?;
-            let found = self.nearest(some, k, part.as_ref().unwrap_or(options), &mut stats).await?;
+            let found = self.nearest(engine, some, k, part.as_ref().unwrap_or(options), &mut stats).await?;
             all.keys.extend(found.keys);
             all.positions.extend(found.positions);
         }
         Ok((self.kept.roster().neighbors(self.metric, q, &all), stats))
     }
 
-    /// [`Index::range_search_async`].
+    /// [`Index::range_search_async`] by this engine.
     pub(in crate::index) async fn find_within(
         &self,
+        engine: &Engine,
         queries: RowsView<'_>,
         radius: f32,
         options: &SearchOptions,
@@ -221,7 +222,7 @@ impl Ivf {
             let end = q.min(start + BATCH);
             let part = part_of(options, start, end, q)?;
             let some = self.checked(queries.slice(start, end)).map_err(|e| e.shifted(start))?;
-            let found = self.within(some, radius, part.as_ref().unwrap_or(options), &mut stats).await?;
+            let found = self.within(engine, some, radius, part.as_ref().unwrap_or(options), &mut stats).await?;
             let before = hits.ids.len() as u64;
             hits.offsets.extend(found.offsets.iter().skip(1).map(|o| before + o));
             hits.ids.extend(found.ids);
