@@ -27,6 +27,10 @@ use std::time::{Duration, Instant};
 #[derive(Clone, Debug, Default)]
 pub struct CancelToken(Arc<Inner>);
 
+/// Work that was called off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Cancelled;
+
 /// Tokens are equal when they are the same.
 impl PartialEq for CancelToken {
     fn eq(&self, other: &CancelToken) -> bool {

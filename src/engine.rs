@@ -80,15 +80,15 @@ impl Device {
     /// the future off when it is dropped. Futures take turns; one that waits for a GPU lets others go on.
     ///
     /// ```
-    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// use nearfield::{Device, Metric, SearchError};
+    /// # fn main() -> Result<(), nearfield::SearchError> {
+    /// use nearfield::{Device, Metric};
     ///
     /// let (device, rows) = (Device::cpu(), vec![[0.0f32, 1.0], [2.0, 3.0]]);
     /// let pending = device.spawn(|device| async move {
     ///     device.nearest_async(&rows[1..], &rows, Metric::L2, 1).await
     /// });
     /// assert_eq!(pending.wait()?.ids(), [1]);
-    /// # Ok::<(), SearchError>(()).map_err(Into::into) }
+    /// # Ok(()) }
     /// ```
     pub fn spawn<T, E, F>(&self, work: impl FnOnce(Device) -> F) -> Pending<'static, T, E>
     where

@@ -15,8 +15,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
-use crate::cancel::CancelToken;
-use crate::compute::EngineError;
+use crate::cancel::{CancelToken, Cancelled};
 
 /// Most threads of one device.
 const MOST_THREADS: usize = 1024;
@@ -137,10 +136,10 @@ pub(crate) fn tokens() -> Vec<CancelToken> {
 /// Whether the work of the calling thread is still wanted.
 ///
 /// # Errors
-/// [`EngineError::Cancelled`] when it is not.
-pub(crate) fn check() -> Result<(), EngineError> {
+/// [`Cancelled`] when it is not.
+pub(crate) fn check() -> Result<(), Cancelled> {
     match TOKENS.with_borrow(|all| all.iter().any(CancelToken::is_cancelled)) {
-        true => Err(EngineError::Cancelled),
+        true => Err(Cancelled),
         false => Ok(()),
     }
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use nearfield::ops::Op;
 
 /// The layers from the facade down. A module may import only from the layers after its own; the facade, from all.
-const LAYERS: [&[&str]; 11] = [
+const LAYERS: [&[&str]; 12] = [
     &["lib", "device", "router", "verbs", "principal", "serial", "roofline"],
     &["index"],
     &["cluster"],
@@ -16,22 +16,23 @@ const LAYERS: [&[&str]; 11] = [
     &["error"],
     &["cpu", "gpu"],
     &["engine"],
-    &["simd", "linalg"],
+    &["simd", "linalg", "executor"],
     &["ops"],
     &["compute"],
     &["stats", "cache", "random", "threads", "types"],
+    &["cancel"],
 ];
 
 /// Pairs of one layer that are wanted: (who, whom).
 const ALLOWED: [(&str, &str); 0] = [];
 
 /// What each module may import, itself apart. Every folder and file of `src` but the facade has a line.
-const ONLY: [(&str, &[&str]); 18] = [
+const ONLY: [(&str, &[&str]); 20] = [
     (
         "index",
         &[
             "cluster", "codec", "tune", "format", "error", "engine", "linalg", "ops", "compute", "stats", "cache",
-            "random", "threads", "types",
+            "random", "threads", "types", "cancel",
         ],
     ),
     ("cluster", &["codec", "engine", "linalg", "ops", "compute", "stats", "random", "threads", "types"]),
@@ -39,18 +40,20 @@ const ONLY: [(&str, &[&str]); 18] = [
     ("tune", &["engine", "gpu", "cpu", "linalg", "ops", "compute", "stats", "cache", "random", "types"]),
     ("format", &["threads", "types"]),
     ("error", &["ops", "compute", "types"]),
-    ("cpu", &["engine", "simd", "ops", "compute", "stats", "cache", "threads", "types"]),
+    ("cpu", &["engine", "simd", "ops", "compute", "stats", "cache", "threads", "types", "cancel"]),
     ("gpu", &["engine", "ops", "compute", "stats", "cache", "random", "threads", "types"]),
-    ("engine", &["ops", "compute", "stats", "threads", "types"]),
+    ("engine", &["executor", "ops", "compute", "stats", "threads", "types", "cancel"]),
+    ("executor", &["compute", "cancel"]),
     // The contracts that it computes (lists, codes), and the types of their elements.
     ("simd", &["ops", "types"]),
     ("ops", &["compute", "stats", "threads", "types"]),
-    ("compute", &["stats", "cache", "types"]),
+    ("compute", &["stats", "cache", "types", "cancel"]),
+    ("cancel", &[]),
     ("stats", &[]),
     ("cache", &[]),
     ("linalg", &["random", "threads", "types"]),
     ("random", &[]),
-    ("threads", &[]),
+    ("threads", &["cancel"]),
     ("types", &[]),
 ];
 
@@ -78,7 +81,7 @@ const GPU_LAYERS: [&[&str]; 12] = [
 ];
 
 /// The lowest layers of the GPU engine: the device itself.
-const GPU_DEVICE: [&[&str]; 3] = [&["context"], &["adapters", "faults"], &["trusted", "sync"]];
+const GPU_DEVICE: [&[&str]; 3] = [&["context"], &["adapters", "faults"], &["trusted", "sync", "poller"]];
 
 /// Where `unsafe` may be written.
 const UNSAFE_ROOMS: [&str; 3] = ["src/simd/", "src/format/mmap.rs", "src/gpu/trusted.rs"];
@@ -89,8 +92,10 @@ const RAYON_ROOMS: [&str; 1] = ["src/threads.rs"];
 /// Where faer may be named.
 const FAER_ROOMS: [&str; 1] = ["src/linalg/"];
 
-/// Where threads may be started beside these: packing rows for a GPU, which must not wait in a pool.
-const THREAD_ROOMS: [&str; 2] = ["src/threads.rs", "src/gpu/sync.rs"];
+/// Where threads may be started beside the device's own: packing rows for a GPU, which must not wait in a pool, waiting for a
+/// GPU, driving futures, and measuring how fast the engines are.
+const THREAD_ROOMS: [&str; 5] =
+    ["src/threads.rs", "src/gpu/sync.rs", "src/gpu/poller.rs", "src/executor.rs", "src/router.rs"];
 
 /// Where wgpu may be named.
 const WGPU_ROOMS: [&str; 3] = ["src/gpu/", "src/lib.rs", "src/device.rs"];

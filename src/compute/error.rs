@@ -1,5 +1,7 @@
 //! Why a program could not be run.
 
+use crate::cancel::Cancelled;
+
 /// Why a backend could not run a program.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -45,6 +47,12 @@ pub enum EngineError {
     /// The shapes of a program and its inputs do not fit together. A fault of the caller inside this crate.
     #[error("a program and its data do not fit: {0}")]
     Mismatch(String),
+}
+
+impl From<Cancelled> for EngineError {
+    fn from(_: Cancelled) -> EngineError {
+        EngineError::Cancelled
+    }
 }
 
 /// Whether there is memory for `rows` x `width` things of `bytes` bytes.

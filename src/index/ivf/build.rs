@@ -80,7 +80,7 @@ impl Ivf {
             }
         };
         // What was learnt by then may not have been learnt to the end.
-        threads::check()?;
+        threads::check().map_err(EngineError::from)?;
         let Learnt { transform, coarse, codec, warnings } = learnt;
         let count = coarse.as_ref().map_or(0, |coarse| coarse.slots());
         Ok(Ivf {
