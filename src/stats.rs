@@ -68,7 +68,7 @@ impl SearchStats {
         if !other.device.is_empty() {
             self.device.clone_from(&other.device);
         }
-        other.kernels.iter().for_each(|kernel| self.add_kernel(kernel.clone()));
+        other.kernels.iter().for_each(|kernel| self.add_kernel(kernel));
         other.stages.iter().for_each(|stage| self.add_stage(&stage.name, stage.time, stage.on_device));
         self.add_counts(other);
         self.fallback = self.fallback.take().or_else(|| other.fallback.clone());
@@ -94,9 +94,9 @@ impl SearchStats {
     }
 
     /// Notes that a kernel ran.
-    pub fn add_kernel(&mut self, name: String) {
-        if !self.kernels.contains(&name) {
-            self.kernels.push(name);
+    pub fn add_kernel(&mut self, name: &str) {
+        if !self.kernels.iter().any(|known| known == name) {
+            self.kernels.push(name.to_owned());
         }
     }
 }

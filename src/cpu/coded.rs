@@ -114,8 +114,8 @@ impl CpuEngine {
             let pass = Pass { token: self.token, coded, picks, mask, queries, packed, shared, span, k };
             self.pass(pairs, &pass, &mut out, stats)?;
         }
-        stats.add_kernel(format!("search+int8/{}", self.level().name()));
-        stats.add_kernel(format!("refine/{}", self.level().name()));
+        stats.add_kernel(self.kernel("search+int8"));
+        stats.add_kernel(self.kernel("refine"));
         Ok(out)
     }
 

@@ -52,6 +52,9 @@ pub struct CpuEngine {
     token: Token,
     threads: usize,
     pool: Threads,
+    /// The name of the engine, and those of its kernels: every answer has some, and none is made anew.
+    name: String,
+    kernels: Vec<(&'static str, String)>,
     scratch: Mutex<Vec<Scratch>>,
     /// The least bounds of the last search behind codes; its memory serves the next.
     bounds: Mutex<Vec<[f32; 4]>>,
@@ -100,10 +103,15 @@ impl CpuEngine {
 
     /// On the threads of a device.
     pub(crate) fn with(threads: Threads, level: Option<Level>) -> CpuEngine {
+        let token = level.and_then(Token::new).unwrap_or_else(Token::best);
+        let (level, count) = (token.level().name(), threads.count());
+        let kernel = |&name: &&'static str| (name, format!("{name}/{level}"));
         CpuEngine {
-            token: level.and_then(Token::new).unwrap_or_else(Token::best),
-            threads: threads.count(),
+            token,
+            threads: count,
             pool: threads,
+            name: format!("cpu ({level}, {count} thread{})", if count == 1 { "" } else { "s" }),
+            kernels: Op::NAMES.iter().chain(&["search+int8"]).map(kernel).collect(),
             scratch: Mutex::default(),
             bounds: Mutex::default(),
             cache: CacheDir::default(),
@@ -114,6 +122,11 @@ impl CpuEngine {
     /// Keeps what is measured on it in this folder.
     pub fn cached_in(self, cache: CacheDir) -> CpuEngine {
         CpuEngine { cache, ..self }
+    }
+
+    /// A kernel's name in statistics: with the vector instructions in use.
+    fn kernel(&self, name: &'static str) -> &str {
+        self.kernels.iter().find(|(known, _)| *known == name).map_or(name, |(_, whole)| whole)
     }
 
     /// The vector instructions in use.
@@ -212,7 +225,7 @@ impl CpuEngine {
             let stage = if let Op::Host(host) = op { host.what } else { op.name() };
             stats.add_stage(stage, began.elapsed(), false);
             if !matches!(op, Op::Host(_)) {
-                stats.add_kernel(format!("{}/{}", op.name(), self.level().name()));
+                stats.add_kernel(self.kernel(op.name()));
             }
         }
         for &(value, place) in program.outputs() {
@@ -374,8 +387,7 @@ fn mismatch<T>(what: String) -> Result<T, EngineError> {
 
 impl Backend<Op> for CpuEngine {
     fn name(&self) -> String {
-        let s = if self.threads == 1 { "" } else { "s" };
-        format!("cpu ({}, {} thread{s})", self.level().name(), self.threads)
+        self.name.clone()
     }
 
     fn cache(&self) -> CacheDir {

@@ -131,7 +131,7 @@ impl<'a> Recorder<'a> {
         }
         let seconds = work / pipeline.rate();
         self.seconds += seconds;
-        self.stats.add_kernel(kernel_name(&launch));
+        self.stats.add_kernel(&kernel_name(&launch));
         self.pending.push(Op::Launch { stage, pipeline: pipeline.clone(), launch, binds, seconds });
     }
 

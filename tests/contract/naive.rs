@@ -239,7 +239,7 @@ impl Naive {
         for (value, op) in program.operations() {
             op.examine(&frame)?;
             let made = self.operation(program, &frame, op, &mut stats)?;
-            stats.add_kernel(format!("{}/naive", op.name()));
+            stats.add_kernel(&format!("{}/naive", op.name()));
             frame.set(value, made);
         }
         for &(value, place) in program.outputs() {
