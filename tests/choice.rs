@@ -162,7 +162,8 @@ fn every_fallback_is_reported() {
     let device = Device::auto_given(gpu.clone(), options, [slow(), fast()]);
     let (rows, queries) = (values(600 * DIM, 1), values(5 * DIM, 2));
     let (rows, queries) = (MatrixView::new(&rows, DIM).unwrap(), MatrixView::new(&queries, DIM).unwrap());
-    let mut verbs: Vec<(&str, Box<dyn FnMut() + '_>)> = vec![
+    type Verb<'a> = (&'a str, Box<dyn FnMut() + 'a>);
+    let mut verbs: Vec<Verb<'_>> = vec![
         ("distances", Box::new(|| drop(device.distances(queries, rows, Metric::L2).unwrap()))),
         ("nearest", Box::new(|| drop(device.nearest(queries, rows, Metric::L2, 3).unwrap()))),
         ("assign", Box::new(|| drop(device.assign(queries, rows, Metric::L2).unwrap()))),
@@ -196,7 +197,8 @@ fn every_fallback_is_reported() {
     assert!(device.last_report().fallback.is_some(), "adding to lists");
     let flat = flat(&device, 600);
     let options = SearchOptions::default();
-    let mut searches: Vec<(&str, Box<dyn Fn() -> SearchStats + '_>)> = vec![
+    type Asking<'a> = (&'a str, Box<dyn Fn() -> SearchStats + 'a>);
+    let mut searches: Vec<Asking<'_>> = vec![
         ("search of lists", Box::new(|| ivf.search_with(queries, 3, &options).unwrap().1)),
         ("range of lists", Box::new(|| ivf.range_search_with(queries, 1.0, &options).unwrap().1)),
         ("search", Box::new(|| flat.search_with(queries, 3, &options).unwrap().1)),
