@@ -34,6 +34,8 @@ pub struct SearchStats {
     pub proven: u64,
     /// Queries for which the bound excluded too little, so that the direct pass answered.
     pub fell_back: u64,
+    /// Queries that only the exact keys of all rows could decide.
+    pub decided_by_scan: u64,
     /// Parts of the base that were copied to the device for this search.
     pub chunks_uploaded: u64,
     /// Time of each stage.
@@ -90,6 +92,7 @@ impl SearchStats {
         self.refined += other.refined;
         self.proven += other.proven;
         self.fell_back += other.fell_back;
+        self.decided_by_scan += other.decided_by_scan;
         self.chunks_uploaded += other.chunks_uploaded;
     }
 
