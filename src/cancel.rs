@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// Calls off what it was given to: a search ([`SearchOptions::cancel`](crate::SearchOptions::cancel)) or everything that is
-/// done for a device ([`Device::cancelled_by`](crate::Device::cancelled_by)). Work looks at it between launches on a GPU and
-/// between blocks of rows on the CPU, so that it ends within some milliseconds, with an error that says so. Nothing is left
-/// half changed.
+/// done for a device ([`Device::cancelled_by`](crate::Device::cancelled_by)). Work looks at it between command buffers
+/// of a GPU, which take up to 50 ms, and between blocks of rows or queries on the CPU; so it ends within some tens of milliseconds,
+/// with an error that says so. Nothing is left half changed.
 ///
 /// Clones are the same token.
 ///

@@ -44,9 +44,9 @@ pub struct DeviceOptions {
     pub threads: Option<usize>,
     /// Where measurements, compiled kernels and passed self-tests are kept.
     pub cache_dir: CacheDir,
-    /// Whether the first search under `auto` begins to measure how fast CPU and GPU are, when nobody knows yet: once per
-    /// machine, by a thread of its own, for at most 200 ms each beside compiling. Until they are known the GPU answers; without
-    /// this, until [`Device::calibrate`] has measured both, now or in an earlier process.
+    /// If true, the first search under `auto` starts a background measurement of CPU and GPU: once per machine, at most 200 ms
+    /// each beside compiling. The GPU answers until it is done. If false, the GPU answers until [`Device::calibrate`] was
+    /// called, now or in an earlier process.
     pub calibrate: bool,
 }
 

@@ -76,8 +76,12 @@ impl Device {
     }
 
     /// Drives a future by a thread of the device, which does its work on the CPU together with the others: for an
-    /// application whose own threads must not be held up. What is given is polled in no time, can be waited for, and calls
-    /// the future off when it is dropped. Futures take turns; one that waits for a GPU lets others go on.
+    /// application whose own threads must not be held up. It begins at once. The [`Pending`] that is returned is cheap to poll,
+    /// can be waited for, and calls the future off when it is dropped. Up to four futures compute at the same time; further ones
+    /// wait until one of those ends or waits for a GPU.
+    ///
+    /// The future may also run what blocks, such as [`KMeans::train`](crate::KMeans::train) or
+    /// [`Ivf::train`](crate::Ivf::train) on the device that it is given.
     ///
     /// ```
     /// # fn main() -> Result<(), nearfield::SearchError> {

@@ -23,6 +23,14 @@ pub(crate) fn hint(metric: Metric, dtype: DType) -> &'static str {
     }
 }
 
+/// What to do about one long slice that was meant as many rows.
+pub(crate) fn flat_slice(wanted: usize, found: usize) -> String {
+    match found > wanted && wanted > 0 && found.is_multiple_of(wanted) {
+        true => format!("; a slice of many rows comes with their length: `(&rows, {wanted})`"),
+        false => String::new(),
+    }
+}
+
 /// Why a row can't be given back.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -49,7 +57,7 @@ pub enum SearchError {
     #[error("k is 0, wanted at least 1")]
     ZeroK,
     /// Queries of another length than the rows.
-    #[error("the index holds rows of {wanted} components, the queries have {found}")]
+    #[error("rows have {wanted} components, the queries have {found}{}", flat_slice(*.wanted, *.found))]
     Dim {
         /// Components per row.
         wanted: usize,
@@ -105,13 +113,18 @@ pub enum SearchError {
         metric: Metric,
     },
     /// A bitmap of another length than the index.
-    #[error("a filter has a bit for each row: wanted {wanted}, found {found}")]
+    #[error(
+        "a filter has a bit for each row: wanted {wanted}, found {found}; make it anew where rows were added or removed"
+    )]
     FilterLength {
         /// Rows of the index.
         wanted: usize,
         /// Bits of the filter.
         found: usize,
     },
+    /// A bitmap that was made before a row was added or removed.
+    #[error("the filter was made before rows of the index were added or removed; make it anew, or filter by ids")]
+    FilterStale,
     /// Another number of bitmaps than of queries.
     #[error("a filter for each query: wanted {wanted}, found {found}")]
     FilterCount {
@@ -119,6 +132,16 @@ pub enum SearchError {
         wanted: usize,
         /// Bitmaps.
         found: usize,
+    },
+    /// A metric by which nothing is assigned.
+    #[error(
+        "points are assigned by l2, ip or cosine to f32 centroids; the metric is {metric}, the centroids are {dtype}"
+    )]
+    Assign {
+        /// The metric.
+        metric: Metric,
+        /// Of what the centroids are made.
+        dtype: DType,
     },
     /// A radius that is not a number.
     #[error("the radius is {found}, wanted a number")]

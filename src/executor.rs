@@ -1,5 +1,6 @@
-//! The thread of a device that drives what is asked for without waiting: it polls futures and does their work on the CPU,
-//! together with the device's other threads. While a GPU works it does something else or sleeps.
+//! The threads of a device that drive what is asked for without waiting: they poll futures and do their work on the CPU,
+//! together with the device's other threads. While a GPU works they do something else or sleep. There are several, so that a
+//! search need not wait for the end of a clustering.
 
 use std::any::Any;
 use std::future::Future;
@@ -14,7 +15,10 @@ use crate::cancel::CancelToken;
 use crate::compute::Pending;
 use crate::compute::wait::{Signal, block_on, poll_free};
 
-/// See the module. The thread starts with the first future and ends with the last one after this was dropped.
+/// Futures whose work is done at the same time; further ones take turns.
+const DRIVERS: usize = 4;
+
+/// See the module. The threads start with the first future and end with the last one after this was dropped.
 #[derive(Debug, Default)]
 pub(crate) struct Executor {
     /// None where the system gives no more threads.
@@ -32,7 +36,7 @@ struct Task {
 impl Wake for Task {
     fn wake(self: Arc<Self>) {
         if !self.queued.swap(true, Ordering::AcqRel) {
-            // The thread ends after the last of its queue is dropped, and this is one.
+            // The threads end after the last of their queue is dropped, and this is one.
             let _ = self.queue.clone().send(self);
         }
     }
@@ -41,7 +45,7 @@ impl Wake for Task {
 /// How a future ended: its value, or with what it panicked.
 type Ended<T> = Result<T, Box<dyn Any + Send>>;
 
-/// A future that the thread drives; dropping it calls it off.
+/// A future that the threads drive; dropping it calls it off.
 struct Driven<T> {
     ended: Signal<Ended<T>>,
     token: CancelToken,
@@ -96,15 +100,23 @@ impl Executor {
     }
 }
 
-/// Starts the thread.
+/// Starts the threads.
 fn start() -> Option<Sender<Arc<Task>>> {
     let (queue, tasks) = channel();
-    let thread = std::thread::Builder::new().name("nearfield-async".to_owned()).spawn(move || drive(&tasks));
-    thread.ok().map(|_| queue)
+    let tasks = Arc::new(Mutex::new(tasks));
+    let mut started = 0;
+    for _ in 0..DRIVERS {
+        let tasks = tasks.clone();
+        let thread = std::thread::Builder::new().name("nearfield-async".to_owned()).spawn(move || drive(&tasks));
+        started += usize::from(thread.is_ok());
+    }
+    (started > 0).then_some(queue)
 }
 
-fn drive(tasks: &Receiver<Arc<Task>>) {
-    while let Ok(task) = tasks.recv() {
+fn drive(tasks: &Mutex<Receiver<Arc<Task>>>) {
+    // One waits for the next task, the others for their turn to wait.
+    let next = || tasks.lock().unwrap_or_else(PoisonError::into_inner).recv();
+    while let Ok(task) = next() {
         task.queued.store(false, Ordering::Release);
         let mut future = task.future.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(running) = future.as_mut() {

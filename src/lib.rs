@@ -121,6 +121,8 @@ pub use engine::{Device, Report};
 pub use error::{DeviceError, RowError, SearchError};
 #[cfg(feature = "gpu")]
 pub use gpu::{AdapterReport, Kind as AdapterKind, adapters};
+/// Half-precision elements of rows.
+pub use half::{bf16, f16};
 pub use index::{
     AnyIndex, BuildError, CodecSpec, Explanation, FileInfo, Flat, ImportError, Index, IndexSpec, IndexStats, Ivf,
     OpenError, Ranging, RerankSpec, RowIter, SearchOptions, Searching, Sharable, Shared, SpecError, TrainOptions,

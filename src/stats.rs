@@ -40,7 +40,8 @@ pub struct SearchStats {
     pub chunks_uploaded: u64,
     /// Time of each stage.
     pub stages: Vec<Stage>,
-    /// Why the device that was asked for did not answer, if it did not.
+    /// Why the device that was asked for did not answer, if it did not; under `auto` also why the CPU answers where there is no
+    /// GPU.
     pub fallback: Option<String>,
 }
 

@@ -124,7 +124,7 @@ impl Device {
             let (points, centroids) = (points?, centroids?);
             let work = Work::new(points.view(), centroids.view(), metric)?;
             if !assigns(metric, work.rows.dtype()) {
-                return Err(SearchError::Unsupported { metric, dtype: work.rows.dtype() });
+                return Err(SearchError::Assign { metric, dtype: work.rows.dtype() });
             }
             let n = work.queries.len();
             if work.is_empty() {

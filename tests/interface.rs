@@ -3,7 +3,7 @@
 use nearfield::format::Matrix;
 use nearfield::{
     AnyIndex, Bitmap, BitsView, BuildError, DType, Device, Filter, Flat, Index, IndexSpec, IntoRows, Ivf, MatrixView,
-    Metric, NO_ID, RowError, RowsView, SearchOptions, TrainOptions,
+    Metric, NO_ID, RowError, RowsView, SearchError, SearchOptions, TrainOptions,
 };
 
 const DIM: usize = 8;
@@ -203,6 +203,30 @@ fn answers_hold_what_is_there_and_nothing_else() {
     assert_eq!((range.queries(), range.len(), range.offsets()), (2, 2, &[0, 2, 2][..]));
     assert!(nearfield::Neighbors::from_parts(2, vec![1, 2, 3], vec![0.0; 3]).is_err());
     assert!(nearfield::Neighbors::from_parts(2, vec![1, 2], vec![0.0; 3]).is_err());
+}
+
+#[test]
+fn bitmaps_of_another_state_are_refused() {
+    let data = values(20, 3);
+    for mut index in all(&data) {
+        let filter = index.filter_by(&|id| id == 10);
+        let options = SearchOptions::default().filter(filter);
+        let ids = |index: &dyn Index, options: &SearchOptions| {
+            index
+                .search_with(view(&data[..DIM]), 20, options)
+                .map(|(found, _)| found.query(0).map(|hit| hit.0).collect())
+        };
+        assert_eq!(ids(&*index, &options), Ok(vec![10]));
+        // As many rows as before, but others.
+        index.remove(&[10]);
+        index.add_with_ids(view(&data[..DIM]), &[77]).unwrap();
+        assert_eq!(ids(&*index, &options), Err(SearchError::FilterStale), "{}", index.spec());
+        let anew = SearchOptions::default().filter(index.filter_by(&|id| id == 77));
+        assert_eq!(ids(&*index, &anew), Ok(vec![77]));
+        // One that the caller made bit by bit is the caller's to keep.
+        let own = SearchOptions::default().filter(Bitmap::from_fn(20, |row| row == 0));
+        assert_eq!(ids(&*index, &own).unwrap().len(), 1);
+    }
 }
 
 #[test]

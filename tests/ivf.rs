@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 
 use nearfield::{
-    AnyIndex, Bitmap, BuildError, Device, DeviceOptions, Filter, Flat, Index, IndexSpec, Ivf, MatrixView, Metric,
-    NO_ID, Neighbors, SearchOptions, TrainOptions,
+    AnyIndex, Bitmap, BuildError, Device, DeviceOptions, Filter, Flat, IndexSpec, Ivf, MatrixView, Metric, NO_ID,
+    Neighbors, SearchOptions, TrainOptions,
 };
 
 use super::values;

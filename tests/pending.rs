@@ -140,6 +140,25 @@ fn work_that_panics_panics_where_it_is_waited_for() {
     assert_eq!(panic.downcast_ref::<&str>(), Some(&"of its own"));
 }
 
+/// A clustering does not hold up a search that is asked for later.
+#[test]
+fn futures_do_not_wait_for_each_other() {
+    let (data, queries) = long();
+    let device = Device::cpu();
+    let mut index = Flat::new(&device, DIM, Metric::L2).unwrap();
+    index.add(rows(&data)).unwrap();
+    let index = Shared::new(index);
+    let points = data.clone();
+    let clustering = device
+        .spawn(move |device| async move { KMeans::new(2000).train(&device, MatrixView::new(&points, DIM).unwrap()) });
+    std::thread::sleep(Duration::from_millis(50));
+    let mut clustering = pin!(clustering);
+    let found = index.search_async(rows(&queries[..DIM]), 3, &SearchOptions::default()).wait().unwrap().0;
+    assert_eq!(found, index.search(rows(&queries[..DIM]), 3).unwrap());
+    let polled = clustering.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    assert!(polled.is_pending(), "the clustering goes on; if it is over, make it longer");
+}
+
 /// Rows and queries that take some seconds to compare on the machines that tests run on.
 fn long() -> (Vec<f32>, Vec<f32>) {
     (values(60_000, 5), values(6000, 6))

@@ -26,6 +26,9 @@ use crate::types::{DType, ShapeError};
 /// let found = KMeans::new(2).train(&Device::cpu(), &rows)?;
 /// assert_eq!(found.centroids.len(), 2 * 2);
 /// assert!(found.inertia < 0.1);
+/// // Which cluster each row belongs to:
+/// let (clusters, _) = Device::cpu().assign(&rows, (&found.centroids, found.dim), nearfield::Metric::L2)?;
+/// assert!(clusters[0] == clusters[1] && clusters[0] != clusters[2]);
 /// # Ok(()) }
 /// ```
 #[derive(Clone, Debug, PartialEq)]
@@ -98,7 +101,7 @@ impl KMeans {
     }
 }
 
-/// What k-means found.
+/// What k-means found: centroids. [`Device::assign`](crate::Device::assign) gives the cluster of each row.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Clustering {

@@ -78,7 +78,8 @@ pub struct Answer {
 /// As a future it holds up no thread while a GPU works. What it does on the CPU is done by who polls it, together with the
 /// threads of the device; what [`Shared`](crate::Shared) and [`Device::spawn`](crate::Device::spawn) give is driven by a
 /// thread of the device, so that polling it takes no time. Dropping it calls it off.
-#[must_use = "nothing may happen until it is awaited or waited for"]
+/// Like every future it panics when it is polled after it has given its value.
+#[must_use = "what is dropped is called off; await it, poll it or `wait()`"]
 pub struct Pending<'a, T = Answer, E = EngineError>(State<'a, T, E>);
 
 type Running<'a, T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'a>>;

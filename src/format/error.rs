@@ -224,6 +224,9 @@ impl LoadError {
 
     /// `bytes` does not begin with `magic`: too short, or something else.
     pub(super) fn magic(path: &Path, bytes: &[u8], magic: &[u8], wanted: &'static str) -> LoadError {
+        if bytes.is_empty() {
+            return LoadError::Header { path: path.to_owned(), problem: format!("it is empty, wanted {wanted}") };
+        }
         if magic.starts_with(bytes) {
             return LoadError::Truncated {
                 path: path.to_owned(),

@@ -276,7 +276,7 @@ impl NfFile {
 /// The table, and where it ends.
 fn read_table(path: &Path, bytes: &[u8]) -> Result<(Vec<Section>, u64), LoadError> {
     if !bytes.starts_with(MAGIC) {
-        return Err(LoadError::magic(path, bytes, MAGIC, "an .nf file"));
+        return Err(LoadError::magic(path, bytes, MAGIC, "an index file (.nf)"));
     }
     let found = bytes.len() as u64;
     let short = |wanted| LoadError::Truncated { path: path.to_owned(), wanted, found };
@@ -503,7 +503,7 @@ mod tests {
             bytes[at] = byte;
             bytes
         };
-        says(&path, &change(0, b'M'), "is not an .nf file: it begins with \"MEARFLD\\x00\"");
+        says(&path, &change(0, b'M'), "is not an index file (.nf): it begins with \"MEARFLD\\x00\"");
         says(&path, &change(8, 2), "was written by a newer nearfield (file version 2, this program reads up to 1)");
         says(&path, &change(8, 0), "version 0");
         says(&path, &change(30, 1), "the table of sections at byte 0 has checksum");

@@ -103,11 +103,11 @@ impl From<Ivf> for AnyIndex {
 macro_rules! delegate {
     ($(fn $name:ident(&self $(, $arg:ident: $t:ty)*) $(-> $out:ty)?;)* ; $(fn $change:ident(&mut self $(, $what:ident: $u:ty)*) $(-> $gives:ty)?;)*) => {
         impl Index for AnyIndex {
-            fn search_async<'a>(&'a self, queries: RowsView<'a>, k: usize, options: &'a SearchOptions) -> Searching<'a> {
+            fn search_async<'a>(&'a self, queries: RowsView<'a>, k: usize, options: &SearchOptions) -> Searching<'a> {
                 each!(self, index => Index::search_async(index, queries, k, options))
             }
 
-            fn range_search_async<'a>(&'a self, queries: RowsView<'a>, radius: f32, options: &'a SearchOptions) -> Ranging<'a> {
+            fn range_search_async<'a>(&'a self, queries: RowsView<'a>, radius: f32, options: &SearchOptions) -> Ranging<'a> {
                 each!(self, index => Index::range_search_async(index, queries, radius, options))
             }
 
@@ -127,6 +127,7 @@ delegate! {
     fn memory_bytes(&self) -> usize;
     fn stats(&self) -> IndexStats;
     fn ids(&self) -> Box<dyn Iterator<Item = u64> + '_>;
+    fn state(&self) -> u64;
     fn contains(&self, id: u64) -> bool;
     fn row(&self, id: u64) -> Result<Vec<f32>, RowError>;
     fn search_with(&self, queries: RowsView<'_>, k: usize, options: &SearchOptions) -> Result<(Neighbors, SearchStats), SearchError>;

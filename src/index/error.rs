@@ -4,7 +4,7 @@ use crate::cluster::ClusterError;
 use crate::codec::CodecError;
 use crate::codec::spec::SpecError;
 use crate::compute::EngineError;
-use crate::error::hint;
+use crate::error::{flat_slice, hint};
 use crate::types::{DType, Metric, ShapeError};
 
 /// Why rows could not be put into an index, changed or removed. The index is as it was before.
@@ -15,7 +15,7 @@ pub enum BuildError {
     #[error("rows need at least one component, dim is 0")]
     ZeroDim,
     /// Rows of another length than the index was made for.
-    #[error("the index holds rows of {wanted} components, the new rows have {found}")]
+    #[error("the index holds rows of {wanted} components, the new rows have {found}{}", flat_slice(*.wanted, *.found))]
     Dim {
         /// Components per row of the index.
         wanted: usize,

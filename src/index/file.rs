@@ -27,7 +27,7 @@ pub enum OpenError {
     #[error(transparent)]
     Load(#[from] LoadError),
     /// The file is whole, but does not describe an index.
-    #[error("`{}` does not describe an index: {problem}", path.display())]
+    #[error("`{}` is no index that can be opened here: {problem}", path.display())]
     Meta {
         /// The file.
         path: PathBuf,
@@ -159,7 +159,7 @@ impl Flat {
         let file = NfFile::open(path)?;
         let info = FileInfo::read(&file)?;
         if !info.spec.is_flat() {
-            let problem = format!("its index is `{}`, which is no Flat", info.spec);
+            let problem = format!("it holds `{}`, no Flat; `AnyIndex::open` opens either", info.spec);
             return Err(OpenError::Meta { path: file.path().to_owned(), problem });
         }
         Flat::read(device, &file, &info)

@@ -221,6 +221,10 @@ impl Index for Flat {
         Box::new(self.store.roster().ids())
     }
 
+    fn state(&self) -> u64 {
+        self.store.roster().state()
+    }
+
     fn contains(&self, id: u64) -> bool {
         self.store.roster().position(id).is_some()
     }
@@ -240,8 +244,11 @@ impl Index for Flat {
         block_on(self.find(queries, k, options))
     }
 
-    fn search_async<'a>(&'a self, queries: RowsView<'a>, k: usize, options: &'a SearchOptions) -> Searching<'a> {
-        Pending::running(self.device.within(options.cancel.as_ref(), self.find(queries, k, options)))
+    fn search_async<'a>(&'a self, queries: RowsView<'a>, k: usize, options: &SearchOptions) -> Searching<'a> {
+        let options = options.clone();
+        let token = options.cancel.clone();
+        let search = async move { self.find(queries, k, &options).await };
+        Pending::running(self.device.within(token.as_ref(), search))
     }
 
     fn range_search_with(
@@ -254,8 +261,11 @@ impl Index for Flat {
         block_on(self.find_within(queries, radius, options))
     }
 
-    fn range_search_async<'a>(&'a self, queries: RowsView<'a>, radius: f32, options: &'a SearchOptions) -> Ranging<'a> {
-        Pending::running(self.device.within(options.cancel.as_ref(), self.find_within(queries, radius, options)))
+    fn range_search_async<'a>(&'a self, queries: RowsView<'a>, radius: f32, options: &SearchOptions) -> Ranging<'a> {
+        let options = options.clone();
+        let token = options.cancel.clone();
+        let search = async move { self.find_within(queries, radius, &options).await };
+        Pending::running(self.device.within(token.as_ref(), search))
     }
 
     fn explain(&self, queries: RowsView<'_>, k: usize, options: &SearchOptions) -> Result<Explanation, SearchError> {

@@ -68,7 +68,7 @@ mod tests {
 
     use super::*;
     use crate::format::{read_ids, read_matrix};
-    use crate::index::{Index, SearchOptions};
+    use crate::index::SearchOptions;
     use crate::types::{Metric, RowsView};
 
     /// `scripts/make-faiss-files` makes these, with what Faiss finds in them.

@@ -129,13 +129,19 @@ pub trait Index: fmt::Debug + Send + Sync {
     }
 
     /// A filter that allows the rows whose ids meet a condition: one bit per row. It is good until a row is added or
-    /// removed. Asks once for each row.
+    /// removed; a search with it is an error then ([`SearchError::FilterStale`]). Asks once for each row.
     fn filter_by(&self, allowed: &dyn Fn(u64) -> bool) -> Filter {
         let mut rows = Bitmap::new(self.len(), false);
         for (i, id) in self.ids().enumerate() {
             rows.set(i, allowed(id));
         }
-        Filter::Rows(rows)
+        Filter::Rows(rows.of_state(self.state()))
+    }
+
+    /// Which rows these are, as filters remember it; 0 where that is not told.
+    #[doc(hidden)]
+    fn state(&self) -> u64 {
+        0
     }
 
     /// The `k` nearest rows of each query (`[q, dim]`; any element type that compares with the rows): `[q, k]`.
@@ -167,7 +173,7 @@ pub trait Index: fmt::Debug + Send + Sync {
     /// [`Index::search_with`] as a future. It holds up no thread while a GPU works; its work on the CPU is done by who polls
     /// it. For a future that owns what it needs and is driven by a thread of the device, see
     /// [`Shared::search_async`](crate::Shared::search_async).
-    fn search_async<'a>(&'a self, queries: RowsView<'a>, k: usize, options: &'a SearchOptions) -> Searching<'a>;
+    fn search_async<'a>(&'a self, queries: RowsView<'a>, k: usize, options: &SearchOptions) -> Searching<'a>;
 
     /// All rows within `radius` of each query: distances at most, similarities at least the radius, in the units of
     /// [`Metric`] (l2 is squared). An [`Ivf`] gives those in the probed lists, as far as its codes can tell rows apart; with
@@ -193,7 +199,7 @@ pub trait Index: fmt::Debug + Send + Sync {
     }
 
     /// [`Index::range_search_with`] as a future, like [`Index::search_async`].
-    fn range_search_async<'a>(&'a self, queries: RowsView<'a>, radius: f32, options: &'a SearchOptions) -> Ranging<'a>;
+    fn range_search_async<'a>(&'a self, queries: RowsView<'a>, radius: f32, options: &SearchOptions) -> Ranging<'a>;
 
     /// The plan of a search with bytes, operations and predicted time of each step. Nothing is searched. Those of an
     /// [`Ivf`] work on different rows: `search` on the centroids, `scan` on the lists, `refine` on what is kept of rows;
@@ -220,8 +226,8 @@ pub trait Index: fmt::Debug + Send + Sync {
     /// [`SearchError::ZeroK`], or the device failed; the index is as it was.
     fn warm_up(&self, batches: &[usize], k: usize) -> Result<SearchStats, SearchError>;
 
-    /// Appends rows (`[n, dim]`; a type that the index can store without loss of range) under numbers never used before,
-    /// starting at 0. Gives these ids.
+    /// Appends rows (`[n, dim]`; a type that the index can store without loss of range) under new ids: one more than the
+    /// largest used so far, and on. Gives these ids.
     ///
     /// Takes time for the n rows, however many there are already. A [`Flat`] checks and copies them; an [`Ivf`] also
     /// assigns each to a list and codes it, on the device and all of its threads.
@@ -248,12 +254,12 @@ pub trait Index: fmt::Debug + Send + Sync {
     /// time per id; their memory is given back, in time for all rows, when a fifth of all rows is gone.
     fn remove(&mut self, ids: &[u64]) -> usize;
 
-    /// Sets how many lists a search probes that does not say so itself, from 1 to all. It is saved with the index. An index
-    /// without lists does nothing.
+    /// The number of lists that a search probes unless [`SearchOptions::probes`] is set: from 1 to all, by default a 32nd of
+    /// them and at most 64. It is saved with the index. An index without lists does nothing.
     fn set_probes(&mut self, probes: usize);
 
-    /// Sets how many candidates a search re-ranks that does not say so itself; without a number k and the codec decide. It
-    /// is saved with the index. An index that re-ranks nothing does nothing.
+    /// The number of candidates that a search re-ranks unless [`SearchOptions::rerank`] is set; without a number k and the codec
+    /// decide. It is saved with the index. An index that re-ranks nothing does nothing.
     fn set_rerank(&mut self, rows: Option<usize>);
 
     /// Writes the index to `path`, which is replaced as a whole or not at all. Nothing in the file belongs to a device.

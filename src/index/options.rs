@@ -22,10 +22,11 @@ pub struct SearchOptions {
     /// The pass in front of the direct one; chosen by the device when absent. Never changes the answer, but for the order
     /// of rows whose distances lie within one f32 rounding bound of each other (`docs/numerics.md`).
     pub screen: Option<Screen>,
-    /// Inverted lists probed per query; those that the index is set to when absent. Ignored by an index without lists.
+    /// Inverted lists probed per query, from 1 to all; when absent the index's own setting ([`Ivf::probes`](crate::Ivf::probes)).
+    /// Ignored by an index without lists.
     pub probes: Option<usize>,
-    /// Candidates re-ranked per query, at least k; as many as the index is set to when absent. Ignored where nothing
-    /// better than the codes is kept.
+    /// Candidates re-ranked per query, where fewer than k count as k; when absent the index's own setting. Ignored where
+    /// nothing better than the codes is kept.
     pub rerank: Option<usize>,
     /// Calls the search off.
     #[cfg_attr(feature = "serde", serde(skip))]

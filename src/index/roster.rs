@@ -1,6 +1,7 @@
 //! Who is in an index: the ids of its rows, where they lie, and which of them are gone.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::compute::{Candidates, Tag};
 use crate::index::BuildError;
@@ -21,6 +22,14 @@ pub(crate) struct Roster {
     /// Names the bits, so that a device keeps them; another epoch when they have changed.
     live_tag: Tag,
     holes: usize,
+    /// Changes whenever a row comes or goes; no other roster has the same, but clones of this state.
+    state: u64,
+}
+
+/// A state that nothing else has.
+fn new_state() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 #[derive(Clone, Debug, Default)]
@@ -32,8 +41,8 @@ struct Ids {
 impl Clone for Roster {
     /// The same ids, with bits of another name: what is removed from one is unknown to the other.
     fn clone(&self) -> Roster {
-        let Roster { slots, next_id, holes, .. } = *self;
-        Roster { slots, ids: self.ids.clone(), next_id, live: self.live.clone(), live_tag: Tag::new(), holes }
+        let Roster { slots, next_id, holes, state, .. } = *self;
+        Roster { slots, ids: self.ids.clone(), next_id, live: self.live.clone(), live_tag: Tag::new(), holes, state }
     }
 }
 
@@ -64,6 +73,11 @@ impl Roster {
 
     pub fn live(&self) -> Option<&Bitmap> {
         self.live.as_ref()
+    }
+
+    /// Which rows these are: another number when a row has come or gone.
+    pub fn state(&self) -> u64 {
+        self.state
     }
 
     /// The name of [`Roster::live`].
@@ -137,6 +151,7 @@ impl Roster {
             self.materialise();
         }
         self.slots += fresh.len();
+        self.state = new_state();
         if let Some(live) = &mut self.live {
             self.live_tag.bump();
             live.grow(fresh.len(), true);
@@ -162,6 +177,7 @@ impl Roster {
         self.live_tag.bump();
         let live = self.live.get_or_insert_with(|| Bitmap::new(slots, true));
         let before = self.holes;
+        self.state = new_state();
         for id in ids {
             if let Some(position) = table.positions.remove(id) {
                 live.set(position as usize, false);

@@ -129,6 +129,9 @@ impl<'a> MaskBits<'a> {
             bits
         };
         let spread = |bits: &Bitmap| -> Result<Bitmap, SearchError> {
+            if bits.state() != 0 && bits.state() != roster.state() {
+                return Err(SearchError::FilterStale);
+            }
             if bits.len() != roster.len() {
                 return Err(SearchError::FilterLength { wanted: roster.len(), found: bits.len() });
             }

@@ -47,7 +47,18 @@ const PATIENCE: Duration = Duration::from_millis(10);
 /// assert_eq!(index.len(), 50);
 /// # Ok(()) }
 /// ```
-pub struct Shared<I> {
+///
+/// Clones share the same index. What is not here is asked of a snapshot: `shared.snapshot().filter_by(..)`, `.ids()`, `.row(..)`,
+/// `.stats()`, `.explain(..)`.
+pub struct Shared<I>(Arc<Inner<I>>);
+
+impl<I> Clone for Shared<I> {
+    fn clone(&self) -> Shared<I> {
+        Shared(self.0.clone())
+    }
+}
+
+struct Inner<I> {
     now: RwLock<Arc<I>>,
     /// Held while a change is made. Whatever is done under it is done by the thread that holds it: work for a pool could
     /// come back to that thread as another change, which would wait for itself.
@@ -166,18 +177,32 @@ impl Changing for AnyIndex {
 impl<I: Sharable> Shared<I> {
     /// Shares an index.
     pub fn new(index: I) -> Shared<I> {
-        Shared { now: RwLock::new(Arc::new(index)), changing: Mutex::new(()) }
+        Shared(Arc::new(Inner { now: RwLock::new(Arc::new(index)), changing: Mutex::new(()) }))
     }
 
     /// The index as it is now, which stays as it is for as long as it is held. Takes constant time; all of [`Index`] that
     /// reads can be asked of it, such as [`Index::ids`] and [`Index::row`].
     pub fn snapshot(&self) -> Arc<I> {
-        self.now.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.now.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The index itself, when nobody shares it any more; a copy where a snapshot is still held.
+    /// The index itself, when nobody shares it any more; a copy where a snapshot or a clone of this is still held.
     pub fn into_inner(self) -> I {
-        Arc::unwrap_or_clone(self.now.into_inner().unwrap_or_else(PoisonError::into_inner))
+        let now = match Arc::try_unwrap(self.0) {
+            Ok(inner) => inner.now.into_inner().unwrap_or_else(PoisonError::into_inner),
+            Err(shared) => Shared(shared).snapshot(),
+        };
+        Arc::unwrap_or_clone(now)
+    }
+
+    /// Sets how many lists a search probes: [`Index::set_probes`].
+    pub fn set_probes(&self, probes: usize) {
+        self.change(0, |index| index.set_probes(probes));
+    }
+
+    /// Sets how many candidates a search re-ranks: [`Index::set_rerank`].
+    pub fn set_rerank(&self, rows: Option<usize>) {
+        self.change(0, |index| index.set_rerank(rows));
     }
 
     /// Rows that a search can find now.
@@ -238,8 +263,8 @@ impl<I: Sharable> Shared<I> {
         Index::range_search_with(&*self.snapshot(), queries.into_rows()?.view(), radius, options)
     }
 
-    /// [`Index::search_with`] of a snapshot, by a thread of the device: a future that is polled in no time, can be waited for,
-    /// and calls the search off when it is dropped. The queries are copied.
+    /// [`Index::search_with`] of a snapshot, by a thread of the device ([`Device::spawn`](crate::Device::spawn)): it begins at
+    /// once, is polled in no time, can be waited for, and is called off when it is dropped. The queries are copied.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -322,7 +347,7 @@ impl<I: Sharable> Shared<I> {
     /// Makes a change that is short and is made by this thread alone: in place if nobody looks, else in a copy. A change that
     /// may remove so many rows that holes are closed is long, and is made in a copy always.
     fn change<T>(&self, removed: usize, change: impl FnOnce(&mut I) -> T) -> T {
-        let _changing: MutexGuard<'_, ()> = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _changing: MutexGuard<'_, ()> = self.0.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let began = Instant::now();
         let short = removed == 0 || !self.snapshot().members().closes_after(removed);
         while short && began.elapsed() < PATIENCE {
@@ -340,7 +365,7 @@ impl<I: Sharable> Shared<I> {
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, Arc<I>> {
-        self.now.write().unwrap_or_else(PoisonError::into_inner)
+        self.0.now.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -3,14 +3,14 @@
 
 use std::path::Path;
 
-use super::{AnyIndex, Explanation, Flat, Index, IndexStats, Ivf, Ranging, SearchOptions, Searching, Trial};
+use super::{AnyIndex, Explanation, Flat, Index, IndexSpec, IndexStats, Ivf, Ranging, SearchOptions, Searching, Trial};
 use crate::compute::Pending;
 use crate::engine::Device;
 use crate::error::{RowError, SearchError};
 use crate::format::SaveError;
 use crate::index::BuildError;
 use crate::stats::SearchStats;
-use crate::types::{Filter, IntoRows, Metric, Neighbors, RangeHits};
+use crate::types::{DType, Filter, IntoRows, Metric, Neighbors, RangeHits};
 
 macro_rules! own_methods {
     ($index:ty) => {
@@ -76,15 +76,16 @@ macro_rules! own_methods {
                 Index::search_with(self, queries.into_rows()?.view(), k, options)
             }
 
-            /// [`Index::search_with`] as a future; see [`Index::search_async`].
+            /// [`Index::search_with`] as a future, whose work on the CPU is done by who polls it. For one that is polled in
+            /// no time, driven by a thread of the device, see [`Shared::search_async`](crate::Shared::search_async).
             pub fn search_async<'s, 'a: 's>(
                 &'s self,
                 queries: impl IntoRows<'a>,
                 k: usize,
-                options: &'s SearchOptions,
+                options: &SearchOptions,
             ) -> Searching<'s> {
-                let queries = queries.into_rows();
-                Pending::running(async move { Index::search_async(self, queries?.view(), k, options).await })
+                let (queries, options) = (queries.into_rows(), options.clone());
+                Pending::running(async move { Index::search_async(self, queries?.view(), k, &options).await })
             }
 
             /// All rows within `radius` of each query (`[q, dim]`). See [`Index::range_search`].
@@ -108,15 +109,17 @@ macro_rules! own_methods {
                 Index::range_search_with(self, queries.into_rows()?.view(), radius, options)
             }
 
-            /// [`Index::range_search_with`] as a future; see [`Index::search_async`].
+            /// [`Index::range_search_with`] as a future, like the search.
             pub fn range_search_async<'s, 'a: 's>(
                 &'s self,
                 queries: impl IntoRows<'a>,
                 radius: f32,
-                options: &'s SearchOptions,
+                options: &SearchOptions,
             ) -> Ranging<'s> {
-                let queries = queries.into_rows();
-                Pending::running(async move { Index::range_search_async(self, queries?.view(), radius, options).await })
+                let (queries, options) = (queries.into_rows(), options.clone());
+                Pending::running(
+                    async move { Index::range_search_async(self, queries?.view(), radius, &options).await },
+                )
             }
 
             /// The plan of a search, with what each step costs. See [`Index::explain`].
@@ -229,3 +232,32 @@ macro_rules! own_methods {
 own_methods!(AnyIndex);
 own_methods!(Flat);
 own_methods!(Ivf);
+
+impl AnyIndex {
+    /// The element type of the rows that are kept; f32 (or bits) where none are.
+    pub fn dtype(&self) -> DType {
+        Index::dtype(self)
+    }
+
+    /// What the index was built as.
+    pub fn spec(&self) -> IndexSpec {
+        Index::spec(self)
+    }
+
+    /// The number of lists that a search probes unless its options say so. See [`Index::set_probes`].
+    pub fn set_probes(&mut self, probes: usize) {
+        Index::set_probes(self, probes);
+    }
+
+    /// The number of candidates that a search re-ranks unless its options say so. See [`Index::set_rerank`].
+    pub fn set_rerank(&mut self, rows: Option<usize>) {
+        Index::set_rerank(self, rows);
+    }
+}
+
+impl Flat {
+    /// What the index was built as: [`IndexSpec::FLAT`].
+    pub fn spec(&self) -> IndexSpec {
+        Index::spec(self)
+    }
+}

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use super::{AnyIndex, CodecSpec, Index, IndexSpec, RerankSpec, SearchOptions, TrainOptions, TransformSpec};
+use super::{AnyIndex, CodecSpec, IndexSpec, RerankSpec, SearchOptions, TrainOptions, TransformSpec};
 use crate::engine::Device;
 use crate::error::SearchError;
 use crate::format::{Matrix, NotBytes};

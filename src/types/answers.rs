@@ -3,11 +3,22 @@
 use super::{MatrixView, ShapeError};
 
 /// One bit per row, set where the row is allowed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Bitmap {
     words: Vec<u32>,
     len: usize,
+    /// The state of the index whose rows these are; 0 where it is not known.
+    state: u64,
 }
+
+/// Bitmaps are equal when their bits are.
+impl PartialEq for Bitmap {
+    fn eq(&self, other: &Bitmap) -> bool {
+        (self.len, &self.words) == (other.len, &other.words)
+    }
+}
+
+impl Eq for Bitmap {}
 
 impl Bitmap {
     /// `len` rows, all allowed or none.
@@ -17,7 +28,7 @@ impl Bitmap {
             // Bits past the end stay clear, so that counting and comparing need no special case.
             words[len / 32] = (1 << (len % 32)) - 1;
         }
-        Bitmap { words, len }
+        Bitmap { words, len, state: 0 }
     }
 
     /// Row `i` is allowed where `allowed(i)` says so.
@@ -27,6 +38,16 @@ impl Bitmap {
             map.set(i, allowed(i));
         }
         map
+    }
+
+    /// The same bits, for the rows of an index in this state only.
+    pub(crate) fn of_state(self, state: u64) -> Bitmap {
+        Bitmap { state, ..self }
+    }
+
+    /// The state of the index that the bits belong to; 0 for any.
+    pub(crate) fn state(&self) -> u64 {
+        self.state
     }
 
     /// Number of rows.
@@ -87,8 +108,8 @@ impl Bitmap {
 /// long as so many are allowed.
 ///
 /// Bitmaps have one bit per row of the index, in the order of [`Index::ids`](crate::Index::ids);
-/// [`Index::filter_by`](crate::Index::filter_by) makes one from a condition on the id. A bitmap is good until a row is
-/// added or removed; a list of ids is good always.
+/// [`Index::filter_by`](crate::Index::filter_by) makes one from a condition on the id. Such a bitmap is good until a row is
+/// added or removed; then a search with it is an error. A list of ids is good always.
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -104,6 +125,12 @@ pub enum Filter {
 impl From<Bitmap> for Filter {
     fn from(rows: Bitmap) -> Filter {
         Filter::Rows(rows)
+    }
+}
+
+impl From<&[u64]> for Filter {
+    fn from(ids: &[u64]) -> Filter {
+        Filter::Ids(ids.to_vec())
     }
 }
 

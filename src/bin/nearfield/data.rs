@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use clap::Args;
 use nearfield::format::{FilterFile, Matrix, read_filter, read_ids, read_matrix};
-use nearfield::{AnyIndex, Bitmap, DType, Device, Filter, Index, IndexSpec, Metric, RowsView, TrainOptions};
+use nearfield::{AnyIndex, Bitmap, DType, Device, Filter, IndexSpec, Metric, RowsView, TrainOptions};
 
 use crate::common::{in_file, metric, spec};
 use crate::fail;

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 use nearfield::format::Matrix;
-use nearfield::{AnyIndex, DType, Device, Explanation, Index, SearchOptions, Trial};
+use nearfield::{AnyIndex, DType, Device, Explanation, SearchOptions, Trial};
 
 use crate::common::{DeviceArgs, ScreenChoice, k, screen};
 use crate::data::{self, SourceArgs};

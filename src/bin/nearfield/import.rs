@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 use nearfield::format::FaissIndex;
-use nearfield::{AnyIndex, Device, Index};
+use nearfield::{AnyIndex, Device};
 use serde_json::json;
 
 use crate::common::{file, in_file};

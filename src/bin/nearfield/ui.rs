@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use comfy_table::{CellAlignment, Table, presets};
 use indicatif::{ProgressBar, ProgressStyle};
-use nearfield::{AnyIndex, Index};
+use nearfield::AnyIndex;
 
 /// Columns to write for on stdout.
 pub fn width() -> usize {

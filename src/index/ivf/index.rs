@@ -68,6 +68,10 @@ impl Index for Ivf {
         Box::new(self.kept.roster().ids())
     }
 
+    fn state(&self) -> u64 {
+        self.kept.roster().state()
+    }
+
     fn contains(&self, id: u64) -> bool {
         self.kept.roster().position(id).is_some()
     }
@@ -90,10 +94,11 @@ impl Index for Ivf {
         block_on(self.find(&*self.device.engine, queries, k, options))
     }
 
-    fn search_async<'a>(&'a self, queries: RowsView<'a>, k: usize, options: &'a SearchOptions) -> Searching<'a> {
-        Pending::running(
-            self.device.within(options.cancel.as_ref(), self.find(&*self.device.engine, queries, k, options)),
-        )
+    fn search_async<'a>(&'a self, queries: RowsView<'a>, k: usize, options: &SearchOptions) -> Searching<'a> {
+        let options = options.clone();
+        let token = options.cancel.clone();
+        let search = async move { self.find(&*self.device.engine, queries, k, &options).await };
+        Pending::running(self.device.within(token.as_ref(), search))
     }
 
     fn range_search_with(
@@ -106,11 +111,11 @@ impl Index for Ivf {
         block_on(self.find_within(&*self.device.engine, queries, radius, options))
     }
 
-    fn range_search_async<'a>(&'a self, queries: RowsView<'a>, radius: f32, options: &'a SearchOptions) -> Ranging<'a> {
-        Pending::running(
-            self.device
-                .within(options.cancel.as_ref(), self.find_within(&*self.device.engine, queries, radius, options)),
-        )
+    fn range_search_async<'a>(&'a self, queries: RowsView<'a>, radius: f32, options: &SearchOptions) -> Ranging<'a> {
+        let options = options.clone();
+        let token = options.cancel.clone();
+        let search = async move { self.find_within(&*self.device.engine, queries, radius, &options).await };
+        Pending::running(self.device.within(token.as_ref(), search))
     }
 
     fn explain(&self, queries: RowsView<'_>, k: usize, options: &SearchOptions) -> Result<Explanation, SearchError> {

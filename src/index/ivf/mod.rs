@@ -119,8 +119,8 @@ pub(super) struct Settings {
 
 impl Ivf {
     /// What the index was built as.
-    pub fn spec(&self) -> &IndexSpec {
-        &self.spec
+    pub fn spec(&self) -> IndexSpec {
+        self.spec.clone()
     }
 
     /// What was doubtful in training, e.g. few rows for a codec.
@@ -142,22 +142,24 @@ impl Ivf {
         self.coarse.as_ref().map_or(1, |coarse| coarse.slots())
     }
 
-    /// Lists that a search probes that does not say how many.
+    /// The number of lists that a search probes unless [`SearchOptions::probes`](crate::SearchOptions::probes) is set: at first a
+    /// 32nd of them, at most 64. More lists give a higher recall and take longer.
     pub fn probes(&self) -> usize {
         self.settings.probes
     }
 
-    /// Sets how many lists a search probes that does not say so itself, from 1 to all. It is saved with the index.
+    /// Sets [`Ivf::probes`], from 1 to all. It is saved with the index.
     pub fn set_probes(&mut self, probes: usize) {
         Index::set_probes(self, probes);
     }
 
-    /// How many candidates a search re-ranks that does not say so itself; absent while k and the codec decide.
+    /// The number of candidates that a search re-ranks unless [`SearchOptions::rerank`](crate::SearchOptions::rerank) is set;
+    /// absent while k and the codec decide.
     pub fn rerank(&self) -> Option<usize> {
         self.settings.rerank
     }
 
-    /// Sets how many candidates a search re-ranks that does not say so itself. It is saved with the index.
+    /// Sets [`Ivf::rerank`]. It is saved with the index.
     pub fn set_rerank(&mut self, rows: Option<usize>) {
         Index::set_rerank(self, rows);
     }

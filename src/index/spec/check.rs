@@ -32,7 +32,9 @@ impl IndexSpec {
         if let (Some(lists), Some(rows)) = (self.lists, rows)
             && lists > rows
         {
-            return Err(self.wrong(place, format!("{rows} rows fill at most {rows} lists")));
+            return Err(
+                self.wrong(place, format!("{lists} lists need at least as many rows to learn from, there are {rows}"))
+            );
         }
         let place = place + usize::from(self.lists.is_some());
         if let CodecSpec::Product { parts, bits, .. } = self.codec {
