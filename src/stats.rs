@@ -7,7 +7,7 @@ use std::time::Duration;
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Stage {
-    /// The verb, or `upload`, `read back`, `prove`.
+    /// The operation, or `upload`, `read back`, `decide`.
     pub name: String,
     /// How long it took, summed over batches and slices.
     pub time: Duration,
@@ -52,8 +52,6 @@ impl Stage {
     pub const READ_BACK: &'static str = "read back";
     /// Writing rows and queries in the code of a screen.
     pub const ENCODE: &'static str = "encode";
-    /// Comparing what was found with what the screen left out.
-    pub const PROVE: &'static str = "prove";
 }
 
 impl SearchStats {
