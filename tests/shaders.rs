@@ -221,7 +221,7 @@ fn params_lie_where_the_host_writes_them() {
             query_stride has_mask mask_stride mask_row_base position_base room tile_begin tile_end tile_bits slack)
         }
         "distance" => members!(distance::Params: row_begin row_end q_begin q_end row_stride query_stride has_mask
-            mask_stride mask_row_base out_stride out_offset power power_low),
+            mask_stride mask_row_base position_base out_stride out_offset power power_low),
         "search" => members!(search::Params: row_begin row_end q_begin q_end row_stride query_stride has_mask
             mask_stride mask_row_base position_base keep part_base parts_total power power_low),
         "assign" => {
