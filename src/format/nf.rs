@@ -511,7 +511,7 @@ mod tests {
         says(&path, &change(8192 + 99, 1), "section `rows` at byte 8192 has checksum");
         says(&path, &change(4096 + 10, 3), "byte 4106 should be zero, found 3");
         says(&path, &change(4095, 3), "byte 4095 should be zero, found 3");
-        says(&path, b"", "truncated: 8 bytes wanted, 0 found");
+        says(&path, b"", "it is empty, wanted an index file (.nf)");
     }
 
     #[test]
