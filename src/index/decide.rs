@@ -46,6 +46,8 @@ struct Candidate {
 struct Asked<'a> {
     decider: &'a Decider<'a>,
     norm: f64,
+    number: usize,
+    /// The query in f64; empty until an exact key is wanted.
     query: Vec<f64>,
     row: Vec<f64>,
     narrow: Vec<f32>,
@@ -173,20 +175,28 @@ fn widen(rows: &RowsView<'_>, row: usize, narrow: &mut Vec<f32>, wide: &mut Vec<
 impl<'a> Asked<'a> {
     fn new(decider: &'a Decider<'a>) -> Asked<'a> {
         let (query, row, narrow) = (Vec::new(), Vec::new(), Vec::new());
-        Asked { decider, norm: 0.0, query, row, narrow, whole: false }
+        Asked { decider, norm: 0.0, number: 0, query, row, narrow, whole: false }
     }
 
     fn begin(&mut self, query: usize) {
         let d = self.decider;
         self.norm = f64::from(d.query_norms[query]);
-        widen(&d.queries, query, &mut self.narrow, &mut self.query);
+        self.number = query;
+        self.query.clear();
         let sums = matches!(d.metric, Metric::L2 | Metric::InnerProduct | Metric::L1 | Metric::Linf);
         let bytes = matches!(d.rows.dtype(), DType::I8 | DType::U8);
-        self.whole = sums && bytes && self.narrow.iter().all(|x| x.fract() == 0.0);
+        self.whole = sums && bytes && {
+            self.narrow.resize(d.rows.dim(), 0.0);
+            d.queries.row_f32(query, &mut self.narrow);
+            self.narrow.iter().all(|x| x.fract() == 0.0)
+        };
     }
 
     /// The exact key of a row.
     fn key(&mut self, row: u32) -> f64 {
+        if self.query.is_empty() {
+            widen(&self.decider.queries, self.number, &mut self.narrow, &mut self.query);
+        }
         widen(&self.decider.rows, row as usize, &mut self.narrow, &mut self.row);
         key(self.decider.metric, &self.query, &self.row)
     }
@@ -195,7 +205,7 @@ impl<'a> Asked<'a> {
     fn error(&self, key: f64, row: Option<u32>) -> f64 {
         // No sum on the way to the key is larger than this.
         let norm = f64::from(row.map_or(self.decider.longest, |row| self.decider.norms[row as usize]));
-        let most = (self.norm + norm) * (self.norm + norm).max((self.query.len() as f64).sqrt());
+        let most = (self.norm + norm) * (self.norm + norm).max((self.decider.rows.dim() as f64).sqrt());
         if self.whole && most < f64::from(1 << 24) { 0.0 } else { self.decider.error(key, self.norm, row) }
     }
 
@@ -313,7 +323,13 @@ mod tests {
         assert_eq!(got.bound, [f32::INFINITY], "all rows were there");
         let (keys, positions) = d.scan(0, 10, &|_| true);
         assert_eq!((keys, positions), (got.keys.clone(), got.positions.clone()));
-        assert_eq!(d.nearest(&found, 10, &[41]).bound, [f32::NEG_INFINITY], "a row left out may be as near");
+        // Of twelve candidates the last is as near as the tenth, so a row left out may be, too.
+        let mut few = Candidates::empty(1, 12);
+        for (i, &(key, position)) in wanted[..12].iter().enumerate() {
+            (few.keys[i], few.positions[i]) = (key as f32, position);
+        }
+        let gap = wanted[11].0 - wanted[9].0 > 1e-3 * wanted[9].0;
+        assert_eq!(d.nearest(&few, 10, &[40]).bound == [f32::INFINITY], gap);
         let radius = wanted[17].0;
         let within = d.within(0, radius, &found.keys, &found.positions).1;
         let count = wanted.iter().filter(|w| w.0 <= radius).count();

@@ -448,7 +448,10 @@ impl Search<'_> {
         if !unproven.is_empty() {
             // A screen of more bits first: it excludes nearly all that can be excluded. Then more candidates, then all rows.
             match after(screen) {
-                Some(next) => self.again(&unproven, k, spare, next, &mut answer, stats).await?,
+                Some(next) => {
+                    // Without a screen it is the direct pass that answers.
+                    stats.fell_back += self.again(&unproven, k, spare, next, &mut answer, stats).await?;
+                }
                 None if spare < MOST_SPARE && wide < self.store.slots() => {
                     self.again(&unproven, k, MOST_SPARE, Screen::None, &mut answer, stats).await?;
                 }
@@ -483,7 +486,7 @@ impl Search<'_> {
         Ok(())
     }
 
-    /// Answers the queries at `places` behind another screen.
+    /// Answers the queries at `places` behind another screen; gives how many of them went without one.
     async fn again(
         &self,
         places: &[usize],
@@ -492,7 +495,7 @@ impl Search<'_> {
         screen: Screen,
         answer: &mut Candidates,
         stats: &mut SearchStats,
-    ) -> Result<(), SearchError> {
+    ) -> Result<u64, SearchError> {
         let again = Search {
             engine: self.engine,
             host: self.host,
@@ -503,15 +506,12 @@ impl Search<'_> {
         // For few queries packing rows for a screen costs more than it saves.
         let pays = screen != Screen::None && again.planner().pays(&again.extent(), again.places(k), screen);
         let screen = if pays { screen } else { Screen::None };
-        if screen == Screen::None {
-            stats.fell_back += places.len() as u64;
-        }
         let found = Box::pin(again.decided(k, spare, Some(screen), stats)).await?;
         for (i, &q) in places.iter().enumerate() {
             answer.keys[q * k..(q + 1) * k].copy_from_slice(&found.keys[i * k..(i + 1) * k]);
             answer.positions[q * k..(q + 1) * k].copy_from_slice(&found.positions[i * k..(i + 1) * k]);
         }
-        Ok(())
+        Ok(if screen == Screen::None { places.len() as u64 } else { 0 })
     }
 
     /// Every row within `radius`, as users see it.
