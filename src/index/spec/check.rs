@@ -32,9 +32,12 @@ impl IndexSpec {
         if let (Some(lists), Some(rows)) = (self.lists, rows)
             && lists > rows
         {
-            return Err(
-                self.wrong(place, format!("{lists} lists need at least as many rows to learn from, there are {rows}"))
-            );
+            return Err(self.wrong(
+                place,
+                format!(
+                    "{lists} lists need as many rows to learn from; {rows} rows are enough for at most {rows} lists"
+                ),
+            ));
         }
         let place = place + usize::from(self.lists.is_some());
         if let CodecSpec::Product { parts, bits, .. } = self.codec {
