@@ -162,7 +162,7 @@ impl Router {
         rows.missing += known.iter().map(|(_, missing, _)| missing).sum::<u64>();
         if let Some(tag) = largest(&known) {
             let all = lock(&self.lost);
-            rows.lost = all.iter().find(|(id, _)| names(id, tag)).map_or(0.0, |(_, seconds)| *seconds);
+            rows.lost = all.iter().find(|(id, _)| tag.owns(id)).map_or(0.0, |(_, seconds)| *seconds);
         }
         rows
     }
@@ -173,7 +173,7 @@ impl Router {
         let (Some(tag), true) = (largest(&known), wanted.upload > 0.0 && wanted.loss() > 0.0) else { return };
         let mut all = lock(&self.lost);
         all.retain(|(id, _)| id.strong_count() > 0);
-        match all.iter_mut().find(|(id, _)| names(id, tag)) {
+        match all.iter_mut().find(|(id, _)| tag.owns(id)) {
             Some((_, seconds)) => *seconds += wanted.loss(),
             None => all.push((Arc::downgrade(tag.id()), wanted.loss())),
         }
@@ -227,10 +227,6 @@ fn falls_back(error: &EngineError) -> bool {
 fn largest<'a>(known: &[(&'a Tag, u64, bool)]) -> Option<&'a Tag> {
     let wanted = known.iter().filter(|(_, missing, stays)| *stays && *missing > 0);
     wanted.max_by_key(|(_, missing, _)| *missing).map(|(tag, ..)| *tag)
-}
-
-fn names(id: &Weak<u64>, tag: &Tag) -> bool {
-    std::ptr::eq(id.as_ptr(), Arc::as_ptr(tag.id()))
 }
 
 /// Seconds of bringing rows to the device.

@@ -6,8 +6,8 @@
 
 use std::any::Any;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 use super::codes::{Codes, QueryCodes};
 use super::error::{EngineError, room};
@@ -41,6 +41,11 @@ impl Tag {
     /// What a device keys its copy by: alive as long as the owner is.
     pub fn id(&self) -> &Arc<u64> {
         &self.id
+    }
+
+    /// Whether a copy that a device keys by `id` is this tag's, in whatever state.
+    pub fn owns(&self, id: &Weak<u64>) -> bool {
+        std::ptr::eq(id.as_ptr(), Arc::as_ptr(&self.id))
     }
 
     /// Which state this is.

@@ -160,12 +160,7 @@ impl Held {
 
     /// Whether these are the lists of a tag as they are now.
     pub(super) fn is_of(&self, tag: &Tag) -> bool {
-        self.names(tag) && self.epoch == tag.epoch()
-    }
-
-    /// Whether they belong to a tag, in whatever state.
-    fn names(&self, tag: &Tag) -> bool {
-        std::ptr::eq(self.id.as_ptr(), Arc::as_ptr(tag.id()))
+        tag.owns(&self.id) && self.epoch == tag.epoch()
     }
 }
 

@@ -121,10 +121,6 @@ struct Entry {
 }
 
 impl Entry {
-    fn names(&self, tag: &Tag) -> bool {
-        std::ptr::eq(self.id.as_ptr(), Arc::as_ptr(tag.id()))
-    }
-
     /// Rows that are there of the tag's state.
     fn there(&self, tag: &Tag) -> usize {
         if self.epoch.load(Ordering::Acquire) == tag.epoch() { self.rows.load(Ordering::Acquire) } else { 0 }
@@ -211,7 +207,7 @@ impl Residents {
     fn entry(&self, tag: &Tag, what: What) -> Arc<Entry> {
         let mut store = lock(&self.store);
         let now = store.tick();
-        if let Some(entry) = store.entries.iter().find(|e| e.what == what && e.names(tag)) {
+        if let Some(entry) = store.entries.iter().find(|e| e.what == what && tag.owns(&e.id)) {
             entry.last_used.store(now, Ordering::Relaxed);
             return entry.clone();
         }
@@ -230,7 +226,7 @@ impl Residents {
     /// Rows that are there of something.
     fn there(&self, tag: &Tag, what: What) -> usize {
         let store = lock(&self.store);
-        store.entries.iter().find(|e| e.what == what && e.names(tag)).map_or(0, |entry| entry.there(tag))
+        store.entries.iter().find(|e| e.what == what && tag.owns(&e.id)).map_or(0, |entry| entry.there(tag))
     }
 
     /// Bytes of a base that are not on the device.

@@ -169,10 +169,7 @@ pub fn run_all(
     inputs: &[Input<'_>],
     stats: &mut SearchStats,
 ) -> Result<Vec<Output>, EngineError> {
-    threads::check()?;
-    let answer = engine.run(program, inputs).wait()?;
-    stats.absorb(answer.stats);
-    Ok(answer.outputs)
+    block_on(running_all(engine, program, inputs, stats))
 }
 
 /// [`run`] as a future.
@@ -185,10 +182,20 @@ pub async fn running(
     inputs: &[Input<'_>],
     stats: &mut SearchStats,
 ) -> Result<Output, EngineError> {
+    let mut outputs = running_all(engine, program, inputs, stats).await?;
+    outputs.pop().ok_or_else(|| mismatch("a program without an output"))
+}
+
+async fn running_all(
+    engine: &Engine,
+    program: &Program,
+    inputs: &[Input<'_>],
+    stats: &mut SearchStats,
+) -> Result<Vec<Output>, EngineError> {
     threads::check()?;
-    let mut answer = engine.run(program, inputs).await?;
+    let answer = engine.run(program, inputs).await?;
     stats.absorb(answer.stats);
-    answer.outputs.pop().ok_or_else(|| mismatch("a program without an output"))
+    Ok(answer.outputs)
 }
 
 pub(crate) fn mismatch(what: impl Into<String>) -> EngineError {
