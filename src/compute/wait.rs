@@ -6,7 +6,6 @@ use std::pin::{Pin, pin};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
-use std::time::Duration;
 
 thread_local! {
     /// Whether the future that is polled on this thread may hold it up.
@@ -17,6 +16,7 @@ thread_local! {
 
 /// Whether the caller waits for the future that is being polled, so that it may hold up the thread. Waiting where one is
 /// saves the way to another thread and back.
+#[cfg(any(feature = "gpu", test))]
 pub(crate) fn may_block() -> bool {
     MAY_BLOCK.get()
 }
@@ -114,7 +114,8 @@ impl<T> Signal<T> {
     }
 
     /// The value, if it has happened within so long; it is given once.
-    pub(crate) fn wait_for(&self, time: Duration) -> Option<T> {
+    #[cfg(any(feature = "gpu", test))]
+    pub(crate) fn wait_for(&self, time: std::time::Duration) -> Option<T> {
         let waited = self.0.fired.wait_timeout_while(self.state(), time, |state| state.value.is_none());
         waited.unwrap_or_else(PoisonError::into_inner).0.value.take()
     }
@@ -137,6 +138,8 @@ impl<T> Future for Signal<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
