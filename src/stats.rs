@@ -7,7 +7,7 @@ use std::time::Duration;
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Stage {
-    /// The verb, or `upload`, `read back`, `prove`.
+    /// The operation, or `upload`, `read back`, `decide`.
     pub name: String,
     /// How long it took, summed over batches and slices.
     pub time: Duration,
@@ -34,6 +34,8 @@ pub struct SearchStats {
     pub proven: u64,
     /// Queries for which the bound excluded too little, so that the direct pass answered.
     pub fell_back: u64,
+    /// Queries that only the exact keys of all rows could decide.
+    pub decided_by_scan: u64,
     /// Parts of the base that were copied to the device for this search.
     pub chunks_uploaded: u64,
     /// Time of each stage.
@@ -50,8 +52,6 @@ impl Stage {
     pub const READ_BACK: &'static str = "read back";
     /// Writing rows and queries in the code of a screen.
     pub const ENCODE: &'static str = "encode";
-    /// Comparing what was found with what the screen left out.
-    pub const PROVE: &'static str = "prove";
 }
 
 impl SearchStats {
@@ -91,6 +91,7 @@ impl SearchStats {
         self.refined += other.refined;
         self.proven += other.proven;
         self.fell_back += other.fell_back;
+        self.decided_by_scan += other.decided_by_scan;
         self.chunks_uploaded += other.chunks_uploaded;
     }
 

@@ -93,7 +93,8 @@ impl Device {
                 return Ok(Neighbors { queries: q, k, ids: vec![NO_ID; q * k], distances: vec![f32::NAN; q * k] });
             }
             let keep = k.min(work.rows.rows());
-            let found = work.run(self, |pairs| Search { pairs, screen: Screen::None, keep, codes: None }).await?;
+            let found =
+                work.run(self, |pairs| Search { pairs, screen: Screen::None, keep, codes: None, wanted: None }).await?;
             neighbors(found, q, k, |key| metric.external(key))
         })
     }

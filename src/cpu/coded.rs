@@ -4,7 +4,8 @@
 //! each panel of rows the least bound. The direct keys of those `k` rows give a threshold that needs no proof: they are
 //! keys of rows. Then only the panels with a bound that is not above it are examined again, row by row. Rows that the
 //! bound does not exclude, the candidates, get their direct keys. The answer is exact; where the bounds exclude nothing,
-//! this is the plain scan.
+//! this is the plain scan. Where exact keys decide afterwards, the threshold is as much higher as f32 may be wrong, and rows
+//! that are nearly as near take the places behind the `k`.
 
 use std::ops::Range;
 use std::sync::PoisonError;
@@ -15,7 +16,8 @@ use super::distance::{Direct, allowed_rows, shared};
 use super::select_k::{TopK, each_bit, fill, pack, unpack};
 use super::{CpuEngine, Scratch};
 use crate::compute::{Candidates, EngineError, Mask};
-use crate::ops::{Coded, Compared};
+use crate::ops::search::Wanted;
+use crate::ops::{Coded, Compared, Extent};
 use crate::simd::Token;
 use crate::simd::bytes::{self, Least, MAX_PANEL, Queries, TOGETHER};
 use crate::simd::direct::Picks;
@@ -68,23 +70,29 @@ struct Pass<'a> {
     /// Rows of a span: those that share a least bound.
     span: usize,
     k: usize,
+    /// Places of a list, at least `k`.
+    width: usize,
+    wanted: Option<Wanted>,
+    extent: Extent,
 }
 
 impl CpuEngine {
-    /// The `k` nearest rows of each query by direct keys, with a number that no row left out falls below.
+    /// The `width` nearest rows of each query by direct keys, with a number that no row left out falls below; or those `k`
+    /// that are wanted of them, and rows that are nearly as near.
     pub(super) fn search_coded(
         &self,
         pairs: &Compared<'_>,
         coded: Coded<'_>,
-        k: usize,
+        width: usize,
+        wanted: Option<Wanted>,
         stats: &mut SearchStats,
     ) -> Result<Candidates, EngineError> {
         let (n, q) = (pairs.base.rows.rows(), pairs.queries.rows());
-        let mut out = Candidates::places(q, k)?;
+        let mut out = Candidates::places(q, width)?;
         out.bound = vec![f32::INFINITY; q];
         let mask = shared(pairs.mask, q);
         let left = allowed_rows(mask, n);
-        if left == 0 || q == 0 || k == 0 {
+        if left == 0 || q == 0 || width == 0 {
             return Ok(out);
         }
         // A list of rows where a mask leaves few; else rows are checked as they are found.
@@ -105,13 +113,17 @@ impl CpuEngine {
         };
         let span = picks.len().div_ceil(MOST_SPANS).next_multiple_of(MAX_PANEL);
         let spans = picks.len().div_ceil(span);
-        let k = k.min(n);
+        let extent = pairs.extent();
+        let wanted = wanted.filter(|_| pairs.query_norms.len() == q);
+        let k = wanted.map_or(width, |wanted| wanted.k).clamp(1, width).min(n);
+        let width = width.min(n);
         let batch = (LIST_BYTES / (16 * k * self.threads)).min(BOUND_BYTES / (16 * spans)).clamp(1, MOST_QUERIES);
         for first in (0..q).step_by(batch) {
             let queries = first..q.min(first + batch);
             let packed = Queries::pack(self.token, coded.queries, queries.clone());
             let shared = Shared::new(queries.len());
-            let pass = Pass { token: self.token, coded, picks, mask, queries, packed, shared, span, k };
+            let token = self.token;
+            let pass = Pass { token, coded, picks, mask, queries, packed, shared, span, k, width, wanted, extent };
             self.pass(pairs, &pass, &mut out, stats)?;
         }
         stats.add_kernel(self.kernel("search+int8"));
@@ -205,7 +217,7 @@ impl CpuEngine {
                     *refined += decision.computed;
                     // Nothing is known then of the rows not examined.
                     *bound = if decision.given_up { f32::NEG_INFINITY } else { decision.threshold.next_up() };
-                    let found = pass.k.min(width);
+                    let found = pass.width;
                     fill(&mut decision.best, &mut keys[..found], &mut positions[..found]);
                 }
             },
@@ -319,9 +331,9 @@ impl Pass<'_> {
 /// What is known of the answer to one query.
 #[derive(Debug, Default)]
 pub(crate) struct Decision {
-    /// The `k` smallest pairs of direct key and position, and maybe more.
+    /// The smallest pairs of direct key and position, as many as there are places, and maybe more.
     best: Vec<u64>,
-    /// The k-th key.
+    /// The k-th key, or what is added to it lest the wanted rows be left out.
     threshold: f32,
     /// Rows whose keys were computed first, in order.
     promising: Vec<u32>,
@@ -390,8 +402,15 @@ impl Decision {
         best.extend(keys.iter().zip(&*positions).filter(|&(key, _)| key <= threshold).map(|(&key, &p)| pack(key, p)));
         if best.len() >= pass.k && best.len() > before {
             best.select_nth_unstable(pass.k - 1);
-            best.truncate(pass.k);
-            *threshold = unpack(best[pass.k - 1]).0;
+            let last = unpack(best[pass.k - 1]).0;
+            *threshold = match pass.wanted {
+                Some(wanted) => wanted.limit(&pass.extent, last, direct.query_norm(pass.queries.start + q)),
+                None => last,
+            };
+            if best.len() > pass.width {
+                best.select_nth_unstable(pass.width - 1);
+                best.truncate(pass.width);
+            }
         }
         positions.clear();
     }

@@ -44,6 +44,11 @@ impl<'a> Direct<'a> {
         Direct { token, metric, rows, queries: pairs.queries, norms, query_norms: pairs.query_norms }
     }
 
+    /// The length of a query, where lengths were given.
+    pub fn query_norm(&self, query: usize) -> f32 {
+        self.query_norms[query]
+    }
+
     /// Computes the keys of `queries` against those of `rows` that the mask allows, if it is one for all, and gives
     /// them block by block to `each`: query, positions, keys.
     pub fn each_block(

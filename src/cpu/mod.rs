@@ -245,14 +245,14 @@ impl CpuEngine {
         let (Screen::Int8, Some(codes)) = (search.screen, search.codes) else { return Ok(None) };
         let chain = Chain::after(program, value, &search.pairs);
         // Its candidates have direct keys, so refining them changes nothing.
-        let (k, chain) = match chain {
-            Chain { refined: true, k: Some(k), .. } => (k, chain),
-            _ => (search.keep, Chain { result: value, within: [None; 2], refined: false, ..chain }),
+        let (width, wanted, chain) = match chain {
+            Chain { refined: true, k: Some(k), .. } => (k, search.wanted, chain),
+            _ => (search.keep, None, Chain { result: value, within: [None; 2], refined: false, ..chain }),
         };
-        let mut found = self.search_coded(&search.pairs.of(frame)?, Coded::of(frame, codes)?, k, stats)?;
+        let mut found = self.search_coded(&search.pairs.of(frame)?, Coded::of(frame, codes)?, width, wanted, stats)?;
         if !chain.refined {
             // These are all the rows below the last key, and of those with that key the first: no key left out is smaller.
-            let lists = found.keys.chunks_exact(k.max(1));
+            let lists = found.keys.chunks_exact(width.max(1));
             for (bound, keys) in found.bound.iter_mut().zip(lists).filter(|(bound, _)| **bound != f32::NEG_INFINITY) {
                 *bound = keys.last().copied().unwrap_or(f32::INFINITY);
             }

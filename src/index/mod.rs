@@ -2,6 +2,7 @@
 
 mod any;
 mod coding;
+mod decide;
 mod error;
 mod explain;
 mod file;

@@ -19,8 +19,7 @@ use crate::types::Filter;
 pub struct SearchOptions {
     /// Which rows may be returned; all when absent.
     pub filter: Option<Filter>,
-    /// The pass in front of the direct one; chosen by the device when absent. Never changes the answer, but for the order
-    /// of rows whose distances lie within one f32 rounding bound of each other (`docs/numerics.md`).
+    /// The pass in front of the direct one; chosen by the device when absent. Never changes the answer (`docs/numerics.md`).
     pub screen: Option<Screen>,
     /// Inverted lists probed per query, from 1 to all; when absent the index's own setting ([`Ivf::probes`](crate::Ivf::probes)).
     /// Ignored by an index without lists.

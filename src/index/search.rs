@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::coding::Coding;
+use super::decide::{Decider, spare};
 use super::planner::{Asked, Planner, after};
 use super::roster::Roster;
 use super::rowbuf::queries_f32;
@@ -14,8 +15,8 @@ use crate::compute::{Candidates, EngineError, Frame, Input, Mask, Output, Tag, T
 use crate::error::SearchError;
 use crate::linalg::{length, lengths};
 use crate::ops::codes::QueryCodes;
-use crate::ops::search::{kept, norm_in_range};
-use crate::ops::{self, Batch, Coded, Engine, Extent, Host, Op, Program, Refine, Screen, SelectK};
+use crate::ops::search::{Wanted, kept, norm_in_range};
+use crate::ops::{self, Batch, Coded, Cost, Engine, Extent, Host, Op, Program, Refine, Screen, SelectK};
 use crate::stats::{SearchStats, Stage};
 use crate::threads;
 use crate::types::{Bitmap, BitsView, DType, Filter, MatrixView, Metric, RangeHits, RowsView};
@@ -193,6 +194,13 @@ impl<'a> MaskBits<'a> {
     }
 }
 
+/// Candidates that are found beyond the neighbours at most, before all rows are looked through.
+const MOST_SPARE: usize = 1024;
+
+/// Steps of a search on the host.
+const REFINE: &str = "refine on the host";
+const DECIDE: &str = "decide";
+
 /// The checked input of a search.
 pub(crate) struct Search<'a> {
     pub engine: &'a Engine,
@@ -240,37 +248,47 @@ impl Search<'_> {
         Batch { metric: self.store.metric(), rows: self.store.base(), queries, mask, codes }
     }
 
-    /// The program of a search behind a screen, over the inputs of `batch` and, where candidates are refined in host memory,
-    /// the function that does it.
-    fn program(&self, batch: &Batch<'_>, k: usize, screen: Screen) -> Result<Program, EngineError> {
-        let (k, extent) = (self.places(k), self.extent());
+    /// The program of a search for `k` neighbours out of `wide` candidates, over the inputs of `batch` and two functions: the
+    /// one that refines candidates in host memory, where that is done, and the one that decides in f64.
+    fn program(&self, batch: &Batch<'_>, [k, wide]: [usize; 2], screen: Screen) -> Result<Program, EngineError> {
+        let extent = self.extent();
         let dim = batch.codes.map_or(extent.dim.next_multiple_of(32), |coded| coded.codes.dim);
-        if !self.planner().refines_on_host(&extent, screen, dim, k) {
-            return batch.nearest(k, screen);
-        }
         let mut program = Program::new();
         let (pairs, codes) = batch.declare(&mut program)?;
+        let keep = kept(k, screen, extent.rows).max(wide);
+        let wanted = Some(Wanted { k, longest: self.store.longest() });
+        let search = ops::Search { pairs, screen, keep, codes, wanted };
+        let best = match self.planner().refines_on_host(&extent, screen, dim, k) {
+            false => ops::search::chosen(&mut program, search, wide)?,
+            true => {
+                let found = program.push(search)?;
+                let function = program.input(Type::Function);
+                let refined = program.push(Host {
+                    what: REFINE,
+                    function,
+                    operands: vec![found],
+                    gives: Type::Candidates { queries: extent.queries, width: keep },
+                    cost: ops::refine::cost(&extent, keep),
+                })?;
+                program.push(SelectK { from: refined, k: wide })?
+            }
+        };
         let function = program.input(Type::Function);
-        let keep = kept(k, screen, extent.rows);
-        let found = program.push(ops::Search { pairs, screen, keep, codes })?;
-        let refined = program.push(Host {
-            what: "refine on the host",
-            function,
-            operands: vec![found],
-            gives: Type::Candidates { queries: extent.queries, width: keep },
-            cost: ops::refine::cost(&extent, keep),
-        })?;
-        let best = program.push(SelectK { from: refined, k })?;
-        program.output(best);
+        let cost = Cost { operations: (extent.queries * wide * 8) as f64, ..Cost::default() };
+        let gives = Type::Candidates { queries: extent.queries, width: k };
+        let decided = program.push(Host { what: DECIDE, function, operands: vec![best], gives, cost })?;
+        program.output(decided);
         Ok(program)
     }
 
     /// The program of a search for `k` neighbours: the very one that runs, unless codes are yet to be made.
     pub fn explain(&self, k: usize, screen: Option<Screen>) -> Result<Program, SearchError> {
+        let wide = self.places(k.saturating_add(spare(k)));
+        let places = [k, wide];
         let screen = self.planner().screen(&self.asked(k), screen)?;
         let coding = self.store.fresh_codes().filter(|_| screen == Screen::Int8);
         match (screen, coding) {
-            (Screen::Int8, None) => Ok(self.extent().nearest(self.places(k), screen)?),
+            (Screen::Int8, None) => Ok(self.extent().nearest(wide, screen)?),
             (_, coding) => {
                 let queries = match &coding {
                     Some(coding) => Some(self.coded(coding, &mut SearchStats::default())?),
@@ -278,14 +296,14 @@ impl Search<'_> {
                 };
                 let codes = coding.as_ref().zip(queries.as_ref());
                 let codes = codes.map(|(c, queries)| Coded { codes: &c.codes, tag: &c.tag, queries });
-                Ok(self.program(&self.batch(codes), k, screen)?)
+                Ok(self.program(&self.batch(codes), places, screen)?)
             }
         }
     }
 
     async fn run(
         &self,
-        k: usize,
+        places: [usize; 2],
         screen: Screen,
         coding: Option<&Coding>,
         stats: &mut SearchStats,
@@ -294,15 +312,40 @@ impl Search<'_> {
         let codes = coding.zip(queries.as_ref());
         let codes = codes.map(|(coding, queries)| Coded { codes: &coding.codes, tag: &coding.tag, queries });
         let batch = self.batch(codes);
-        let program = self.program(&batch, k, screen)?;
+        let program = self.program(&batch, places, screen)?;
         let refine = |frame: &Frame<'_>, operands: &[Value], stats: &mut SearchStats| {
             self.refine_on_host(frame, operands, stats)
         };
+        let all = self.allowed();
+        let decide = |frame: &Frame<'_>, operands: &[Value], _: &mut SearchStats| {
+            let [found] = operands else { return Err(mismatch("one operand is decided")) };
+            Ok(Output::Candidates(self.decider().nearest(frame.candidates(*found)?, places[0], &all)))
+        };
         let mut inputs = batch.inputs();
-        if program.operations().any(|(_, op)| matches!(op, Op::Host(_))) {
+        if program.operations().any(|(_, op)| matches!(op, Op::Host(host) if host.what == REFINE)) {
             inputs.push(Input::Function(&refine));
         }
+        inputs.push(Input::Function(&decide));
         candidates(ops::running(self.engine, &program, &inputs, stats).await?)
+    }
+
+    /// Rows that each query may find; one number where it is the same for all.
+    fn allowed(&self) -> Vec<usize> {
+        match &self.mask {
+            Some(mask) => mask.allowed(self.queries.len()),
+            None => vec![self.store.slots()],
+        }
+    }
+
+    fn decider(&self) -> Decider<'_> {
+        Decider {
+            metric: self.store.metric(),
+            rows: self.store.view(),
+            norms: self.store.norms(),
+            longest: self.store.longest(),
+            queries: self.queries.view(),
+            query_norms: &self.queries.norms,
+        }
     }
 
     /// The direct keys of candidates of the engine, from the rows where they lie.
@@ -373,13 +416,25 @@ impl Search<'_> {
             stats.device = self.engine.name();
             return Ok(Candidates::places(queries, k)?);
         }
+        self.decided(k, spare(k), screen, stats).await
+    }
+
+    /// The `k` nearest of each query, out of `spare` more candidates.
+    async fn decided(
+        &self,
+        k: usize,
+        spare: usize,
+        screen: Option<Screen>,
+        stats: &mut SearchStats,
+    ) -> Result<Candidates, SearchError> {
+        let wide = self.places(k.saturating_add(spare));
         let mut screen = self.planner().screen(&self.asked(k), screen)?;
-        let (found, screen) = loop {
+        let (mut answer, screen) = loop {
             let coding = self.codes(screen, stats);
             if coding.is_none() && screen == Screen::Int8 {
                 screen = self.planner().screen(&self.asked(k), Some(Screen::F32))?;
             }
-            match (self.run(k, screen, coding.as_deref(), stats).await, after(screen)) {
+            match (self.run([k, wide], screen, coding.as_deref(), stats).await, after(screen)) {
                 // Such as a kernel of the screen that failed its self-test: the next one decides just as well.
                 (Err(EngineError::Unsupported(why)), Some(next)) => {
                     stats.fallback.get_or_insert(format!("no screen of {screen}: {why}"));
@@ -388,29 +443,61 @@ impl Search<'_> {
                 (found, _) => break (found?, screen),
             }
         };
-        let mut answer = widen(found, queries, k)?;
-        let started = Instant::now();
-        let unproven = unproven(&answer, k.min(self.store.slots()));
-        if !answer.bound.is_empty() {
-            stats.proven += (queries - unproven.len()) as u64;
-            stats.add_stage(Stage::PROVE, started.elapsed(), false);
+        let unproven: Vec<usize> = (0..answer.bound.len()).filter(|&q| answer.bound[q] < f32::INFINITY).collect();
+        if screen != Screen::None {
+            stats.proven += (self.queries.len() - unproven.len()) as u64;
         }
         if !unproven.is_empty() {
-            // A screen of more bits first: it excludes nearly all that can be excluded.
-            self.again(&unproven, k, after(screen).unwrap_or(Screen::None), &mut answer, stats).await?;
+            // A screen of more bits first: it excludes nearly all that can be excluded. Then more candidates, then all rows.
+            match after(screen) {
+                Some(next) => {
+                    // Without a screen it is the direct pass that answers.
+                    stats.fell_back += self.again(&unproven, k, spare, next, &mut answer, stats).await?;
+                }
+                None if spare < MOST_SPARE && wide < self.store.slots() => {
+                    self.again(&unproven, k, MOST_SPARE, Screen::None, &mut answer, stats).await?;
+                }
+                None => self.scan(&unproven, k, &mut answer, stats)?,
+            }
         }
+        answer.bound.clear();
         Ok(answer)
     }
 
-    /// Answers the queries at `places` behind another screen.
+    /// Answers the queries at `places` from the exact keys of all rows.
+    fn scan(
+        &self,
+        places: &[usize],
+        k: usize,
+        answer: &mut Candidates,
+        stats: &mut SearchStats,
+    ) -> Result<(), SearchError> {
+        let (decider, began) = (self.decider(), Instant::now());
+        for &q in places {
+            threads::check().map_err(EngineError::from)?;
+            let mask = self.mask.as_ref().map(|mask| mask.mask());
+            let allowed = |row: usize| mask.is_none_or(|mask| mask.allows(q, row));
+            let (keys, positions) = decider.scan(q, k, &allowed);
+            let there = q * k..q * k + keys.len();
+            answer.keys[there.clone()].copy_from_slice(&keys);
+            answer.positions[there].copy_from_slice(&positions);
+            stats.scanned += self.store.slots() as u64;
+        }
+        stats.decided_by_scan += places.len() as u64;
+        stats.add_stage("scan in f64", began.elapsed(), false);
+        Ok(())
+    }
+
+    /// Answers the queries at `places` behind another screen; gives how many of them went without one.
     async fn again(
         &self,
         places: &[usize],
         k: usize,
+        spare: usize,
         screen: Screen,
         answer: &mut Candidates,
         stats: &mut SearchStats,
-    ) -> Result<(), SearchError> {
+    ) -> Result<u64, SearchError> {
         let again = Search {
             engine: self.engine,
             host: self.host,
@@ -421,15 +508,12 @@ impl Search<'_> {
         // For few queries packing rows for a screen costs more than it saves.
         let pays = screen != Screen::None && again.planner().pays(&again.extent(), again.places(k), screen);
         let screen = if pays { screen } else { Screen::None };
-        if screen == Screen::None {
-            stats.fell_back += places.len() as u64;
-        }
-        let found = Box::pin(again.nearest(k, Some(screen), stats)).await?;
+        let found = Box::pin(again.decided(k, spare, Some(screen), stats)).await?;
         for (i, &q) in places.iter().enumerate() {
             answer.keys[q * k..(q + 1) * k].copy_from_slice(&found.keys[i * k..(i + 1) * k]);
             answer.positions[q * k..(q + 1) * k].copy_from_slice(&found.positions[i * k..(i + 1) * k]);
         }
-        Ok(())
+        Ok(if screen == Screen::None { places.len() as u64 } else { 0 })
     }
 
     /// Every row within `radius`, as users see it.
@@ -440,38 +524,53 @@ impl Search<'_> {
         }
         let metric = self.store.metric();
         // `external` is its own inverse.
-        let batch = self.batch(None);
-        let program = batch.one(|pairs, _| ops::Range { pairs, key: metric.external(radius) })?;
-        match ops::running(self.engine, &program, &batch.inputs(), stats).await? {
-            Output::Range { offsets, keys, positions } => Ok(RangeHits {
-                offsets,
-                ids: positions.into_iter().map(|p| self.store.roster().id(p)).collect(),
-                distances: keys.into_iter().map(|k| metric.external(k)).collect(),
-            }),
-            _ => Err(mismatch("a range plan gave no hits").into()),
+        let key = f64::from(metric.external(radius));
+        let decider = self.decider();
+        let slack = decider.slack(key);
+        let wide = ((key + slack) as f32).next_up();
+        if !wide.is_finite() || !slack.is_finite() {
+            return self.scan_within(key, stats);
         }
+        let batch = self.batch(None);
+        let program = batch.one(|pairs, _| ops::Range { pairs, key: wide })?;
+        let Output::Range { offsets, keys, positions } =
+            ops::running(self.engine, &program, &batch.inputs(), stats).await?
+        else {
+            return Err(mismatch("a range plan gave no hits").into());
+        };
+        let began = Instant::now();
+        let spans = offsets.windows(2).map(|span| span[0] as usize..span[1] as usize);
+        let decided = threads::map(1, spans.collect::<Vec<_>>().into_iter().enumerate(), |(q, span)| {
+            decider.within(q, key, &keys[span.clone()], &positions[span])
+        });
+        stats.add_stage(DECIDE, began.elapsed(), false);
+        Ok(self.hits(decided))
     }
-}
 
-/// The queries whose k-th key does not lie strictly below every bound of a row left out.
-fn unproven(answer: &Candidates, k: usize) -> Vec<usize> {
-    let kth = |q: usize| answer.keys[q * answer.width + k - 1];
-    (0..answer.bound.len()).filter(|&q| answer.bound[q] < f32::INFINITY && kth(q) >= answer.bound[q]).collect()
-}
+    /// Hits of each query, as users see them.
+    fn hits(&self, all: Vec<(Vec<f32>, Vec<u32>)>) -> RangeHits {
+        let mut hits = RangeHits { offsets: vec![0], ..RangeHits::default() };
+        for (keys, positions) in all {
+            hits.ids.extend(positions.into_iter().map(|p| self.store.roster().id(p)));
+            hits.distances.extend(keys.into_iter().map(|key| self.store.metric().external(key)));
+            hits.offsets.push(hits.ids.len() as u64);
+        }
+        hits
+    }
 
-/// Pads (or cuts) to `k` places per query.
-fn widen(found: Candidates, queries: usize, k: usize) -> Result<Candidates, EngineError> {
-    if found.width == k {
-        return Ok(found);
+    /// The rows within a radius by the exact keys of all rows, where f32 keys may overflow.
+    fn scan_within(&self, key: f64, stats: &mut SearchStats) -> Result<RangeHits, SearchError> {
+        let (decider, mut all) = (self.decider(), Vec::new());
+        for q in 0..self.queries.len() {
+            threads::check().map_err(EngineError::from)?;
+            let mask = self.mask.as_ref().map(|mask| mask.mask());
+            let allowed = |row: usize| mask.is_none_or(|mask| mask.allows(q, row));
+            all.push(decider.scan_within(q, key, &allowed));
+        }
+        stats.device = self.engine.name();
+        stats.decided_by_scan += self.queries.len() as u64;
+        Ok(self.hits(all))
     }
-    let (mut out, width) = (Candidates::places(queries, k)?, found.width.min(k));
-    for q in 0..queries {
-        let (to, from) = (q * k..q * k + width, q * found.width..q * found.width + width);
-        out.keys[to.clone()].copy_from_slice(&found.keys[from.clone()]);
-        out.positions[to].copy_from_slice(&found.positions[from]);
-    }
-    out.bound = found.bound;
-    Ok(out)
 }
 
 pub(crate) fn candidates(output: Output) -> Result<Candidates, EngineError> {

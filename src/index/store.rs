@@ -29,6 +29,8 @@ pub(crate) struct Store {
     /// Euclidean length of each row.
     norms: Vec<f32>,
     norms_in_range: bool,
+    /// The largest length.
+    longest: f32,
     roster: Roster,
     tag: Tag,
     codes: Keeper,
@@ -45,6 +47,7 @@ impl Clone for Store {
             rows: self.rows.clone(),
             norms: self.norms.clone(),
             norms_in_range: self.norms_in_range,
+            longest: self.longest,
             roster: self.roster.clone(),
             tag: Tag::new(),
             codes: self.codes.clone(),
@@ -78,6 +81,7 @@ impl Store {
             rows,
             norms: Vec::new(),
             norms_in_range: true,
+            longest: 0.0,
             roster: Roster::default(),
             tag: Tag::new(),
             codes: Keeper::default(),
@@ -134,6 +138,11 @@ impl Store {
 
     pub fn norms(&self) -> &[f32] {
         &self.norms
+    }
+
+    /// The largest of [`Store::norms`], or of what they were.
+    pub fn longest(&self) -> f32 {
+        self.longest
     }
 
     pub fn norms_in_range(&self) -> bool {
@@ -222,6 +231,7 @@ impl Store {
         self.norms[position] = norm;
         self.codes.replaced(position as u32);
         self.norms_in_range &= norm_in_range(norm);
+        self.longest = self.longest.max(norm);
         self.tag.bump();
         Ok(())
     }
@@ -247,6 +257,7 @@ impl Store {
             live.get(position - 1)
         });
         self.norms_in_range = self.norms.iter().all(|&n| norm_in_range(n));
+        self.longest = self.norms.iter().fold(0.0, |most, &n| most.max(n));
         self.tag = Tag::new();
         Some(live)
     }
@@ -274,6 +285,7 @@ impl Store {
 
     fn take_norms(&mut self, norms: Vec<f32>) {
         self.norms_in_range &= norms.iter().all(|&n| norm_in_range(n));
+        self.longest = norms.iter().fold(self.longest, |most, &n| most.max(n));
         self.norms.extend(norms);
     }
 }

@@ -16,7 +16,7 @@ use super::source::lib;
 use super::tile::{Shape, TileArgs};
 use super::{
     Access, Binding, Cost, Define, DeviceCaps, Extent, Kernel, Launch, Mask, Op, Pairs, Program, Refine, SelectK,
-    Variant, distance, mismatch,
+    Variant, distance, metric, mismatch,
 };
 use crate::compute::{EngineError, Frame, Tag, Type, Value};
 use crate::types::{DType, Metric, RowsView};
@@ -80,6 +80,27 @@ pub struct Search {
     pub keep: usize,
     /// Codes of rows and of queries, for [`Screen::Int8`].
     pub codes: Option<[Value; 2]>,
+    /// What is decided afterwards, where more rows are found than that.
+    pub wanted: Option<Wanted>,
+}
+
+/// The neighbours that are chosen at last, by exact keys, of rows that are found by f32 keys.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Wanted {
+    /// Neighbours per query.
+    pub k: usize,
+    /// The largest length of a row.
+    pub longest: f32,
+}
+
+impl Wanted {
+    /// A key of f32 above which no row can be as near as the one with this key, whatever the rounding of both.
+    pub fn limit(&self, extent: &Extent, key: f32, query_norm: f32) -> f32 {
+        let [norm, longest] = [query_norm, self.longest].map(f64::from);
+        let error = metric::tolerance(extent.metric, extent.dtype, extent.dim, f64::from(key), norm, longest);
+        // An exact key lies within twice the error of each, and the larger key has the larger error.
+        (f64::from(key) + 4.5 * error) as f32
+    }
 }
 
 impl fmt::Display for Search {
@@ -241,12 +262,20 @@ pub fn nearest(
     screen: Screen,
 ) -> Result<Value, EngineError> {
     let keep = kept(k, screen, pairs.extent(program)?.rows);
-    let codes = codes.filter(|_| screen == Screen::Int8);
-    let found = program.push(Search { pairs, screen, keep, codes })?;
+    chosen(program, Search { pairs, screen, keep, codes, wanted: None }, k)
+}
+
+/// Adds a search, and what refines its candidates and chooses the best `k` of them where it has a screen.
+///
+/// # Errors
+/// [`EngineError::Mismatch`] when the operands do not fit together.
+pub fn chosen(program: &mut Program, search: Search, k: usize) -> Result<Value, EngineError> {
+    let Search { pairs, screen, codes, .. } = search;
+    let candidates = program.push(Search { codes: codes.filter(|_| screen == Screen::Int8), ..search })?;
     if screen == Screen::None {
-        return Ok(found);
+        return Ok(candidates);
     }
-    let refined = program.push(Refine { pairs, candidates: found })?;
+    let refined = program.push(Refine { pairs, candidates })?;
     program.push(SelectK { from: refined, k })
 }
 

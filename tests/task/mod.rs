@@ -179,7 +179,7 @@ impl<'a> Task<'a> {
             let with = || pairs.ok_or_else(nothing);
             let unmasked = || with().map(|pairs| Pairs { mask: None, ..pairs });
             let op: Op = match step {
-                Step::Search { screen, keep } => Search { pairs: with()?, screen, keep, codes }.into(),
+                Step::Search { screen, keep } => Search { pairs: with()?, screen, keep, codes, wanted: None }.into(),
                 Step::Assign => Assign { pairs: with()?, codes, known }.into(),
                 Step::Range { key } => Range { pairs: with()?, key }.into(),
                 Step::Distance => Distance { pairs: unmasked()? }.into(),

@@ -98,7 +98,7 @@ pub(super) async fn test(machine: &Machine, case: Case, queries: usize, keep: us
         mask: Some(data.mask()),
         codes: Some(Coded { codes: &data.codes, tag: &tag, queries: &data.queries }),
     };
-    let search = |pairs, codes| Search { pairs, screen: Screen::Int8, keep: keep.min(ROWS), codes };
+    let search = |pairs, codes| Search { pairs, screen: Screen::Int8, keep: keep.min(ROWS), codes, wanted: None };
     let program = batch.one(search)?;
     Ok(match answer(machine, case, &program, &batch.inputs()).await? {
         Ok(Output::Candidates(found)) if found.bound.is_empty() => Err("it was not used".to_owned()),

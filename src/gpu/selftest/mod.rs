@@ -72,7 +72,7 @@ async fn run(machine: &Machine, metric: Metric, dtype: DType, case: Case) -> Res
         codes: None,
     };
     let (masked, plain) = (batch(Some(data.mask())), batch(None));
-    let screen = |screen, keep| masked.one(|pairs, _| Search { pairs, screen, keep, codes: None });
+    let screen = |screen, keep| masked.one(|pairs, _| Search { pairs, screen, keep, codes: None, wanted: None });
     let (program, inputs) = match case {
         Case::Search { keep, .. } => (screen(Screen::None, keep)?, masked.inputs()),
         Case::Screened { unit, keep, .. } => {

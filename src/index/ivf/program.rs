@@ -214,7 +214,8 @@ impl Ivf {
         }
         // The screen finds the nearest lists well enough, without a place to spare. The numbers that they add to keys are
         // computed directly.
-        let found = w.program.push(ops::Search { pairs, screen: Screen::F32, keep: probes, codes: None })?;
+        let found =
+            w.program.push(ops::Search { pairs, screen: Screen::F32, keep: probes, codes: None, wanted: None })?;
         let refined = w.program.push(Refine { pairs, candidates: found })?;
         w.program.push(SelectK { from: refined, k: probes }).map(Some)
     }
