@@ -90,6 +90,24 @@ pub enum SearchError {
         /// What was found.
         value: f32,
     },
+    /// A query with values so large that distances from it overflow f64.
+    #[error("query {query} has values so large that {metric} overflows f64; scale it down")]
+    Overflow {
+        /// The query.
+        query: usize,
+        /// The metric.
+        metric: Metric,
+    },
+    /// A whole number that f64 does not hold exactly.
+    #[error("query {query}, component {component} is {value}; i64 queries hold whole numbers of at most 2^53 in size")]
+    Inexact {
+        /// The query.
+        query: usize,
+        /// The component.
+        component: usize,
+        /// What was found.
+        value: i64,
+    },
     /// NaN or an infinity among rows that are given with the queries.
     #[error("row {row}, component {component} is {value}, wanted a finite number")]
     RowNotFinite {

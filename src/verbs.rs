@@ -46,7 +46,7 @@ impl Device {
     ) -> Pending<'s, Vec<f32>, SearchError> {
         let (queries, rows) = (queries.into_rows(), rows.into_rows());
         self.verb(async move {
-            let (queries, rows) = (queries?, rows?);
+            let (queries, rows) = (queries?.narrow(), rows?.narrow());
             let work = Work::new(queries.view(), rows.view(), metric)?;
             if work.is_empty() {
                 return Ok(Vec::new());
@@ -82,7 +82,7 @@ impl Device {
     ) -> Pending<'s, Neighbors, SearchError> {
         let (queries, rows) = (queries.into_rows(), rows.into_rows());
         self.verb(async move {
-            let (queries, rows) = (queries?, rows?);
+            let (queries, rows) = (queries?.narrow(), rows?.narrow());
             if k == 0 {
                 return Err(SearchError::ZeroK);
             }
@@ -122,7 +122,7 @@ impl Device {
     ) -> Pending<'s, (Vec<u32>, Vec<f32>), SearchError> {
         let (points, centroids) = (points.into_rows(), centroids.into_rows());
         self.verb(async move {
-            let (points, centroids) = (points?, centroids?);
+            let (points, centroids) = (points?.narrow(), centroids?.narrow());
             let work = Work::new(points.view(), centroids.view(), metric)?;
             if !assigns(metric, work.rows.dtype()) {
                 return Err(SearchError::Assign { metric, dtype: work.rows.dtype() });
@@ -197,7 +197,7 @@ impl Device {
     ) -> Pending<'s, (Vec<f32>, Vec<f32>), SearchError> {
         let rows = rows.into_rows();
         self.verb(async move {
-            let rows = rows?;
+            let rows = rows?.narrow();
             let rows = rows.view();
             if rows.dtype() == DType::Bits {
                 return Err(SearchError::Unsupported { metric: Metric::L2, dtype: DType::Bits });
@@ -245,7 +245,7 @@ impl Device {
     ) -> Pending<'s, Vec<f32>, SearchError> {
         let (queries, rows) = (queries.into_rows(), rows.into_rows());
         self.verb(async move {
-            let (queries, rows) = (queries?, rows?);
+            let (queries, rows) = (queries?.narrow(), rows?.narrow());
             let work = Work::new(queries.view(), rows.view(), metric)?;
             let (q, n) = (work.queries.len(), work.rows.rows());
             if Some(positions.len()) != q.checked_mul(width) {
@@ -298,7 +298,7 @@ impl Device {
     ) -> Pending<'s, RangeHits, SearchError> {
         let (queries, rows) = (queries.into_rows(), rows.into_rows());
         self.verb(async move {
-            let (queries, rows) = (queries?, rows?);
+            let (queries, rows) = (queries?.narrow(), rows?.narrow());
             if radius.is_nan() {
                 return Err(SearchError::Radius { found: radius });
             }

@@ -63,28 +63,87 @@ fn key(metric: Metric, a: &[f64], b: &[f64]) -> f64 {
 struct Data {
     name: &'static str,
     dim: usize,
-    rows: Vec<f32>,
-    queries: Vec<f32>,
+    rows: Numbers,
+    queries: Numbers,
+}
+
+/// Numbers of an element type, and what they are in f64.
+struct Numbers {
+    typed: Typed,
+    wide: Vec<f64>,
+}
+
+enum Typed {
+    F32(Vec<f32>),
+    F64(Vec<f64>),
+    I32(Vec<i32>),
+    I64(Vec<i64>),
+}
+
+impl Numbers {
+    fn new(dtype: DType, wide: Vec<f64>) -> Numbers {
+        let typed = match dtype {
+            DType::F32 => Typed::F32(wide.iter().map(|&x| x as f32).collect()),
+            DType::F64 => Typed::F64(wide),
+            DType::I32 => Typed::I32(wide.iter().map(|&x| x as i32).collect()),
+            DType::I64 => Typed::I64(wide.iter().map(|&x| x as i64).collect()),
+            other => panic!("{other}"),
+        };
+        let wide = match &typed {
+            Typed::F32(x) => x.iter().map(|&x| f64::from(x)).collect(),
+            Typed::F64(x) => x.clone(),
+            Typed::I32(x) => x.iter().map(|&x| f64::from(x)).collect(),
+            Typed::I64(x) => x.iter().map(|&x| x as f64).collect(),
+        };
+        Numbers { typed, wide }
+    }
+
+    fn view(&self, dim: usize) -> RowsView<'_> {
+        match &self.typed {
+            Typed::F32(x) => RowsView::new(x, dim),
+            Typed::F64(x) => RowsView::new(x, dim),
+            Typed::I32(x) => RowsView::new(x, dim),
+            Typed::I64(x) => RowsView::new(x, dim),
+        }
+        .unwrap()
+    }
 }
 
 impl Data {
-    fn new(name: &'static str, dim: usize, count: usize, mut value: impl FnMut(usize, &mut Random) -> f64) -> Data {
+    fn new(name: &'static str, dim: usize, count: usize, value: impl FnMut(usize, &mut Random) -> f64) -> Data {
+        Data::of(DType::F32, name, dim, count, value)
+    }
+
+    fn of(
+        dtype: DType,
+        name: &'static str,
+        dim: usize,
+        count: usize,
+        mut value: impl FnMut(usize, &mut Random) -> f64,
+    ) -> Data {
         let mut random = Random(7);
-        let rows = (0..count * dim).map(|i| value(i, &mut random) as f32).collect();
-        let queries = (0..7 * dim).map(|i| value(i * 3 + 1, &mut random) as f32).collect();
+        let rows = Numbers::new(dtype, (0..count * dim).map(|i| value(i, &mut random)).collect());
+        let queries = Numbers::new(dtype, (0..7 * dim).map(|i| value(i * 3 + 1, &mut random)).collect());
         Data { name, dim, rows, queries }
     }
 
-    fn view<'a>(&self, data: &'a [f32]) -> MatrixView<'a, f32> {
-        MatrixView::new(data, self.dim).unwrap()
+    /// An index of the rows as they are.
+    fn index(&self, device: &Device, metric: Metric) -> Flat {
+        let rows = self.rows.view(self.dim);
+        let mut index = Flat::with_dtype(device, self.dim, metric, rows.dtype()).unwrap();
+        index.add(rows).unwrap();
+        index
+    }
+
+    fn queries(&self) -> RowsView<'_> {
+        self.queries.view(self.dim)
     }
 
     /// Positions and keys of the rows that `allowed` names, nearest first.
     fn nearest(&self, metric: Metric, query: usize, allowed: impl Fn(usize) -> bool) -> Vec<(f64, u64)> {
-        let wide = |x: &[f32]| x.iter().map(|&x| f64::from(x)).collect::<Vec<f64>>();
-        let query = wide(&self.queries[query * self.dim..(query + 1) * self.dim]);
-        let rows = self.rows.chunks_exact(self.dim).enumerate().filter(|(row, _)| allowed(*row));
-        let mut all: Vec<(f64, u64)> = rows.map(|(i, row)| (key(metric, &query, &wide(row)), i as u64)).collect();
+        let query = &self.queries.wide[query * self.dim..(query + 1) * self.dim];
+        let rows = self.rows.wide.chunks_exact(self.dim).enumerate().filter(|(row, _)| allowed(*row));
+        let mut all: Vec<(f64, u64)> = rows.map(|(i, row)| (key(metric, query, row), i as u64)).collect();
         all.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
         all
     }
@@ -106,50 +165,122 @@ fn data() -> Vec<Data> {
         Data::new("large", dim, 600, move |_, r| 1e25 * spread(r)),
         Data::new("small", dim, 600, move |_, r| 1e-25 * spread(r)),
         Data::new("one huge row", dim, 800, move |i, r| if i / dim == 300 { 1e12 } else { spread(r) }),
+        Data::new("past the squares of f32", dim, 300, move |_, r| 3e37 * spread(r)),
+        Data::new("denormal", dim, 300, move |_, r| 1e-40 * spread(r)),
     ]
 }
 
-#[test]
-fn ids_are_those_of_f64() {
-    let data = data();
-    for device in devices() {
-        for set in &data {
-            for metric in METRICS {
-                let mut index = Flat::new(&device, set.dim, metric).unwrap();
-                index.add(set.view(&set.rows)).unwrap();
-                for screen in [None, Some(Screen::None), Some(Screen::F32), Some(Screen::Int8)] {
-                    let mut options = SearchOptions::default();
-                    options.screen = screen;
-                    if index.search_with(&set.queries[..set.dim], 1, &options).is_err() {
-                        assert!(screen.is_some_and(|s| s != Screen::None), "{metric} without a screen");
-                        continue;
-                    }
-                    for k in [1, 10, 100] {
-                        let what = format!("{}, {metric}, screen {screen:?}, k {k}, {}", set.name, device.name());
-                        let (found, _) = index.search_with(set.view(&set.queries), k, &options).unwrap();
-                        for q in 0..7 {
-                            let wanted = set.nearest(metric, q, |_| true);
-                            let wanted: Vec<u64> = wanted[..k].iter().map(|pair| pair.1).collect();
-                            let got: Vec<u64> = found.query(q).map(|(id, _)| id).collect();
-                            assert_eq!(got, wanted, "{what}, query {q}");
-                        }
-                    }
-                }
+/// Rows that f32 does not hold.
+fn wide() -> Vec<Data> {
+    let dim = 12;
+    let spread = |r: &mut Random| 0.1 + r.next();
+    vec![
+        Data::of(DType::F64, "f64", dim, 2000, move |_, r| spread(r)),
+        Data::of(DType::F64, "f64, ties but for 1e-12", dim, 1000, move |i, r| {
+            let kind = (i / dim % 20) as f64;
+            0.2 + ((kind * 7.0 + (i % dim) as f64) * 0.61).sin().abs() + 1e-12 * r.next()
+        }),
+        Data::of(DType::F64, "f64, far from the origin", dim, 1000, |_, r| 4e9 + 1e3 * r.next()),
+        Data::of(DType::F64, "f64, past f32", dim, 300, move |_, r| 1e60 * spread(r)),
+        Data::of(DType::F64, "f64, below f32", dim, 300, move |_, r| 1e-60 * spread(r)),
+        Data::of(DType::F64, "f64, one past f32", dim, 500, move |i, r| if i / dim == 300 { 1e40 } else { spread(r) }),
+        Data::of(DType::I32, "i32", dim, 2000, |_, r| 100.0 * r.next()),
+        Data::of(DType::I32, "i32 beyond 2^24", dim, 1000, |_, r| 2e9 * r.next()),
+        Data::of(DType::I64, "i64 dates", dim, 1000, |_, r| 20_170_103.0 + 4.0 * r.next()),
+        Data::of(DType::I64, "i64 microseconds", dim, 1000, |_, r| 1.7e15 + 1e3 * r.next()),
+    ]
+}
+
+/// The ids of `k` nearest rows of each query are those of f64, behind every screen.
+fn check(set: &Data, index: &Flat, k: usize, metric: Metric) {
+    for screen in [None, Some(Screen::None), Some(Screen::F32), Some(Screen::Int8)] {
+        let mut options = SearchOptions::default();
+        options.screen = screen;
+        let what = format!("{}, {metric}, screen {screen:?}, k {k}, {}", set.name, index.device().name());
+        let found = match index.search_with(set.queries(), k, &options) {
+            Ok((found, _)) => found,
+            Err(error) => {
+                assert!(screen.is_some_and(|s| s != Screen::None), "{what}: {error}");
+                continue;
+            }
+        };
+        for q in 0..7 {
+            let wanted = set.nearest(metric, q, |_| true);
+            let got: Vec<u64> = found.query(q).map(|(id, _)| id).collect();
+            assert_eq!(got, wanted[..k].iter().map(|pair| pair.1).collect::<Vec<_>>(), "{what}, query {q}");
+            for ((_, distance), (key, _)) in found.query(q).zip(&wanted) {
+                let near = metric.external(*key as f32);
+                let error = 1e-5 * (1.0 + f64::from(near).abs());
+                let close = f64::from((distance - near).abs()) <= error || distance == near;
+                assert!(
+                    close || set.name.contains("far") || key.abs() > 1e6,
+                    "{what}, query {q}: {distance}, not {near}"
+                );
             }
         }
     }
 }
 
 #[test]
+fn ids_are_those_of_f64() {
+    for device in devices() {
+        for set in &data() {
+            for metric in METRICS {
+                let index = set.index(&device, metric);
+                [1, 10, 100].into_iter().for_each(|k| check(set, &index, k, metric));
+            }
+        }
+    }
+}
+
+#[test]
+fn wide_rows_are_decided_as_they_are() {
+    for device in devices() {
+        for set in &wide() {
+            for metric in METRICS {
+                let index = set.index(&device, metric);
+                [1, 20].into_iter().for_each(|k| check(set, &index, k, metric));
+            }
+        }
+    }
+}
+
+/// Sums and powers past f32 are ordinary; those past f64 are refused.
+#[test]
+fn only_what_overflows_f64_is_refused() {
+    let device = Device::cpu();
+    let set = Data::new("lp:200", 16, 50, |_, r| 4.0 * r.next() - 2.0);
+    check(&set, &set.index(&device, Metric::Lp(200.0)), 4, Metric::Lp(200.0));
+    let set = Data::new("sums past f32", 2, 50, |_, r| 3e38 * (r.next() - 0.5));
+    check(&set, &set.index(&device, Metric::L1), 10, Metric::L1);
+    let mut index = Flat::new(&device, 2, Metric::Lp(200.0)).unwrap();
+    let error = index.add(&[[1.0f32, 2.0], [1e3, 0.0]]).unwrap_err().to_string();
+    assert_eq!(error, "row 1 has values so large that lp:200 overflows f64; scale the rows down");
+    assert_eq!(index.len(), 0);
+    index.add(&[[1.0f32, 2.0]]).unwrap();
+    let error = index.search(&[1e3f32, 0.0], 1).unwrap_err().to_string();
+    assert_eq!(error, "query 0 has values so large that lp:200 overflows f64; scale it down");
+    let mut index = Flat::with_dtype(&device, 1, Metric::L2, DType::I64).unwrap();
+    let error = index.add(&[[0i64], [9_007_199_254_740_993]]).unwrap_err().to_string();
+    assert!(error.starts_with("row 1, component 0 is 9007199254740993; rows of i64 hold"), "{error}");
+    let mut index = Flat::with_dtype(&device, 1, Metric::L2, DType::F64).unwrap();
+    assert!(index.add(&[[1e160f64]]).unwrap_err().to_string().contains("overflows f64"));
+    index.add(&[[1e150f64], [-1e150]]).unwrap();
+    assert_eq!(index.search(&[1e149f64], 2).unwrap().ids(), [0, 1]);
+}
+
+#[test]
 fn filters_and_radii_are_decided_in_f64() {
     for device in devices() {
-        for set in data().iter().filter(|set| ["near-ties", "far from the origin", "large"].contains(&set.name)) {
+        for set in data().iter().chain(&wide()).filter(|set| {
+            ["near-ties", "far from the origin", "large", "f64, ties but for 1e-12", "i64 microseconds"]
+                .contains(&set.name)
+        }) {
             for metric in [Metric::L2, Metric::Cosine, Metric::L1, Metric::InnerProduct] {
-                let mut index = Flat::new(&device, set.dim, metric).unwrap();
-                index.add(set.view(&set.rows)).unwrap();
+                let index = set.index(&device, metric);
                 let odd = |row: usize| row % 2 == 1;
                 let options = SearchOptions::default().filter(Filter::Rows(Bitmap::from_fn(index.len(), odd)));
-                let (found, _) = index.search_with(set.view(&set.queries), 20, &options).unwrap();
+                let (found, _) = index.search_with(set.queries(), 20, &options).unwrap();
                 for q in 0..7 {
                     let wanted = set.nearest(metric, q, odd);
                     let ids: Vec<u64> = found.query(q).map(|(id, _)| id).collect();
@@ -157,7 +288,7 @@ fn filters_and_radii_are_decided_in_f64() {
                     // A radius at a row, as f32 has it: some of those near it lie within, some beyond.
                     let radius = metric.external(wanted[40].0 as f32);
                     let border = f64::from(metric.external(radius));
-                    let query = &set.queries[q * set.dim..(q + 1) * set.dim];
+                    let query = set.queries().slice(q, q + 1);
                     let hits = index.range_search_with(query, radius, &options).unwrap().0;
                     let got: Vec<u64> = hits.query(0).map(|(id, _)| id).collect();
                     let within = wanted.iter().filter(|w| w.0 <= border).map(|w| w.1);

@@ -222,8 +222,6 @@ fn row_e7_bad_values_are_refused_and_named() {
     assert!(
         error.to_string().contains("row 1, component 0 is 70000, wanted a finite number of magnitude at most 65504")
     );
-    let mut cosine = Flat::new(&Device::cpu(), 2, Metric::Cosine).unwrap();
-    assert!(matches!(cosine.add(&[[3e38, 3e38]]), Err(BuildError::TooLong { row: 0 })));
 }
 
 #[test]

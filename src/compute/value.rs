@@ -355,6 +355,9 @@ impl Input<'_> {
     pub fn ty(&self) -> Result<Type, EngineError> {
         Ok(match *self {
             Input::Vectors(Vectors { rows, norms, tag }) => {
+                if rows.dtype().is_wide() {
+                    return mismatch(format!("{} rows; engines compute with their f32 rounding", rows.dtype()));
+                }
                 if let Some(norms) = norms
                     && norms.len() != rows.rows()
                 {

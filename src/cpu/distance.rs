@@ -8,7 +8,7 @@ use crate::ops::Compared;
 use crate::simd::{Token, bits, convert, direct, direct::Picks};
 use crate::stats::SearchStats;
 use crate::types::{DType, MatrixView, Metric, RowsView};
-use crate::with_rows;
+use crate::with_narrow_rows;
 
 /// Buffers of a worker that computes keys.
 #[derive(Debug, Default)]
@@ -84,11 +84,11 @@ impl<'a> Direct<'a> {
         keys.resize(2 * n, 0.0);
         let convert = queries.len() >= CONVERT && !matches!(self.rows.dtype(), DType::F32 | DType::Bits);
         if queries.len() > 1 && self.rows.dtype() == DType::F32 {
-            with_rows!(self.rows, m => convert::touch(self.token, m, picks));
+            with_narrow_rows!(self.rows, m => convert::touch(self.token, m, picks));
         }
         let (rows, from) = if convert {
             converted.resize(n * dim, 0.0);
-            with_rows!(self.rows, m => convert::rows(self.token, m, picks, converted));
+            with_narrow_rows!(self.rows, m => convert::rows(self.token, m, picks, converted));
             match MatrixView::new(converted, dim) {
                 Ok(m) => (RowsView::F32(m), Picks::Run { start: 0, len: n }),
                 Err(_) => return,
@@ -139,7 +139,7 @@ impl<'a> Direct<'a> {
                 bits::keys(self.token, self.metric, queries.row(q), rows.bytes(), picks, keys);
             }
             (RowsView::F32(queries), rows) => {
-                with_rows!(rows, m => direct::keys(self.token, self.metric, [queries.row(q)], m, picks, [keys]));
+                with_narrow_rows!(rows, m => direct::keys(self.token, self.metric, [queries.row(q)], m, picks, [keys]));
             }
             // Other queries are refused before any work.
             _ => keys.fill(f32::NAN),

@@ -6,7 +6,7 @@ use crate::ops::Norm;
 use crate::simd::direct::Picks;
 use crate::simd::{Simd, SimdKernel, convert};
 use crate::types::RowsView;
-use crate::with_rows;
+use crate::with_narrow_rows;
 
 /// Rows of a chunk.
 const ROWS_PER_ITEM: usize = 64;
@@ -24,7 +24,7 @@ impl CpuEngine {
             |_| {},
             |_, (c, (out, norms))| {
                 let picks = Picks::Run { start: c * ROWS_PER_ITEM, len: norms.len() };
-                with_rows!(base, m => convert::rows(token, m, picks, out));
+                with_narrow_rows!(base, m => convert::rows(token, m, picks, out));
                 token.run(Divide { norm, rows: out, dim, norms });
             },
         )?;

@@ -14,7 +14,7 @@ use crate::simd::direct::Picks;
 use crate::simd::panel::{Bound, MAX_GROUP, Queries, Tiling};
 use crate::stats::SearchStats;
 use crate::types::MatrixView;
-use crate::with_rows;
+use crate::with_narrow_rows;
 
 /// Queries of a pass at most, so that their unfinished tiles of long rows stay in the cache.
 const MOST_QUERIES: usize = 1024;
@@ -159,7 +159,7 @@ impl<'a> ScreenPass<'a> {
         let (block, unlimited) = (t.panel * t.panels, [f32::INFINITY; MAX_GROUP]);
         for first in (0..rows).step_by(block) {
             let picks = Picks::Run { start: first, len: block.min(rows - first) };
-            with_rows!(self.pairs.base.rows, m => s.panels.multiply(engine.token, &self.packed, m, picks, |panel, group, mut tile| {
+            with_narrow_rows!(self.pairs.base.rows, m => s.panels.multiply(engine.token, &self.packed, m, picks, |panel, group, mut tile| {
                 let rows = panel * t.panel..picks.len().min((panel + 1) * t.panel);
                 let group = group * t.group..self.queries.len().min((group + 1) * t.group);
                 let norms = &self.norms[first + rows.start..first + rows.end];
@@ -178,7 +178,7 @@ impl<'a> ScreenPass<'a> {
         norms.extend((0..picks.len()).map(|i| self.norms[picks.at(i)]));
         let query_norms = &self.pairs.query_norms[self.queries.clone()];
         let t = &self.tiling;
-        with_rows!(self.pairs.base.rows, m => panels.multiply(engine.token, &self.packed, m, picks, |panel, group, mut tile| {
+        with_narrow_rows!(self.pairs.base.rows, m => panels.multiply(engine.token, &self.packed, m, picks, |panel, group, mut tile| {
             let rows = panel * t.panel..picks.len().min((panel + 1) * t.panel);
             let group = group * t.group..self.queries.len().min((group + 1) * t.group);
             let masks: [u64; MAX_GROUP] = tile.screen(

@@ -53,7 +53,8 @@ impl Layout {
     /// Bytes of an element, and elements per row.
     fn element(&self) -> (usize, usize) {
         match self.dtype {
-            DType::F32 => (4, self.dim),
+            DType::F64 | DType::I64 => (8, self.dim),
+            DType::F32 | DType::I32 => (4, self.dim),
             DType::F16 | DType::Bf16 => (2, self.dim),
             DType::I8 | DType::U8 => (1, self.dim),
             DType::Bits => (1, self.dim / 8),
@@ -140,6 +141,9 @@ impl Matrix {
             DType::I8 => RowsView::I8(self.typed()),
             DType::U8 => RowsView::U8(self.typed()),
             DType::Bits => RowsView::Bits(BitsView::from_bytes(self.typed())),
+            DType::F64 => RowsView::F64(self.typed()),
+            DType::I32 => RowsView::I32(self.typed()),
+            DType::I64 => RowsView::I64(self.typed()),
         }
     }
 

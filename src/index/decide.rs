@@ -20,7 +20,7 @@ pub(super) fn spare(k: usize) -> usize {
     2 + k / 32
 }
 
-/// Rows, queries, and what is known of both.
+/// Rows and queries as they were given, and the lengths that engines know.
 #[derive(Clone, Copy)]
 pub(super) struct Decider<'a> {
     pub metric: Metric,
@@ -30,6 +30,8 @@ pub(super) struct Decider<'a> {
     pub longest: f32,
     pub queries: RowsView<'a>,
     pub query_norms: &'a [f32],
+    /// Whether nothing is known of keys in f32, since rows or queries are too small or large for them.
+    pub vanishing: bool,
 }
 
 /// A candidate: its key as far as it is known, and where the exact one lies.
@@ -50,7 +52,6 @@ struct Asked<'a> {
     /// The query in f64; empty until an exact key is wanted.
     query: Vec<f64>,
     row: Vec<f64>,
-    narrow: Vec<f32>,
     /// Sums of whole numbers, which f32 holds exactly.
     whole: bool,
 }
@@ -128,10 +129,19 @@ impl<'a> Decider<'a> {
 
     /// How far an f32 key may lie from the exact one; of a row that is not known, for the longest there is.
     fn error(&self, key: f64, query_norm: f64, row: Option<u32>) -> f64 {
-        let norm = row.map_or(self.longest, |row| self.norms[row as usize]);
+        let norm = f64::from(row.map_or(self.longest, |row| self.norms[row as usize]));
+        let (metric, dtype, dim) = (self.metric, self.rows.dtype(), self.rows.dim());
         // Twice what follows from the exact key, which is not known; the two are close.
-        let error = 2.0 * tolerance(self.metric, self.rows.dtype(), self.rows.dim(), key, query_norm, f64::from(norm));
-        if error.is_nan() { f64::INFINITY } else { error }
+        let mut error = 2.0 * tolerance(metric, dtype, dim, key, query_norm, norm);
+        let rounded = [self.queries.dtype(), dtype].map(DType::is_wide);
+        if rounded.contains(&true) {
+            error += 1.01 * rounding(metric, dim, key.abs() + error, [query_norm, norm], rounded);
+        }
+        if metric == Metric::InnerProduct {
+            // Components that a device takes for zero.
+            error += 2.0 * dim as f64 * f64::from(f32::MIN_POSITIVE) * (query_norm + norm);
+        }
+        if error.is_nan() || self.vanishing { f64::INFINITY } else { error }
     }
 
     /// What is added to a radius so that the direct pass finds every row within it.
@@ -154,6 +164,37 @@ impl<'a> Decider<'a> {
     }
 }
 
+/// How far the key of two vectors may lie from that of the same in f32: `key` is at least the latter's magnitude, and `norms` are
+/// their lengths. See `docs/numerics.md`.
+fn rounding(metric: Metric, dim: usize, key: f64, norms: [f64; 2], rounded: [bool; 2]) -> f64 {
+    let (n, half) = (dim as f64, f64::powi(2.0, -24));
+    let least = n.sqrt() * f64::powi(2.0, -149);
+    // Beyond f32 the largest f32 stands for all.
+    if norms.iter().any(|&norm| norm >= 3e38) {
+        return f64::INFINITY;
+    }
+    let [a, b] = [0, 1].map(|i| if rounded[i] { half * norms[i] + least } else { 0.0 });
+    let moved = a + b;
+    match metric {
+        Metric::L2 => moved * (2.0 * key.sqrt() + moved),
+        Metric::InnerProduct => a * norms[1] + b * (norms[0] + a),
+        Metric::Cosine => {
+            let part = |moved: f64, norm: f64| if norm > 0.0 { 2.0 * moved / norm } else { 0.0 };
+            part(a, norms[0]) + part(b, norms[1])
+        }
+        Metric::L1 => n.sqrt() * moved,
+        Metric::Linf => moved,
+        Metric::Lp(p) if p >= 1.0 => {
+            let (p, root) = (f64::from(p), key.powf(1.0 / f64::from(p)));
+            (root + n.powf((1.0 / p - 0.5).max(0.0)) * moved).powf(p) - key
+        }
+        Metric::Lp(p) => n.powf(1.0 - f64::from(p) / 2.0) * moved.powf(f64::from(p)),
+        Metric::Jaccard => 6.0 * half + 4.0 * n * least / (norms[0] + norms[1]),
+        // Where a component vanishes, so may all that is known of a quotient.
+        _ => f64::INFINITY,
+    }
+}
+
 /// The `k` smallest pairs, in order.
 fn nearest_first(pairs: &mut Vec<(f64, u32)>, k: usize) {
     let order = |a: &(f64, u32), b: &(f64, u32)| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1));
@@ -164,18 +205,9 @@ fn nearest_first(pairs: &mut Vec<(f64, u32)>, k: usize) {
     pairs.sort_unstable_by(order);
 }
 
-/// A row in f64; bits are 0 and 1.
-fn widen(rows: &RowsView<'_>, row: usize, narrow: &mut Vec<f32>, wide: &mut Vec<f64>) {
-    narrow.resize(rows.dim(), 0.0);
-    rows.row_f32(row, narrow);
-    wide.clear();
-    wide.extend(narrow.iter().map(|&x| f64::from(x)));
-}
-
 impl<'a> Asked<'a> {
     fn new(decider: &'a Decider<'a>) -> Asked<'a> {
-        let (query, row, narrow) = (Vec::new(), Vec::new(), Vec::new());
-        Asked { decider, norm: 0.0, number: 0, query, row, narrow, whole: false }
+        Asked { decider, norm: 0.0, number: 0, query: Vec::new(), row: vec![0.0; decider.rows.dim()], whole: false }
     }
 
     fn begin(&mut self, query: usize) {
@@ -184,20 +216,25 @@ impl<'a> Asked<'a> {
         self.number = query;
         self.query.clear();
         let sums = matches!(d.metric, Metric::L2 | Metric::InnerProduct | Metric::L1 | Metric::Linf);
-        let bytes = matches!(d.rows.dtype(), DType::I8 | DType::U8);
-        self.whole = sums && bytes && {
-            self.narrow.resize(d.rows.dim(), 0.0);
-            d.queries.row_f32(query, &mut self.narrow);
-            self.narrow.iter().all(|x| x.fract() == 0.0)
+        let whole = matches!(d.rows.dtype(), DType::I8 | DType::U8 | DType::I32 | DType::I64);
+        self.whole = sums && whole && {
+            self.widen();
+            self.query.iter().all(|x| x.fract() == 0.0)
         };
+    }
+
+    /// The query in f64.
+    fn widen(&mut self) {
+        if self.query.is_empty() {
+            self.query.resize(self.decider.queries.dim(), 0.0);
+            self.decider.queries.row_f64(self.number, &mut self.query);
+        }
     }
 
     /// The exact key of a row.
     fn key(&mut self, row: u32) -> f64 {
-        if self.query.is_empty() {
-            widen(&self.decider.queries, self.number, &mut self.narrow, &mut self.query);
-        }
-        widen(&self.decider.rows, row as usize, &mut self.narrow, &mut self.row);
+        self.widen();
+        self.decider.rows.row_f64(row as usize, &mut self.row);
         key(self.decider.metric, &self.query, &self.row)
     }
 
@@ -310,7 +347,8 @@ mod tests {
         let queries = RowsView::F32(MatrixView::new(&query, 2).unwrap());
         let (norms, query_norms) = (vec![1414.3; 40], [1414.3]);
         let metric = Metric::L2;
-        let d = Decider { metric, rows, norms: &norms, longest: 1414.3, queries, query_norms: &query_norms };
+        let (norms, query_norms) = (&norms[..], &query_norms[..]);
+        let d = Decider { metric, rows, norms, longest: 1414.3, queries, query_norms, vanishing: false };
         let exact = |row: usize| {
             let wide = |x: &[f32]| x.iter().map(|&x| f64::from(x)).collect::<Vec<_>>();
             key(metric, &wide(&query), &wide(&data[2 * row..2 * row + 2]))

@@ -62,11 +62,23 @@ pub enum BuildError {
         /// The metric of the index.
         metric: Metric,
     },
-    /// A row whose length an f32 can't hold, where the metric divides by it.
-    #[error("row {row} is longer than the largest f32 (3.4e38); cosine divides by the length, so scale the row down")]
-    TooLong {
+    /// A row with values so large that distances from it overflow f64.
+    #[error("row {row} has values so large that {metric} overflows f64; scale the rows down")]
+    Overflow {
         /// The row, counted from the first one given.
         row: usize,
+        /// The metric of the index.
+        metric: Metric,
+    },
+    /// A whole number that f64 does not hold exactly.
+    #[error("row {row}, component {component} is {value}; rows of i64 hold whole numbers of at most 2^53 in size")]
+    Inexact {
+        /// The row, counted from the first one given.
+        row: usize,
+        /// The component.
+        component: usize,
+        /// What was found.
+        value: i64,
     },
     /// A row whose squared length an f32 can't hold, where rows are coded.
     #[error("row {row} is longer than 2^60, so that squared distances overflow; scale the rows down")]

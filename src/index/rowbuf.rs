@@ -14,7 +14,7 @@ pub(crate) struct RowBuf {
     dim: usize,
     rows: usize,
     /// The bytes of the rows, kept as words so that they are aligned for every element type.
-    words: Vec<u32>,
+    words: Vec<u64>,
 }
 
 impl RowBuf {
@@ -22,9 +22,31 @@ impl RowBuf {
         RowBuf { dtype, dim, rows: 0, words: Vec::new() }
     }
 
-    /// Whether rows of one type may be stored as another: the same, or numbers as a float type.
+    /// Whether rows of one type may be stored as another: the same, numbers as a float type, or whole numbers as longer ones.
     pub fn converts(from: DType, to: DType) -> bool {
-        from == to || (from != DType::Bits && matches!(to, DType::F32 | DType::F16 | DType::Bf16))
+        let longer = match to {
+            DType::I32 => &[DType::I8, DType::U8][..],
+            DType::I64 => &[DType::I8, DType::U8, DType::I32],
+            _ => &[],
+        };
+        let float = matches!(to, DType::F32 | DType::F16 | DType::Bf16 | DType::F64);
+        from == to || (from != DType::Bits && float) || longer.contains(&from)
+    }
+
+    /// These rows as engines take them: f32, rounded, and no value beyond the largest.
+    pub fn rounded(rows: &RowsView<'_>) -> RowBuf {
+        let mut floats = rows.floats();
+        floats.iter_mut().for_each(|x| *x = x.clamp(-f32::MAX, f32::MAX));
+        RowBuf::of(&floats, rows.dim())
+    }
+
+    /// A copy of f32 rows.
+    pub fn of(rows: &[f32], dim: usize) -> RowBuf {
+        let mut copy = RowBuf::new(DType::F32, dim);
+        copy.rows = rows.len() / dim.max(1);
+        copy.words.resize((copy.rows * dim).div_ceil(2), 0);
+        bytemuck::cast_slice_mut(&mut copy.words)[..rows.len()].copy_from_slice(rows);
+        copy
     }
 
     fn row_bytes(&self) -> usize {
@@ -48,6 +70,9 @@ impl RowBuf {
             DType::I8 => RowsView::I8(typed(bytes, rows, dim)),
             DType::U8 => RowsView::U8(typed(bytes, rows, dim)),
             DType::Bits => RowsView::Bits(BitsView::from_bytes(typed(bytes, rows, self.row_bytes()))),
+            DType::F64 => RowsView::F64(typed(bytes, rows, dim)),
+            DType::I32 => RowsView::I32(typed(bytes, rows, dim)),
+            DType::I64 => RowsView::I64(typed(bytes, rows, dim)),
         }
     }
 
@@ -55,7 +80,7 @@ impl RowBuf {
     pub fn extend(&mut self, rows: &RowsView<'_>) {
         let (start, row_bytes) = (self.rows * self.row_bytes(), self.row_bytes());
         self.rows += rows.rows();
-        let words = (self.rows * row_bytes).div_ceil(4);
+        let words = (self.rows * row_bytes).div_ceil(8);
         if words > self.words.capacity() {
             self.words.reserve(words - self.words.len());
         }
@@ -72,22 +97,40 @@ impl RowBuf {
 
     fn write(&mut self, at: usize, rows: &RowsView<'_>, r: usize) {
         let (dim, row_bytes) = (self.dim, self.row_bytes());
-        let out = &mut bytemuck::cast_slice_mut::<u32, u8>(&mut self.words)[at..at + row_bytes];
+        let out = &mut bytemuck::cast_slice_mut::<u64, u8>(&mut self.words)[at..at + row_bytes];
         if rows.dtype() == self.dtype {
             out.copy_from_slice(rows.row_bytes(r));
+            return;
+        }
+        if rows.dtype().is_wide() || self.dtype.is_wide() {
+            let mut values = vec![0.0; dim];
+            rows.row_f64(r, &mut values);
+            match self.dtype {
+                DType::F16 => each(out, &values, f16::from_f64),
+                DType::Bf16 => each(out, &values, bf16::from_f64),
+                DType::I32 => each(out, &values, |x| x as i32),
+                DType::I64 => each(out, &values, |x| x as i64),
+                DType::F64 => each(out, &values, |x| x),
+                // `converts` lets nothing else through.
+                _ => each(out, &values, |x| x as f32),
+            }
             return;
         }
         let mut values = vec![0.0; dim];
         rows.row_f32(r, &mut values);
         match self.dtype {
-            DType::F16 => {
-                out.copy_from_slice(bytemuck::cast_slice(&values.iter().map(|&x| f16::from_f32(x)).collect::<Vec<_>>()))
-            }
-            DType::Bf16 => out
-                .copy_from_slice(bytemuck::cast_slice(&values.iter().map(|&x| bf16::from_f32(x)).collect::<Vec<_>>())),
+            DType::F16 => each(out, &values, f16::from_f32),
+            DType::Bf16 => each(out, &values, bf16::from_f32),
             // `converts` lets nothing else through.
-            _ => out.copy_from_slice(bytemuck::cast_slice(&values)),
+            _ => each(out, &values, |x| x),
         }
+    }
+}
+
+/// Writes values as another type into the bytes of a row.
+fn each<T: Copy, U: bytemuck::NoUninit>(out: &mut [u8], values: &[T], f: impl Fn(T) -> U) {
+    for (bytes, &value) in out.chunks_exact_mut(size_of::<U>()).zip(values) {
+        bytes.copy_from_slice(bytemuck::bytes_of(&f(value)));
     }
 }
 
@@ -119,14 +162,4 @@ impl Rows {
             Rows::Mapped(_) => unreachable!("just made owned"),
         }
     }
-}
-
-/// Queries as engines want them: f32, or packed bits against packed bits.
-pub(crate) fn queries_f32(queries: &RowsView<'_>) -> Vec<f32> {
-    let dim = queries.dim();
-    let mut out = vec![0.0; queries.rows() * dim];
-    for (r, row) in out.chunks_exact_mut(dim).enumerate() {
-        queries.row_f32(r, row);
-    }
-    out
 }

@@ -9,27 +9,32 @@ use super::coding::Coding;
 use super::decide::{Decider, spare};
 use super::planner::{Asked, Planner, after};
 use super::roster::Roster;
-use super::rowbuf::queries_f32;
-use super::store::{Store, negative};
+use super::rowbuf::RowBuf;
+use super::store::{Fault, Store, checked_lengths, vanishing};
 use crate::compute::{Candidates, EngineError, Frame, Input, Mask, Output, Tag, Type, Value, Vectors};
 use crate::error::SearchError;
-use crate::linalg::{length, lengths};
+use crate::linalg::length;
 use crate::ops::codes::QueryCodes;
 use crate::ops::search::{Wanted, kept, norm_in_range};
 use crate::ops::{self, Batch, Coded, Cost, Engine, Extent, Host, Op, Program, Refine, Screen, SelectK};
 use crate::stats::{SearchStats, Stage};
 use crate::threads;
-use crate::types::{Bitmap, BitsView, DType, Filter, MatrixView, Metric, RangeHits, RowsView};
+use crate::types::{Bitmap, DType, Filter, Metric, RangeHits, RowsView};
 
-/// Queries as engines take them: checked, f32 or packed bits, with their lengths.
+/// Queries, checked: as they were given, and as engines take them, with their lengths.
 pub(crate) struct Queries<'a> {
-    data: QueryData<'a>,
+    given: Held<'a>,
+    /// Where they are not given so: f32, and for cosine of a length near 1.
+    taken: Option<RowBuf>,
     pub norms: Vec<f32>,
+    /// See [`vanishing`].
+    vanishing: bool,
 }
 
-enum QueryData<'a> {
-    Floats(Cow<'a, [f32]>, usize, usize),
-    Bits(BitsView<'a>),
+/// Rows of the caller's, or some of them.
+enum Held<'a> {
+    View(RowsView<'a>),
+    Own(RowBuf),
 }
 
 impl<'a> Queries<'a> {
@@ -41,70 +46,75 @@ impl<'a> Queries<'a> {
         if queries.dim() != dim {
             return Err(SearchError::Dim { wanted: dim, found: queries.dim() });
         }
-        let mut norms = lengths(&queries).map_err(|(query, component, value)| SearchError::NotFinite {
-            query,
-            component,
-            value,
+        let mut norms = checked_lengths(metric, &queries).map_err(|fault| match fault {
+            Fault::NotFinite(query, component, value) => SearchError::NotFinite { query, component, value },
+            Fault::Negative(query, component, value) => SearchError::Negative { query, component, value, metric },
+            Fault::Overflow(query) => SearchError::Overflow { query, metric },
+            Fault::Inexact(query, component, value) => SearchError::Inexact { query, component, value },
         })?;
-        if let Some((query, component, value)) = negative(metric, &queries) {
-            return Err(SearchError::Negative { query, component, value, metric });
-        }
-        let data = match queries {
-            RowsView::Bits(m) => QueryData::Bits(m),
-            RowsView::F32(m) if m.stride() == dim && metric != Metric::Cosine => {
-                QueryData::Floats(Cow::Borrowed(m.as_slice()), m.rows(), dim)
-            }
-            other => {
-                let mut floats = queries_f32(&other);
-                if metric == Metric::Cosine {
-                    scale_to_unit(&mut floats, &mut norms, dim);
-                }
-                QueryData::Floats(Cow::Owned(floats), other.rows(), dim)
-            }
+        let vanishing = metric != Metric::Cosine && vanishing(metric, &queries, &norms);
+        let taken = match queries {
+            RowsView::Bits(_) => None,
+            RowsView::F32(m) if m.stride() == dim && metric != Metric::Cosine => None,
+            _ if metric == Metric::Cosine => Some(scaled_to_unit(&queries, &mut norms)),
+            _ => Some(RowBuf::rounded(&queries)),
         };
-        Ok(Queries { data, norms })
+        Ok(Queries { given: Held::View(queries), taken, norms, vanishing })
     }
 
     pub fn len(&self) -> usize {
         self.norms.len()
     }
 
-    pub fn view(&self) -> RowsView<'_> {
-        match &self.data {
-            QueryData::Floats(data, rows, dim) => match MatrixView::with_stride(data, *rows, *dim, *dim) {
-                Ok(m) => RowsView::F32(m),
-                Err(_) => unreachable!("checked when it was made"),
-            },
-            QueryData::Bits(m) => RowsView::Bits(*m),
+    /// The queries as they were given.
+    pub fn given(&self) -> RowsView<'_> {
+        match &self.given {
+            Held::View(view) => *view,
+            Held::Own(rows) => rows.view(),
         }
+    }
+
+    /// The queries as engines take them: f32 or packed bits.
+    pub fn view(&self) -> RowsView<'_> {
+        self.taken.as_ref().map_or_else(|| self.given(), RowBuf::view)
     }
 
     /// The queries at these places, as a batch of their own.
     fn pick(&self, places: &[usize]) -> Queries<'static> {
-        let norms = places.iter().map(|&q| self.norms[q]).collect();
-        let view = self.view();
-        let mut floats = vec![0.0; places.len() * view.dim()];
-        for (&q, row) in places.iter().zip(floats.chunks_exact_mut(view.dim())) {
-            view.row_f32(q, row);
+        let pick = |all: RowsView<'_>| {
+            let mut some = RowBuf::new(all.dtype(), all.dim());
+            places.iter().for_each(|&q| some.extend(&all.slice(q, q + 1)));
+            some
+        };
+        Queries {
+            given: Held::Own(pick(self.given())),
+            taken: self.taken.as_ref().map(|taken| pick(taken.view())),
+            norms: places.iter().map(|&q| self.norms[q]).collect(),
+            vanishing: self.vanishing,
         }
-        Queries { data: QueryData::Floats(Cow::Owned(floats), places.len(), view.dim()), norms }
     }
 }
 
-/// Scales each query by the power of two that brings its length to between 1/4 and 1/2: the cosine stays exactly what it
-/// was, no sum of products with a row overflows, and none with an ordinary row vanishes.
-fn scale_to_unit(queries: &mut [f32], norms: &mut [f32], dim: usize) {
-    threads::each(64, queries.chunks_exact_mut(dim).zip(norms), |(query, norm)| {
-        if *norm > 0.0 {
-            // In f64: finite components may make a length past f32. One power of two may be past it too, so two steps.
-            let exponent = length(query).log2().floor() as i32 + 2;
+/// The queries, each scaled by the power of two that brings its length to between 1/4 and 1/2: the cosine stays what it was,
+/// no sum of products with a row overflows, and none with an ordinary row vanishes.
+fn scaled_to_unit(queries: &RowsView<'_>, norms: &mut [f32]) -> RowBuf {
+    let dim = queries.dim();
+    let mut floats = vec![0.0f32; queries.rows() * dim];
+    let begin = || vec![0.0f64; dim];
+    threads::each_with(64, floats.chunks_exact_mut(dim).zip(norms).enumerate(), begin, |wide, (q, (query, norm))| {
+        queries.row_f64(q, wide);
+        let largest = wide.iter().fold(0.0f64, |most, x| most.max(x.abs()));
+        if largest > 0.0 {
+            let squares: f64 = wide.iter().map(|x| (x / largest) * (x / largest)).sum();
+            let exponent = (largest.log2() + squares.log2() / 2.0).floor() as i32 + 2;
+            // One power of two may be past f64, so two steps.
             let (a, b) = (exponent / 2, exponent - exponent / 2);
-            for x in query.iter_mut() {
-                *x = *x * f32::powi(2.0, -a) * f32::powi(2.0, -b);
-            }
+            wide.iter_mut().for_each(|x| *x = *x * f64::powi(2.0, -a) * f64::powi(2.0, -b));
+            query.iter_mut().zip(&*wide).for_each(|(x, &y)| *x = y as f32);
             *norm = length(query) as f32;
         }
     });
+    RowBuf::of(&floats, dim)
 }
 
 /// The bits of a filter and of removed rows, as engines take them.
@@ -340,11 +350,12 @@ impl Search<'_> {
     fn decider(&self) -> Decider<'_> {
         Decider {
             metric: self.store.metric(),
-            rows: self.store.view(),
+            rows: self.store.exact(),
             norms: self.store.norms(),
             longest: self.store.longest(),
-            queries: self.queries.view(),
+            queries: self.queries.given(),
             query_norms: &self.queries.norms,
+            vanishing: self.queries.vanishing || self.store.vanishing(),
         }
     }
 

@@ -13,7 +13,9 @@ use crate::compute::{EngineError, Tag, Vectors};
 use crate::index::BuildError;
 use crate::linalg::lengths;
 use crate::ops::Engine;
+use crate::ops::metric::overflows;
 use crate::ops::search::norm_in_range;
+use crate::threads;
 use crate::types::{Bitmap, DType, Metric, RowsView};
 
 /// Queries that cost about as much as coding all rows: each row is multiplied with some hundreds of directions.
@@ -25,12 +27,17 @@ const MOST_OF_A_FILE: usize = 4 << 30;
 #[derive(Debug)]
 pub(crate) struct Store {
     metric: Metric,
+    /// The rows as they were given.
     rows: Rows,
+    /// What engines search instead, where f32 does not hold every value of the rows.
+    rounded: Option<Arc<RowBuf>>,
     /// Euclidean length of each row.
     norms: Vec<f32>,
     norms_in_range: bool,
     /// The largest length.
     longest: f32,
+    /// See [`vanishing`].
+    vanishing: bool,
     roster: Roster,
     tag: Tag,
     codes: Keeper,
@@ -45,9 +52,11 @@ impl Clone for Store {
         Store {
             metric: self.metric,
             rows: self.rows.clone(),
+            rounded: self.rounded.clone(),
             norms: self.norms.clone(),
             norms_in_range: self.norms_in_range,
             longest: self.longest,
+            vanishing: self.vanishing,
             roster: self.roster.clone(),
             tag: Tag::new(),
             codes: self.codes.clone(),
@@ -76,12 +85,16 @@ impl Store {
     }
 
     fn empty(metric: Metric, rows: Rows) -> Store {
+        let view = rows.view();
+        let rounded = view.dtype().is_wide().then(|| Arc::new(RowBuf::rounded(&view)));
         Store {
             metric,
             rows,
+            rounded,
             norms: Vec::new(),
             norms_in_range: true,
             longest: 0.0,
+            vanishing: false,
             roster: Roster::default(),
             tag: Tag::new(),
             codes: Keeper::default(),
@@ -96,8 +109,9 @@ impl Store {
         if !metric.supports(view.dtype()) {
             return Err(BuildError::Unsupported { metric, dtype: view.dtype() });
         }
-        let norms = check(metric, view.dtype(), &view)?;
-        let mut store = Store::empty(metric, rows);
+        let norms = check(metric, &view)?;
+        let vanishing = vanishing(metric, &view, &norms);
+        let mut store = Store { vanishing, ..Store::empty(metric, rows) };
         store.roster = Roster::of(norms.len(), ids.as_deref(), next_id)?;
         store.take_norms(norms);
         Ok(store)
@@ -111,8 +125,9 @@ impl Store {
         self.view().dim()
     }
 
+    /// The type of the rows as they were given.
     pub fn dtype(&self) -> DType {
-        self.view().dtype()
+        self.exact().dtype()
     }
 
     /// The ids of the rows, and which are gone.
@@ -125,14 +140,20 @@ impl Store {
         self.norms.len()
     }
 
+    /// The rows as engines take them.
     pub fn view(&self) -> RowsView<'_> {
+        self.rounded.as_ref().map_or_else(|| self.rows.view(), |rows| rows.view())
+    }
+
+    /// The rows as they were given.
+    pub fn exact(&self) -> RowsView<'_> {
         self.rows.view()
     }
 
     /// The row at a position as f32.
     pub fn row(&self, position: u32) -> Vec<f32> {
         let mut row = vec![0.0; self.dim()];
-        self.view().row_f32(position as usize, &mut row);
+        self.exact().row_f32(position as usize, &mut row);
         row
     }
 
@@ -145,13 +166,19 @@ impl Store {
         self.longest
     }
 
+    /// Whether some rows are so small or large that only exact keys tell how far they are; see [`vanishing`].
+    pub fn vanishing(&self) -> bool {
+        self.vanishing
+    }
+
     pub fn norms_in_range(&self) -> bool {
         self.norms_in_range
     }
 
     pub fn memory_bytes(&self) -> usize {
         let codes = self.codes.present().map_or(0, |c| c.memory_bytes());
-        self.slots() * (self.dtype().row_bytes(self.dim()) + 4) + self.roster.memory_bytes() + codes
+        let rounded = if self.rounded.is_some() { DType::F32.row_bytes(self.dim()) } else { 0 };
+        self.slots() * (self.dtype().row_bytes(self.dim()) + rounded + 4) + self.roster.memory_bytes() + codes
     }
 
     /// The codes of all rows as they are now, if they exist.
@@ -197,9 +224,8 @@ impl Store {
         let stored = converted.as_ref().map_or(*rows, RowBuf::view);
         let norms = self.check_stored(&stored, rows)?;
         let fresh = self.roster.fresh(rows.rows(), ids)?;
-        self.rows.owned().extend(&stored);
+        self.append(&stored, norms);
         self.roster.append(&fresh, ids.is_some());
-        self.take_norms(norms);
         Ok(fresh)
     }
 
@@ -217,10 +243,18 @@ impl Store {
     /// Appends checked rows, as [`Store::add`] does. It is the caller's thread alone that does it.
     pub fn take(&mut self, rows: Checked, ids: Option<&[u64]>) -> Result<Vec<u64>, BuildError> {
         let fresh = self.roster.fresh(rows.norms.len(), ids)?;
-        self.rows.owned().extend(&rows.rows.view());
+        self.append(&rows.rows.view(), rows.norms);
         self.roster.append(&fresh, ids.is_some());
-        self.take_norms(rows.norms);
         Ok(fresh)
+    }
+
+    fn append(&mut self, rows: &RowsView<'_>, norms: Vec<f32>) {
+        self.rows.owned().extend(rows);
+        self.vanishing |= vanishing(self.metric, rows, &norms);
+        self.take_norms(norms);
+        if let Some(rounded) = &mut self.rounded {
+            Arc::make_mut(rounded).extend(&RowBuf::rounded(rows).view());
+        }
     }
 
     /// Replaces the row with this id by a checked one.
@@ -228,6 +262,10 @@ impl Store {
         let position = self.roster.position(id).ok_or(BuildError::UnknownId { id })? as usize;
         let [norm] = row.norms[..] else { return Err(BuildError::OneRow { found: row.norms.len() }) };
         self.rows.owned().replace(position, &row.rows.view());
+        if let Some(rounded) = &mut self.rounded {
+            Arc::make_mut(rounded).replace(position, &RowBuf::rounded(&row.rows.view()).view());
+        }
+        self.vanishing |= vanishing(self.metric, &row.rows.view(), &row.norms);
         self.norms[position] = norm;
         self.codes.replaced(position as u32);
         self.norms_in_range &= norm_in_range(norm);
@@ -246,11 +284,13 @@ impl Store {
         let runs = self.roster.live_runs();
         let live = self.roster.close_holes()?;
         self.codes.retained(&runs);
-        let mut packed = RowBuf::new(self.dtype(), self.dim());
-        for &(start, end) in &runs {
-            packed.extend(&self.view().slice(start, end));
-        }
-        self.rows = Rows::Owned(Arc::new(packed));
+        let packed = |rows: RowsView<'_>| {
+            let mut packed = RowBuf::new(rows.dtype(), rows.dim());
+            runs.iter().for_each(|&(start, end)| packed.extend(&rows.slice(start, end)));
+            Arc::new(packed)
+        };
+        self.rounded = self.rounded.as_ref().map(|rounded| packed(rounded.view()));
+        self.rows = Rows::Owned(packed(self.exact()));
         let mut position = 0;
         self.norms.retain(|_| {
             position += 1;
@@ -280,7 +320,7 @@ impl Store {
 
     /// The length of each row; what counts is what is stored, what is reported is what was given.
     fn check_stored(&self, stored: &RowsView<'_>, given: &RowsView<'_>) -> Result<Vec<f32>, BuildError> {
-        check(self.metric, stored.dtype(), stored).map_err(|e| with_original_value(e, given))
+        check(self.metric, stored).map_err(|e| with_original_value(e, given))
     }
 
     fn take_norms(&mut self, norms: Vec<f32>) {
@@ -291,28 +331,80 @@ impl Store {
 }
 
 /// The length of each row, or the first thing that is wrong with one.
-fn check(metric: Metric, dtype: DType, rows: &RowsView<'_>) -> Result<Vec<f32>, BuildError> {
-    let norms =
-        lengths(rows).map_err(|(row, component, value)| BuildError::NotFinite { row, component, value, dtype })?;
-    if let Some((row, component, value)) = negative(metric, rows) {
-        return Err(BuildError::Negative { row, component, value, metric });
+fn check(metric: Metric, rows: &RowsView<'_>) -> Result<Vec<f32>, BuildError> {
+    checked_lengths(metric, rows).map_err(|fault| match fault {
+        Fault::NotFinite(row, component, value) => BuildError::NotFinite { row, component, value, dtype: rows.dtype() },
+        Fault::Negative(row, component, value) => BuildError::Negative { row, component, value, metric },
+        Fault::Overflow(row) => BuildError::Overflow { row, metric },
+        Fault::Inexact(row, component, value) => BuildError::Inexact { row, component, value },
+    })
+}
+
+/// What is wrong with a vector: its number, mostly with a component and its value.
+pub(crate) enum Fault {
+    NotFinite(usize, usize, f32),
+    Negative(usize, usize, f32),
+    Overflow(usize),
+    Inexact(usize, usize, i64),
+}
+
+/// The length of each vector, or the first thing for which a metric can't compare one.
+pub(crate) fn checked_lengths(metric: Metric, rows: &RowsView<'_>) -> Result<Vec<f32>, Fault> {
+    let norms = lengths(rows).map_err(|(row, component, value)| Fault::NotFinite(row, component, value))?;
+    if let RowsView::I64(m) = rows {
+        let inexact = |r| m.row(r).iter().position(|x| x.unsigned_abs() > 1 << 53).map(|c| (r, c, m.row(r)[c]));
+        if let Some((row, component, value)) = (0..m.rows()).find_map(inexact) {
+            return Err(Fault::Inexact(row, component, value));
+        }
     }
-    match norms.iter().position(|n| n.is_infinite()) {
-        Some(row) if metric == Metric::Cosine => Err(BuildError::TooLong { row }),
-        _ => Ok(norms),
+    let below_zero = metric.needs_non_negative() && !matches!(rows.dtype(), DType::Bits | DType::U8);
+    let may_overflow = overflows(metric, rows.dim(), largest(rows.dtype()));
+    if below_zero || may_overflow {
+        let mut row = vec![0.0; rows.dim()];
+        for r in 0..rows.rows() {
+            rows.row_f64(r, &mut row);
+            if below_zero && let Some(component) = row.iter().position(|&x| x < 0.0) {
+                return Err(Fault::Negative(r, component, row[component] as f32));
+            }
+            let most = row.iter().fold(0.0f64, |most, x| most.max(x.abs()));
+            if may_overflow && overflows(metric, rows.dim(), most) {
+                return Err(Fault::Overflow(r));
+            }
+        }
+    }
+    Ok(norms)
+}
+
+/// Whether some vectors are so small or large that nothing is known of a quotient of their sums in f32, where the metric is one.
+/// Devices may take numbers below 2^-126 for zero.
+pub(crate) fn vanishing(metric: Metric, rows: &RowsView<'_>, norms: &[f32]) -> bool {
+    let least = rows.dim() as f32 * f32::powi(2.0, -100);
+    match metric {
+        Metric::Cosine => norms.iter().any(|&norm| norm != 0.0 && !(least..3e38).contains(&norm)),
+        Metric::Canberra | Metric::BrayCurtis | Metric::JensenShannon | Metric::Jaccard
+            if matches!(rows.dtype(), DType::F32 | DType::Bf16 | DType::F64) =>
+        {
+            let most = 1e38 / rows.dim() as f64;
+            let some = |row: &mut Vec<f64>, r: usize| {
+                rows.row_f64(r, row);
+                row.iter().any(|&x| x != 0.0 && !(f64::powi(2.0, -100)..most).contains(&x.abs()))
+            };
+            threads::map_with(1024, 0..rows.rows(), || vec![0.0; rows.dim()], some).contains(&true)
+        }
+        _ => false,
     }
 }
 
-/// (row, component, value) of the first negative component, where the metric needs there to be none.
-pub(crate) fn negative(metric: Metric, rows: &RowsView<'_>) -> Option<(usize, usize, f32)> {
-    if !metric.needs_non_negative() || matches!(rows.dtype(), DType::Bits | DType::U8) {
-        return None;
+/// The largest value of an element type.
+fn largest(dtype: DType) -> f64 {
+    match dtype {
+        DType::F64 => f64::MAX,
+        DType::I64 => i64::MAX as f64,
+        DType::I32 => i32::MAX.into(),
+        DType::F32 | DType::Bf16 => f32::MAX.into(),
+        DType::F16 => half::f16::MAX.into(),
+        DType::I8 | DType::U8 | DType::Bits => 255.0,
     }
-    let mut buffer = vec![0.0; rows.dim()];
-    (0..rows.rows()).find_map(|r| {
-        rows.row_f32(r, &mut buffer);
-        buffer.iter().position(|&x| x < 0.0).map(|c| (r, c, buffer[c]))
-    })
 }
 
 /// A value that overflowed on conversion is reported as it was given.

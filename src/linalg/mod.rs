@@ -61,6 +61,9 @@ pub(crate) fn lengths(rows: &RowsView<'_>) -> Result<Vec<f32>, (usize, usize, f3
     if let RowsView::Bits(_) = rows {
         return Ok(vec![0.0; rows.rows()]);
     }
+    if rows.dtype().is_wide() {
+        return wide_lengths(rows);
+    }
     let of_row = |buffer: &mut Vec<f32>, r: usize| {
         rows.row_f32(r, buffer);
         let length = length(buffer);
@@ -72,4 +75,19 @@ pub(crate) fn lengths(rows: &RowsView<'_>) -> Result<Vec<f32>, (usize, usize, f3
         Err((r, component, buffer[component]))
     };
     threads::map_with(64, 0..rows.rows(), || vec![0.0f32; rows.dim()], of_row).into_iter().collect()
+}
+
+/// [`lengths`] of rows in f64, whose squares may overflow.
+fn wide_lengths(rows: &RowsView<'_>) -> Result<Vec<f32>, (usize, usize, f32)> {
+    let of_row = |buffer: &mut Vec<f64>, r: usize| {
+        rows.row_f64(r, buffer);
+        if let Some(component) = buffer.iter().position(|x| !x.is_finite()) {
+            return Err((r, component, buffer[component] as f32));
+        }
+        let largest = buffer.iter().fold(0.0f64, |most, x| most.max(x.abs()));
+        let squares: f64 = buffer.iter().map(|x| (x / largest) * (x / largest)).sum();
+        // Only a row of zeros has no length.
+        Ok(if largest == 0.0 { 0.0 } else { ((largest * squares.sqrt()) as f32).max(f32::from_bits(1)) })
+    };
+    threads::map_with(64, 0..rows.rows(), || vec![0.0f64; rows.dim()], of_row).into_iter().collect()
 }

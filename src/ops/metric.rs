@@ -10,7 +10,7 @@ pub fn key(metric: Metric, a: &[f64], b: &[f64]) -> f64 {
     match metric {
         Metric::L2 => sum(&|x, y| (x - y) * (x - y)),
         Metric::InnerProduct => -sum(&|x, y| x * y),
-        Metric::Cosine => -ratio(sum(&|x, y| x * y), (sum(&|x, _| x * x) * sum(&|_, y| y * y)).sqrt()),
+        Metric::Cosine => -ratio(sum(&|x, y| x * y), sum(&|x, _| x * x).sqrt() * sum(&|_, y| y * y).sqrt()),
         Metric::L1 => sum(&|x, y| (x - y).abs()),
         Metric::Linf => pairs().map(|(x, y)| (x - y).abs()).fold(0.0, f64::max),
         Metric::Lp(p) => sum(&|x, y| (x - y).abs().powf(f64::from(p))),
@@ -26,6 +26,19 @@ pub fn key(metric: Metric, a: &[f64], b: &[f64]) -> f64 {
         }
         Metric::Hamming => sum(&|x, y| if x == y { 0.0 } else { 1.0 }),
     }
+}
+
+/// Whether the key of two vectors of `dim` components of at most this size may overflow f64.
+pub fn overflows(metric: Metric, dim: usize, largest: f64) -> bool {
+    let (n, twice) = (dim as f64, 2.0 * largest);
+    let most = match metric {
+        Metric::L2 => n * twice * twice,
+        Metric::InnerProduct | Metric::Cosine => n * largest * largest,
+        Metric::Lp(p) => n * twice.powf(f64::from(p)),
+        // A term of each is at most the sum of both components, or its product with a logarithm of at most 2^11.
+        _ => n * twice * 2048.0,
+    };
+    !most.is_finite()
 }
 
 /// How far an f32 key may lie from the exact one, for the direct pass of any engine: `(absolute)` given the

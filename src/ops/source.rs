@@ -104,14 +104,7 @@ pub fn metric_code(metric: Metric) -> u32 {
 
 /// The number a shader knows an element type by: its place in the table of names.
 pub fn dtype_code(dtype: DType) -> u32 {
-    match dtype {
-        DType::F32 => 0,
-        DType::F16 => 1,
-        DType::Bf16 => 2,
-        DType::I8 => 3,
-        DType::U8 => 4,
-        DType::Bits => 5,
-    }
+    DTYPES.iter().position(|known| known.1 == dtype).map_or(0, |place| place as u32)
 }
 
 /// The number a shader knows a norm by: its place in the table of names.

@@ -344,9 +344,7 @@ impl Simd for Avx512 {
                 }
                 DType::I8 => _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(mask, p.cast()))),
                 // Packed bits come as bytes; no kernel here gives them a meaning as numbers.
-                DType::U8 | DType::Bits => {
-                    _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(mask, p.cast())))
-                }
+                _ => _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(mask, p.cast()))),
             }
         }
     }

@@ -14,9 +14,9 @@ use super::{BitsView, MatrixView, RowsView, ShapeError};
 /// | [`MatrixView`], [`BitsView`], [`RowsView`], [`&Matrix`](crate::format::Matrix) | their own | no |
 /// | `&[Vec<f32>]`, `&Vec<Vec<f32>>` | one per vector | once |
 /// | `ndarray::ArrayView2<T>`, `&ndarray::Array2<T>` (feature `ndarray`) | the first axis | only where a row is not contiguous |
-/// | `&arrow_array::FixedSizeListArray` of f32, f16, i8 or u8 (feature `arrow`) | one per list | no |
+/// | `&arrow_array::FixedSizeListArray` of f64, f32, f16, i8, u8, i32 or i64 (feature `arrow`) | one per list | no |
 ///
-/// `T` is f32, f16, bf16, i8 or u8.
+/// `T` is f32, f16, bf16, i8, u8, f64, i32 or i64.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -39,57 +39,52 @@ pub trait IntoRows<'a> {
 #[derive(Clone, Debug)]
 pub struct AnyRows<'a>(Held<'a>);
 
-#[derive(Clone, Debug)]
-enum Held<'a> {
-    View(RowsView<'a>),
-    F32(Vec<f32>, usize),
-    F16(Vec<f16>, usize),
-    Bf16(Vec<bf16>, usize),
-    I8(Vec<i8>, usize),
-    U8(Vec<u8>, usize),
-    Bits(Vec<u8>, usize),
+/// Rows that are seen, or held as a vector and the components per row.
+macro_rules! held {
+    ($($variant:ident $t:ty),*) => {
+        #[derive(Clone, Debug)]
+        enum Held<'a> {
+            View(RowsView<'a>),
+            Bits(Vec<u8>, usize),
+            $($variant(Vec<$t>, usize),)*
+        }
+
+        impl AnyRows<'_> {
+            /// The rows.
+            pub fn view(&self) -> RowsView<'_> {
+                const CHECKED: &str = "checked when it was made";
+                match &self.0 {
+                    Held::View(view) => *view,
+                    Held::Bits(bytes, dim) => RowsView::Bits(BitsView::new(bytes, *dim).expect(CHECKED)),
+                    $(Held::$variant(data, dim) => RowsView::$variant(MatrixView::new(data, *dim).expect(CHECKED)),)*
+                }
+            }
+
+            /// The rows, copied unless they are a copy already.
+            pub fn into_owned(self) -> AnyRows<'static> {
+                fn all<T: Copy>(m: MatrixView<'_, T>) -> Vec<T> {
+                    (0..m.rows()).flat_map(|i| m.row(i)).copied().collect()
+                }
+                AnyRows(match self.0 {
+                    Held::View(RowsView::Bits(m)) => Held::Bits(all(m.bytes()), m.dim()),
+                    Held::Bits(bytes, dim) => Held::Bits(bytes, dim),
+                    $(
+                        Held::View(RowsView::$variant(m)) => Held::$variant(all(m), m.dim()),
+                        Held::$variant(data, dim) => Held::$variant(data, dim),
+                    )*
+                })
+            }
+        }
+    };
 }
 
-impl AnyRows<'_> {
-    /// The rows.
-    pub fn view(&self) -> RowsView<'_> {
-        fn dense<T>(data: &[T], dim: usize) -> MatrixView<'_, T> {
-            MatrixView::new(data, dim).unwrap_or_else(|_| unreachable!("checked when it was made"))
-        }
-        match &self.0 {
-            Held::View(view) => *view,
-            Held::F32(data, dim) => RowsView::F32(dense(data, *dim)),
-            Held::F16(data, dim) => RowsView::F16(dense(data, *dim)),
-            Held::Bf16(data, dim) => RowsView::Bf16(dense(data, *dim)),
-            Held::I8(data, dim) => RowsView::I8(dense(data, *dim)),
-            Held::U8(data, dim) => RowsView::U8(dense(data, *dim)),
-            Held::Bits(bytes, dim) => {
-                RowsView::Bits(BitsView::new(bytes, *dim).unwrap_or_else(|_| unreachable!("checked when it was made")))
-            }
-        }
-    }
+held!(F32 f32, F16 f16, Bf16 bf16, I8 i8, U8 u8, F64 f64, I32 i32, I64 i64);
 
-    /// The rows, copied unless they are a copy already.
-    pub fn into_owned(self) -> AnyRows<'static> {
-        fn all<T: Copy>(m: MatrixView<'_, T>) -> Vec<T> {
-            (0..m.rows()).flat_map(|i| m.row(i)).copied().collect()
-        }
-        AnyRows(match self.0 {
-            Held::View(RowsView::F32(m)) => Held::F32(all(m), m.dim()),
-            Held::View(RowsView::F16(m)) => Held::F16(all(m), m.dim()),
-            Held::View(RowsView::Bf16(m)) => Held::Bf16(all(m), m.dim()),
-            Held::View(RowsView::I8(m)) => Held::I8(all(m), m.dim()),
-            Held::View(RowsView::U8(m)) => Held::U8(all(m), m.dim()),
-            Held::View(RowsView::Bits(m)) => {
-                Held::Bits((0..m.rows()).flat_map(|i| m.row(i)).copied().collect(), m.dim())
-            }
-            Held::F32(data, dim) => Held::F32(data, dim),
-            Held::F16(data, dim) => Held::F16(data, dim),
-            Held::Bf16(data, dim) => Held::Bf16(data, dim),
-            Held::I8(data, dim) => Held::I8(data, dim),
-            Held::U8(data, dim) => Held::U8(data, dim),
-            Held::Bits(data, dim) => Held::Bits(data, dim),
-        })
+impl<'a> AnyRows<'a> {
+    /// These rows as engines take them: f32 where the type is wider, rounded to the nearest.
+    pub(crate) fn narrow(self) -> AnyRows<'a> {
+        let view = self.view();
+        if view.dtype().is_wide() { AnyRows(Held::F32(view.floats(), view.dim())) } else { self }
     }
 
     /// A copy of rows, which this owns.
@@ -154,7 +149,7 @@ macro_rules! elements {
     )*};
 }
 
-elements!(f32 => F32, f16 => F16, bf16 => Bf16, i8 => I8, u8 => U8);
+elements!(f32 => F32, f16 => F16, bf16 => Bf16, i8 => I8, u8 => U8, f64 => F64, i32 => I32, i64 => I64);
 as_view!([] RowsView<'a>);
 as_view!([] BitsView<'a>);
 
@@ -205,14 +200,16 @@ mod of_ndarray {
 
 #[cfg(feature = "arrow")]
 mod of_arrow {
-    use arrow_array::types::{ArrowPrimitiveType, Float16Type, Float32Type, Int8Type, UInt8Type};
+    use arrow_array::types::{
+        ArrowPrimitiveType, Float16Type, Float32Type, Float64Type, Int8Type, Int32Type, Int64Type, UInt8Type,
+    };
     use arrow_array::{Array, FixedSizeListArray, PrimitiveArray};
 
     use super::{AnyRows, IntoRows, RowsView, ShapeError};
 
     impl<'a> IntoRows<'a> for &'a FixedSizeListArray {
         fn into_rows(self) -> Result<AnyRows<'a>, ShapeError> {
-            let wanted = "lists of f32, f16, i8 or u8 without nulls";
+            let wanted = "lists of f64, f32, f16, i8, u8, i32 or i64 without nulls";
             let values = self.values();
             if self.null_count() > 0 || values.null_count() > 0 {
                 let found = format!("{} null lists and {} null numbers", self.null_count(), values.null_count());
@@ -224,18 +221,15 @@ mod of_arrow {
             fn typed<T: ArrowPrimitiveType>(values: &dyn Array) -> Option<&[T::Native]> {
                 values.as_any().downcast_ref::<PrimitiveArray<T>>().map(|values| &values.values()[..])
             }
-            let view = if let Some(all) = typed::<Float32Type>(values) {
-                RowsView::new(&all[range], dim)
-            } else if let Some(all) = typed::<Float16Type>(values) {
-                RowsView::new(&all[range], dim)
-            } else if let Some(all) = typed::<Int8Type>(values) {
-                RowsView::new(&all[range], dim)
-            } else if let Some(all) = typed::<UInt8Type>(values) {
-                RowsView::new(&all[range], dim)
-            } else {
-                return Err(ShapeError::Array { wanted, found: format!("lists of {}", values.data_type()) });
-            };
-            Ok(view?.into())
+            macro_rules! first_of {
+                ($($t:ty),*) => {
+                    $(if let Some(all) = typed::<$t>(values) {
+                        return Ok(RowsView::new(&all[range], dim)?.into());
+                    })*
+                };
+            }
+            first_of!(Float32Type, Float16Type, Int8Type, UInt8Type, Float64Type, Int32Type, Int64Type);
+            Err(ShapeError::Array { wanted, found: format!("lists of {}", values.data_type()) })
         }
     }
 }

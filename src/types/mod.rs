@@ -155,16 +155,29 @@ pub enum DType {
     U8,
     /// Packed bits, eight per byte, the first in the lowest bit; `dim` counts bits ([`BitsView`]).
     Bits,
+    /// 64-bit float. Devices search its f32 rounding; what that leaves open is decided on the rows as they are.
+    F64,
+    /// 32-bit integers, searched as [`DType::F64`] is.
+    I32,
+    /// 64-bit integers of at most 2^53 in size, searched as [`DType::F64`] is.
+    I64,
 }
 
 impl DType {
     /// All of them, for tables and tests.
-    pub const ALL: [DType; 6] = [DType::F32, DType::F16, DType::Bf16, DType::I8, DType::U8, DType::Bits];
+    pub const ALL: [DType; 9] =
+        [DType::F32, DType::F16, DType::Bf16, DType::I8, DType::U8, DType::Bits, DType::F64, DType::I32, DType::I64];
+
+    /// Whether f32 does not hold every value: engines are given the rows rounded.
+    pub fn is_wide(self) -> bool {
+        matches!(self, DType::F64 | DType::I32 | DType::I64)
+    }
 
     /// Bytes of `dim` densely stored components.
     pub fn row_bytes(self, dim: usize) -> usize {
         match self {
-            DType::F32 => dim * 4,
+            DType::F64 | DType::I64 => dim * 8,
+            DType::F32 | DType::I32 => dim * 4,
             DType::F16 | DType::Bf16 => dim * 2,
             DType::I8 | DType::U8 => dim,
             DType::Bits => dim.div_ceil(8),
@@ -181,13 +194,16 @@ impl fmt::Display for DType {
             DType::I8 => "i8",
             DType::U8 => "u8",
             DType::Bits => "bits",
+            DType::F64 => "f64",
+            DType::I32 => "i32",
+            DType::I64 => "i64",
         })
     }
 }
 
 /// What [`DType::from_str`] says of a name it does not know.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown element type `{found}`; there are f32, f16, bf16, i8, u8, bits")]
+#[error("unknown element type `{found}`; there are f32, f16, bf16, i8, u8, bits, f64, i32, i64")]
 pub struct UnknownDType {
     /// The name that was given.
     pub found: String,
@@ -207,21 +223,14 @@ pub trait Element: bytemuck::Pod + Send + Sync + 'static {
     /// Its name at run time.
     const DTYPE: DType;
 }
-impl Element for f32 {
-    const DTYPE: DType = DType::F32;
+macro_rules! elements {
+    ($($t:ty => $dtype:ident),*) => {$(
+        impl Element for $t {
+            const DTYPE: DType = DType::$dtype;
+        }
+    )*};
 }
-impl Element for f16 {
-    const DTYPE: DType = DType::F16;
-}
-impl Element for bf16 {
-    const DTYPE: DType = DType::Bf16;
-}
-impl Element for i8 {
-    const DTYPE: DType = DType::I8;
-}
-impl Element for u8 {
-    const DTYPE: DType = DType::U8;
-}
+elements!(f32 => F32, f16 => F16, bf16 => Bf16, i8 => I8, u8 => U8, f64 => F64, i32 => I32, i64 => I64);
 
 #[cfg(test)]
 mod tests {

@@ -247,8 +247,8 @@ fn bytes_of(dim: usize) -> Result<usize, ShapeError> {
     if dim.is_multiple_of(8) { Ok(dim / 8) } else { Err(ShapeError::NotWholeBytes { found: dim }) }
 }
 
-/// Rows of any element type, `[rows, dim]`, in the caller's memory. Every method but [`RowsView::row_f32`] takes constant
-/// time.
+/// Rows of any element type, `[rows, dim]`, in the caller's memory. Every method but [`RowsView::row_f32`] and
+/// [`RowsView::row_f64`] takes constant time.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum RowsView<'a> {
@@ -264,12 +264,19 @@ pub enum RowsView<'a> {
     U8(MatrixView<'a, u8>),
     /// Packed bits.
     Bits(BitsView<'a>),
+    /// f64 rows.
+    F64(MatrixView<'a, f64>),
+    /// i32 rows.
+    I32(MatrixView<'a, i32>),
+    /// i64 rows.
+    I64(MatrixView<'a, i64>),
 }
 
-/// Runs `$body` with `$m` bound to the typed matrix of a [`RowsView`]; packed bits as their bytes.
+/// Runs `$body` with `$m` bound to the typed matrix of a [`RowsView`]; packed bits as their bytes. Engines only: programs take
+/// no rows of other types.
 #[macro_export]
 #[doc(hidden)]
-macro_rules! with_rows {
+macro_rules! with_narrow_rows {
     ($view:expr, $m:ident => $body:expr) => {
         match $view {
             $crate::RowsView::F32($m) => $body,
@@ -281,6 +288,21 @@ macro_rules! with_rows {
                 let $m = bits.bytes();
                 $body
             }
+            _ => unreachable!("programs take no wide rows"),
+        }
+    };
+}
+
+/// Runs `$body` with `$m` bound to the typed matrix of a [`RowsView`]; packed bits as their bytes.
+#[macro_export]
+#[doc(hidden)]
+macro_rules! with_rows {
+    ($view:expr, $m:ident => $body:expr) => {
+        match $view {
+            $crate::RowsView::F64($m) => $body,
+            $crate::RowsView::I32($m) => $body,
+            $crate::RowsView::I64($m) => $body,
+            narrow => $crate::with_narrow_rows!(narrow, $m => $body),
         }
     };
 }
@@ -319,6 +341,9 @@ impl<'a> RowsView<'a> {
             RowsView::I8(_) => DType::I8,
             RowsView::U8(_) => DType::U8,
             RowsView::Bits(_) => DType::Bits,
+            RowsView::F64(_) => DType::F64,
+            RowsView::I32(_) => DType::I32,
+            RowsView::I64(_) => DType::I64,
         }
     }
 
@@ -336,29 +361,61 @@ impl<'a> RowsView<'a> {
             RowsView::I8(m) => RowsView::I8(m.slice(start, end)),
             RowsView::U8(m) => RowsView::U8(m.slice(start, end)),
             RowsView::Bits(m) => RowsView::Bits(m.slice(start, end)),
+            RowsView::F64(m) => RowsView::F64(m.slice(start, end)),
+            RowsView::I32(m) => RowsView::I32(m.slice(start, end)),
+            RowsView::I64(m) => RowsView::I64(m.slice(start, end)),
         }
     }
 
-    /// Writes row `i` as f32 into `out` (`dim` long); a bit becomes 0 or 1.
+    /// Writes row `i` as f32 into `out` (`dim` long), rounded to the nearest where the type is wider; a bit becomes 0 or 1.
     pub fn row_f32(&self, i: usize, out: &mut [f32]) {
-        fn each<T: Copy>(row: &[T], out: &mut [f32], f: impl Fn(T) -> f32) {
-            for (o, &v) in out.iter_mut().zip(row) {
-                *o = f(v);
-            }
-        }
         match self {
             RowsView::F32(m) => out.copy_from_slice(m.row(i)),
             RowsView::F16(m) => each(m.row(i), out, f16::to_f32),
             RowsView::Bf16(m) => each(m.row(i), out, bf16::to_f32),
             RowsView::I8(m) => each(m.row(i), out, f32::from),
             RowsView::U8(m) => each(m.row(i), out, f32::from),
-            RowsView::Bits(bits) => {
-                let row = bits.row(i);
-                for (j, o) in out.iter_mut().enumerate() {
-                    *o = f32::from(row[j / 8] >> (j % 8) & 1);
-                }
-            }
+            RowsView::Bits(bits) => each_bit(bits.row(i), out),
+            RowsView::F64(m) => each(m.row(i), out, |x| x as f32),
+            RowsView::I32(m) => each(m.row(i), out, |x| x as f32),
+            RowsView::I64(m) => each(m.row(i), out, |x| x as f32),
         }
+    }
+
+    /// All rows as f32, densely.
+    pub(crate) fn floats(&self) -> Vec<f32> {
+        let mut out = vec![0.0; self.rows() * self.dim()];
+        for (r, row) in out.chunks_exact_mut(self.dim().max(1)).enumerate() {
+            self.row_f32(r, row);
+        }
+        out
+    }
+
+    /// Writes row `i` as f64 into `out` (`dim` long): exactly, but for integers beyond 2^53; a bit becomes 0 or 1.
+    pub fn row_f64(&self, i: usize, out: &mut [f64]) {
+        match self {
+            RowsView::F32(m) => each(m.row(i), out, f64::from),
+            RowsView::F16(m) => each(m.row(i), out, f16::to_f64),
+            RowsView::Bf16(m) => each(m.row(i), out, bf16::to_f64),
+            RowsView::I8(m) => each(m.row(i), out, f64::from),
+            RowsView::U8(m) => each(m.row(i), out, f64::from),
+            RowsView::Bits(bits) => each_bit(bits.row(i), out),
+            RowsView::F64(m) => out.copy_from_slice(m.row(i)),
+            RowsView::I32(m) => each(m.row(i), out, f64::from),
+            RowsView::I64(m) => each(m.row(i), out, |x| x as f64),
+        }
+    }
+}
+
+fn each<T: Copy, U>(row: &[T], out: &mut [U], f: impl Fn(T) -> U) {
+    for (o, &v) in out.iter_mut().zip(row) {
+        *o = f(v);
+    }
+}
+
+fn each_bit<U: From<u8>>(row: &[u8], out: &mut [U]) {
+    for (j, o) in out.iter_mut().enumerate() {
+        *o = U::from(row[j / 8] >> (j % 8) & 1);
     }
 }
 
@@ -412,7 +469,7 @@ macro_rules! views {
     )*};
 }
 
-views!(f32 => F32, f16 => F16, bf16 => Bf16, i8 => I8, u8 => U8);
+views!(f32 => F32, f16 => F16, bf16 => Bf16, i8 => I8, u8 => U8, f64 => F64, i32 => I32, i64 => I64);
 
 #[cfg(test)]
 mod tests {

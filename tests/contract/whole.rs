@@ -10,7 +10,7 @@ use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRu
 
 use crate::compare::{Check, Want, candidates, must, same_ids, same_neighbours};
 use crate::data::{Allow, Bits, Case, Matrix, Rng, Values};
-use crate::distance::METRICS;
+use crate::distance::{DTYPES, METRICS};
 use crate::search::{SCREENED, bounds_are_right, direct, screened_is_exact};
 use crate::{Subject, engines, range, refine, search};
 
@@ -214,7 +214,7 @@ fn shape_is_right(s: &Subject, shape: &Shape) -> Check {
 pub fn row_b4_b5_b13_any_shape(s: &Subject) {
     let asked = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok());
     let (metrics, dtypes, cases, rows) = if s.full {
-        (METRICS.to_vec(), DType::ALL.to_vec(), 300, 700)
+        (METRICS.to_vec(), DTYPES.to_vec(), 300, 700)
     } else {
         (SCREENED.to_vec(), vec![DType::F32], 100, 300)
     };

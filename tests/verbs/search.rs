@@ -11,7 +11,7 @@ use crate::compare::{
     Check, Want, candidates, duplicates_in_order, key_fits, must, pairs_of, query_is_right, same_neighbours,
 };
 use crate::data::{Allow, Bits, Case, Matrix, Rng, Values, query_dtype};
-use crate::distance::{METRICS, nearly_equal};
+use crate::distance::{DTYPES, METRICS, nearly_equal};
 
 pub const SCREENED: [Metric; 3] = [Metric::L2, Metric::InnerProduct, Metric::Cosine];
 
@@ -118,7 +118,7 @@ pub fn row_b4_filters(s: &Subject) {
 
 pub fn row_b4_strided_rows(s: &Subject) {
     let few = [DType::F32, DType::F16, DType::Bits];
-    for dtype in if s.full { DType::ALL.to_vec() } else { few.to_vec() } {
+    for dtype in if s.full { DTYPES.to_vec() } else { few.to_vec() } {
         let metric = if dtype == DType::Bits { Metric::Hamming } else { Metric::L2 };
         let mut rng = Rng::new(31);
         let mut fill = |_: usize, _: usize| rng.below(4) as f32;

@@ -44,13 +44,13 @@ impl Data {
         let bytes = |rows: &[Vec<f32>], dtype: DType| -> Vec<u8> {
             let values = rows.iter().flatten().copied();
             match dtype {
-                DType::F32 => values.flat_map(f32::to_ne_bytes).collect(),
                 DType::F16 => values.flat_map(|v| f16::from_f32(v).to_ne_bytes()).collect(),
                 DType::Bf16 => values.flat_map(|v| bf16::from_f32(v).to_ne_bytes()).collect(),
                 DType::I8 => values.map(|v| (v as i8) as u8).collect(),
                 DType::U8 => values.map(|v| v as u8).collect(),
                 // A byte of eight components each.
                 DType::Bits => values.map(|v| (v * 29.0) as i32 as u8).collect(),
+                _ => values.flat_map(f32::to_ne_bytes).collect(),
             }
         };
         let query_type = if dtype == DType::Bits { DType::Bits } else { DType::F32 };
@@ -334,11 +334,11 @@ fn view(bytes: &[u8], dtype: DType) -> RowsView<'_> {
         MatrixView::new(data, DIM).unwrap_or_else(|_| unreachable!("rows of {DIM}"))
     }
     match dtype {
-        DType::F32 => RowsView::F32(matrix(bytes)),
         DType::F16 => RowsView::F16(matrix(bytes)),
         DType::Bf16 => RowsView::Bf16(matrix(bytes)),
         DType::I8 => RowsView::I8(matrix(bytes)),
         DType::U8 => RowsView::U8(matrix(bytes)),
         DType::Bits => RowsView::Bits(BitsView::from_bytes(matrix(bytes))),
+        _ => RowsView::F32(matrix(bytes)),
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::super::roster::Roster;
-use super::super::rowbuf::{RowBuf, queries_f32};
+use super::super::rowbuf::RowBuf;
 use super::super::store::{Checked, Store};
 use super::super::{CodecSpec, IndexSpec, RerankSpec, TrainOptions, TransformSpec};
 use super::{Ivf, Kept, Settings, UNSORTED, inner, sorted_by};
@@ -204,7 +204,7 @@ impl Ivf {
             Some(coarse) => {
                 let lists = nearest(&self.device, view, coarse)?;
                 let encoded = if self.residual {
-                    self.codec.encode(inner, view, &lists, &queries_f32(&coarse.view()))
+                    self.codec.encode(inner, view, &lists, &coarse.view().floats())
                 } else {
                     self.codec.encode(inner, view, &vec![0; view.rows()], &vec![0.0; dim])
                 };
@@ -280,7 +280,7 @@ pub(super) fn matrix(data: &[f32], dim: usize) -> Result<MatrixView<'_, f32>, Bu
 
 /// Rows as f32, for cosine of length 1.
 fn prepared_rows(metric: Metric, rows: &RowsView<'_>) -> Vec<f32> {
-    let mut floats = queries_f32(rows);
+    let mut floats = rows.floats();
     if metric == Metric::Cosine {
         threads::each(64, floats.chunks_exact_mut(rows.dim()), |row| {
             let length = length(row);
@@ -395,7 +395,7 @@ impl Learnt {
         if matches!(spec.codec, CodecSpec::RaBitQ { .. }) {
             stages.push(TransformSpec::Rotation { dim: None });
         }
-        let learnt_from = queries_f32(&rows);
+        let learnt_from = rows.floats();
         let learnt_from = matrix(&learnt_from, rows.dim())?;
         let transform = Transform::train(&stages, inner(metric, spec.codec), learnt_from, seed, &mut warnings)?;
         let projected = transform.apply(&rows);
@@ -438,7 +438,7 @@ impl Learnt {
         let Some(lists) = spec.lists else {
             return Ok(Learnt { transform, coarse: None, codec, warnings: Vec::new() });
         };
-        let mut signs = queries_f32(&rows);
+        let mut signs = rows.floats();
         signs.iter_mut().for_each(|x| *x = 2.0 * *x - 1.0);
         let mut kmeans = KMeans::new(lists);
         (kmeans.seed, kmeans.iterations) = (seed, 10);
