@@ -40,7 +40,15 @@ fn devices() -> Vec<Device> {
 fn key(metric: Metric, a: &[f64], b: &[f64]) -> f64 {
     let sum = |f: &dyn Fn(f64, f64) -> f64| -> f64 { a.iter().zip(b).map(|(&x, &y)| f(x, y)).sum() };
     let ratio = |a: f64, b: f64| if b == 0.0 { 0.0 } else { a / b };
-    let half = |x: f64, m: f64| if x == 0.0 { 0.0 } else { x * (x / m).ln() };
+    // (1 + d) ln(1 + d) + (1 - d) ln(1 - d): as a series where it would cancel.
+    let half = |x: f64| if x <= -1.0 { 0.0 } else { (1.0 + x) * x.ln_1p() };
+    let gap = |d: f64| {
+        if d.abs() < 0.01 {
+            (1..7).map(|i| d.powi(2 * i) / f64::from(i * (2 * i - 1))).sum()
+        } else {
+            half(d) + half(-d)
+        }
+    };
     match metric {
         Metric::L2 => sum(&|x, y| (x - y) * (x - y)),
         Metric::InnerProduct => -sum(&|x, y| x * y),
@@ -53,7 +61,7 @@ fn key(metric: Metric, a: &[f64], b: &[f64]) -> f64 {
         Metric::Lp(p) => sum(&|x, y| (x - y).abs().powf(f64::from(p))),
         Metric::Canberra => sum(&|x, y| ratio((x - y).abs(), x.abs() + y.abs())),
         Metric::BrayCurtis => ratio(sum(&|x, y| (x - y).abs()), sum(&|x, y| (x + y).abs())),
-        Metric::JensenShannon => 0.5 * sum(&|x, y| half(x, (x + y) / 2.0) + half(y, (x + y) / 2.0)),
+        Metric::JensenShannon => 0.25 * sum(&|x, y| (x + y) * gap(ratio(x - y, x + y))),
         Metric::Jaccard => 1.0 - ratio(sum(&f64::min), sum(&f64::max)),
         other => panic!("{other} is not defined on numbers"),
     }

@@ -343,19 +343,11 @@ pub(super) fn matrix(path: &Path, backing: Arc<dyn Backing>) -> Result<Matrix, L
         Kind::F32 => array.rows_of(f32::from_le_bytes),
         Kind::I8 => array.rows_of(i8::from_le_bytes),
         Kind::U8 => array.rows_of(u8::from_le_bytes),
-        Kind::I32 => array.converted("", |b| Ok(i32::from_le_bytes(b) as f32)),
-        Kind::I64 => array.converted("", |b| Ok(i64::from_le_bytes(b) as f32)),
+        Kind::I32 => array.rows_of(i32::from_le_bytes),
+        Kind::I64 => array.rows_of(i64::from_le_bytes),
         // Bool, u32 and u64 did not pass `reads`.
-        Kind::F64 | Kind::Bool | Kind::U32 | Kind::U64 => {
-            array.converted("a value that fits f32 (at most 3.4028235e38 in size)", |b| narrow(f64::from_le_bytes(b)))
-        }
+        Kind::F64 | Kind::Bool | Kind::U32 | Kind::U64 => array.rows_of(f64::from_le_bytes),
     }
-}
-
-/// NaN and infinity stay what they are: whether they are welcome is for the index to say.
-fn narrow(value: f64) -> Result<f32, String> {
-    let narrow = value as f32;
-    if value.is_finite() && narrow.is_infinite() { Err(format!("{value:e}")) } else { Ok(narrow) }
 }
 
 /// The rows of a file have between 1 and 2^24 components: a dim beyond is a damaged header, and with

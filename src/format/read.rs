@@ -11,21 +11,16 @@ use crate::types::DType;
 /// Loads a matrix of `rows` x `dim`.
 ///
 /// `.npy`, `.npz` (as `file.npz:array`; the name may be left out where there is only one array),
-/// `.fvecs`, `.bvecs`, `.ivecs`, `.fbin`, `.u8bin` and `.i8bin`. A 1-d array is one row. f16, f32, i8
-/// and u8 stay what they are, and stay in the mapped file where their layout allows; f64, i32 and i64
-/// are rounded to f32. NaN and infinity pass.
+/// `.fvecs`, `.bvecs`, `.ivecs`, `.fbin`, `.u8bin` and `.i8bin`. A 1-d array is one row. Numbers stay what they
+/// are, and stay in the mapped file where their layout allows. NaN and infinity pass.
 ///
 /// # Errors
-/// [`LoadError`]; among others for an f64 beyond f32, dim = 0, and a file longer or shorter than its
-/// header says.
+/// [`LoadError`]; among others for dim = 0, and a file longer or shorter than its header says.
 pub fn read_matrix(path: impl AsRef<Path>) -> Result<Matrix, LoadError> {
     let path = path.as_ref();
     let dtype = match extension(path).as_str() {
         "npy" | "npz" => return npy::matrix(path, array_bytes(path)?),
-        "ivecs" => {
-            let (data, [_, dim]) = vecs::ints(path, &*map(path)?, |v| v as f32)?;
-            return Matrix::from_vec(data, dim).map_err(|e| LoadError::header(path, e.to_string()));
-        }
+        "ivecs" => DType::I32,
         "fvecs" | "fbin" => DType::F32,
         "bvecs" | "u8bin" => DType::U8,
         "i8bin" => DType::I8,

@@ -60,6 +60,15 @@ fn says<T>(result: Result<T, LoadError>, parts: &[&str]) {
     }
 }
 
+fn rows_f64(matrix: &Matrix) -> Vec<Vec<f64>> {
+    let of = |r| {
+        let mut row = vec![0.0; matrix.dim()];
+        matrix.view().row_f64(r, &mut row);
+        row
+    };
+    (0..matrix.rows()).map(of).collect()
+}
+
 #[test]
 fn npy_of_every_dtype_order_and_version() {
     for (name, dtype, mapped) in [
@@ -67,19 +76,19 @@ fn npy_of_every_dtype_order_and_version() {
         ("f4", DType::F32, true),
         ("i1", DType::I8, true),
         ("u1", DType::U8, true),
-        ("f8", DType::F32, false),
-        ("i4", DType::F32, false),
-        ("i8", DType::F32, false),
+        ("f8", DType::F64, true),
+        ("i4", DType::I32, true),
+        ("i8", DType::I64, true),
         ("f2_big", DType::F16, false),
         ("f4_big", DType::F32, false),
-        ("f8_big", DType::F32, false),
-        ("i4_big", DType::F32, false),
-        ("i8_big", DType::F32, false),
+        ("f8_big", DType::F64, false),
+        ("i4_big", DType::I32, false),
+        ("i8_big", DType::I64, false),
         ("f2_fortran", DType::F16, false),
         ("f4_fortran", DType::F32, false),
-        ("f8_fortran", DType::F32, false),
+        ("f8_fortran", DType::F64, false),
         ("u1_fortran", DType::U8, false),
-        ("i8_fortran", DType::F32, false),
+        ("i8_fortran", DType::I64, false),
         ("f4_big_fortran", DType::F32, false),
         ("f4_v2", DType::F32, true),
         ("f4_v3", DType::F32, true),
@@ -103,7 +112,7 @@ fn npy_shapes() {
 
 #[test]
 fn npy_values_that_do_not_fit_are_named() {
-    says(read_matrix(fixture("f8_too_big.npy")), &["row 2, column 1 of `", "-1e39", "fits f32"]);
+    assert_eq!(rows_f64(&read_matrix(fixture("f8_too_big.npy")).unwrap())[2][1], -1e39);
     let odd = rows(&read_matrix(fixture("f8_not_finite.npy")).unwrap());
     assert!(odd[0][0].is_nan());
     assert_eq!(odd[0][1..], [f32::INFINITY, f32::NEG_INFINITY, 0.0]);

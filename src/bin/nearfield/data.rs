@@ -150,8 +150,8 @@ pub fn check_values(rows: &RowsView<'_>, metric: Metric) -> std::result::Result<
     }
     let mut row = vec![0.0; rows.dim()];
     for r in 0..rows.rows() {
-        rows.row_f32(r, &mut row);
-        let at = |c: usize, x: f32| format!("row {r}, component {c} is {x}");
+        rows.row_f64(r, &mut row);
+        let at = |c: usize, x: f64| format!("row {r}, component {c} is {x}");
         if let Some((c, x)) = row.iter().enumerate().find(|(_, x)| !x.is_finite()) {
             return Err(format!("{}, wanted a finite number", at(c, *x)));
         }

@@ -81,7 +81,8 @@ impl Ivf {
         };
         // What was learnt by then may not have been learnt to the end.
         threads::check().map_err(EngineError::from)?;
-        let Learnt { transform, coarse, codec, warnings } = learnt;
+        let Learnt { transform, coarse, codec, mut warnings } = learnt;
+        warnings.extend(rounding(&rows));
         let count = coarse.as_ref().map_or(0, |coarse| coarse.slots());
         Ok(Ivf {
             device: device.untied(),
@@ -267,6 +268,23 @@ pub(super) fn moved(live: &Bitmap) -> Vec<Option<u32>> {
             })
         })
         .collect()
+}
+
+/// How many numbers f32 does not hold, as a note, where codes are made of f32.
+fn rounding(rows: &RowsView<'_>) -> Option<String> {
+    if !rows.dtype().is_wide() {
+        return None;
+    }
+    let (mut row, mut changed, mut most) = (vec![0.0f64; rows.dim()], 0, 0.0f64);
+    for r in 0..rows.rows() {
+        rows.row_f64(r, &mut row);
+        for by in row.iter().map(|&x| (x - f64::from(x as f32)).abs()).filter(|&by| by != 0.0) {
+            (changed, most) = (changed + 1, most.max(by));
+        }
+    }
+    let all = rows.rows() * rows.dim();
+    (changed > 0)
+        .then(|| format!("codes are made of f32: {changed} of {all} numbers are rounded, by at most {most:.3e}"))
 }
 
 /// The lengths of rows that are all finite.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use nearfield::format::{Matrix, read_ids};
-use nearfield::ops::metric::{key, tolerance};
+use nearfield::ops::metric::key;
 use nearfield::{Metric, NO_ID, Neighbors};
 
 use crate::fail;
@@ -69,18 +69,15 @@ impl<'a> Counter<'a> {
         let mut distance = |id: usize| {
             row.clear();
             row.extend(row_f64(self.base, id));
-            (key(self.metric, &q, &row), length(&row))
+            key(self.metric, &q, &row)
         };
-        let (mut kth, mut norm, mut true_neighbours) = (f64::NEG_INFINITY, 0.0, 0);
+        let (mut kth, mut true_neighbours) = (f64::NEG_INFINITY, 0);
         for id in self.truth.of(query, k) {
-            let (d, n) = distance(id);
-            (kth, norm) = (kth.max(d), f64::max(norm, n));
+            kth = kth.max(distance(id));
             true_neighbours += 1;
         }
-        // Engines compute in f32: a row that they find as near may be farther by the rounding bound.
-        let slack = tolerance(self.metric, self.base.dtype(), self.base.dim(), kth, length(&q), norm);
         let mut seen = HashSet::new();
-        let near = |id: &u64| *id != NO_ID && seen.insert(*id) && distance(*id as usize).0 <= kth + slack;
+        let near = |id: &u64| *id != NO_ID && seen.insert(*id) && distance(*id as usize) <= kth;
         self.hits += found.filter(near).count().min(true_neighbours);
         self.wanted += true_neighbours;
     }
@@ -93,12 +90,8 @@ impl<'a> Counter<'a> {
 
 fn row_f64(rows: &Matrix, i: usize) -> Vec<f64> {
     let mut row = vec![0.0; rows.dim()];
-    rows.view().row_f32(i, &mut row);
-    row.into_iter().map(f64::from).collect()
-}
-
-fn length(row: &[f64]) -> f64 {
-    row.iter().map(|x| x * x).sum::<f64>().sqrt()
+    rows.view().row_f64(i, &mut row);
+    row
 }
 
 #[cfg(test)]
