@@ -1,47 +1,68 @@
-//! Files that appear whole or not at all.
+//! Files that appear whole or not at all, alone or several together.
 
-use std::fs::{self, File};
-use std::io::{self, BufWriter, Seek, SeekFrom, Write};
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::io::{self, BufWriter, Cursor, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::SaveError;
 
+/// Links that are followed, as many as Linux does.
+const MOST_LINKS: usize = 40;
+
+/// Every `.part` file of this process. Locked while files begin, appear or go.
+static PARTS: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+
 /// A file in the making: written beside its place, synced, and renamed over it by
 /// [`AtomicFile::commit`]; removed when dropped before. A reader sees the old file or the new one,
-/// also after a power cut, and a map of the old one stays good.
+/// also after a power cut, and a map of the old one stays good. The new file has the permissions of
+/// the old one. Links are followed, also to where no file is yet.
+///
+/// A process that is killed leaves `NAME.PID-N.part` beside the file; the next one that writes the
+/// file removes it. Parts are locked as long as they are written, so none of a living process goes.
+///
+/// What goes to a pipe or to a device such as `/dev/null` and `/dev/stdout` is collected in memory
+/// and written by the commit.
 #[derive(Debug)]
 pub struct AtomicFile {
     /// As the caller named it, for errors.
     path: PathBuf,
-    /// Where the file goes: the path with symbolic links followed.
-    target: PathBuf,
-    /// Where it is being written; `None` once it has been renamed.
-    part: Option<PathBuf>,
-    file: BufWriter<File>,
+    to: Place,
+}
+
+#[derive(Debug)]
+enum Place {
+    /// Where the file goes, links followed, and where it is being written; no part once it has been renamed.
+    Beside { target: PathBuf, part: Option<PathBuf>, file: BufWriter<File> },
+    /// What will be written to a pipe or a device.
+    Stream(Cursor<Vec<u8>>),
 }
 
 impl AtomicFile {
     /// Begins to write what will be the file at `path`.
     ///
     /// # Errors
-    /// [`SaveError`] when there is a folder, a device or a read-only file at `path`, or its folder
+    /// [`SaveError`] when there is a folder, a disk or a read-only file at `path`, or its folder
     /// cannot be written.
     pub fn create(path: impl AsRef<Path>) -> Result<AtomicFile, SaveError> {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
         let path = path.as_ref().to_owned();
-        match fs::metadata(&path) {
+        let old = match fs::metadata(&path) {
+            Ok(meta) if is_stream(&meta) => return Ok(AtomicFile { path, to: Place::Stream(Cursor::default()) }),
             Ok(meta) if !meta.is_file() => return Err(SaveError::NotAFile { path }),
             Ok(meta) if meta.permissions().readonly() => return Err(SaveError::ReadOnly { path }),
-            _ => {}
-        }
-        let target = fs::canonicalize(&path).unwrap_or_else(|_| path.clone());
+            Ok(meta) => Some(meta),
+            Err(_) => None,
+        };
+        let target = followed(&path).map_err(|e| SaveError::io(&path, e))?;
         let Some(name) = target.file_name() else { return Err(SaveError::NotAFile { path }) };
-        let mut name = name.to_owned();
-        name.push(format!(".{}-{}.part", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed)));
-        let part = target.with_file_name(name);
-        let file = File::create_new(&part).map_err(|e| SaveError::io(&path, e))?;
-        Ok(AtomicFile { path, target, part: Some(part), file: BufWriter::with_capacity(1 << 16, file) })
+        let (part, file) = begin(&target, name).map_err(|e| SaveError::io(&path, e))?;
+        let file = BufWriter::with_capacity(1 << 16, file);
+        let made = AtomicFile { path, to: Place::Beside { target, part: Some(part), file } };
+        made.take_mode(old.as_ref()).map_err(|e| SaveError::io(&made.path, e))?;
+        Ok(made)
     }
 
     /// The path as it was given.
@@ -53,19 +74,214 @@ impl AtomicFile {
     ///
     /// # Errors
     /// [`SaveError::Io`]; what was there before stays.
-    pub fn commit(mut self) -> Result<(), SaveError> {
-        self.replace().map_err(|e| SaveError::io(&self.path, e))
+    pub fn commit(self) -> Result<(), SaveError> {
+        commit_all(vec![self])
     }
 
-    fn replace(&mut self) -> io::Result<()> {
-        self.file.flush()?;
-        self.file.get_ref().sync_all()?;
-        if let Some(part) = &self.part {
-            fs::rename(part, &self.target)?;
-            self.part = None;
+    /// Gives the part the permissions of the file that it replaces; a new file has the usual ones.
+    fn take_mode(&self, old: Option<&Metadata>) -> io::Result<()> {
+        match (&self.to, old) {
+            (Place::Beside { file, .. }, Some(old)) if cfg!(unix) => file.get_ref().set_permissions(old.permissions()),
+            _ => Ok(()),
         }
-        sync_folder(&self.target)
     }
+
+    /// Brings what was written to the disk, under the name of the part.
+    fn seal(&mut self) -> io::Result<()> {
+        match &mut self.to {
+            Place::Beside { file, .. } => file.flush().and_then(|()| file.get_ref().sync_all()),
+            Place::Stream(_) => Ok(()),
+        }
+    }
+
+    /// Gives a pipe or a device what was collected for it.
+    fn pour(&mut self) -> io::Result<()> {
+        match &self.to {
+            Place::Beside { .. } => Ok(()),
+            Place::Stream(bytes) => OpenOptions::new().write(true).open(&self.path)?.write_all(bytes.get_ref()),
+        }
+    }
+}
+
+/// Whether this is written as it comes: a pipe, a terminal, `/dev/null`.
+fn is_stream(meta: &Metadata) -> bool {
+    #[cfg(unix)]
+    return std::os::unix::fs::FileTypeExt::is_fifo(&meta.file_type())
+        || std::os::unix::fs::FileTypeExt::is_char_device(&meta.file_type());
+    #[cfg(not(unix))]
+    return false;
+}
+
+/// Where a file at `path` goes: links followed, in its real folder.
+fn followed(path: &Path) -> io::Result<PathBuf> {
+    let mut target = path.to_owned();
+    for _ in 0..MOST_LINKS {
+        match fs::read_link(&target) {
+            Ok(to) => target = folder(&target).join(to),
+            Err(_) => {
+                let folder = fs::canonicalize(folder(&target))?;
+                return Ok(target.file_name().map_or(folder.clone(), |name| folder.join(name)));
+            }
+        }
+    }
+    Err(io::Error::other("too many links"))
+}
+
+fn folder(path: &Path) -> &Path {
+    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// A name beside `target` that no other of this process has.
+fn part_of(target: &Path, name: &OsStr) -> PathBuf {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let mut part = name.to_owned();
+    part.push(format!(".{}-{}.part", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed)));
+    target.with_file_name(part)
+}
+
+/// A new part beside `target`, locked and in the list; those of dead processes are gone.
+fn begin(target: &Path, name: &OsStr) -> io::Result<(PathBuf, File)> {
+    let mut parts = parts();
+    sweep(folder(target), name, &parts);
+    loop {
+        let part = part_of(target, name);
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true);
+        // Whom the file may be shown to is known a moment later.
+        #[cfg(unix)]
+        if target.exists() {
+            std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        }
+        let file = match options.open(&part) {
+            // A process of another machine or container.
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => continue,
+            made => made?,
+        };
+        // Until it is locked another process may take it for one of the dead and remove it. Where the file system has no
+        // locks, nobody removes any.
+        if matches!(file.try_lock(), Err(fs::TryLockError::WouldBlock)) || !part.exists() {
+            continue;
+        }
+        parts.insert(part.clone());
+        return Ok((part, file));
+    }
+}
+
+/// Removes the parts of a file of this name that nobody writes any more.
+fn sweep(folder: &Path, name: &OsStr, own: &BTreeSet<PathBuf>) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for entry in entries.flatten().filter(|e| is_part_of(&e.file_name(), name) && !own.contains(&e.path())) {
+        // A pipe would not open before somebody reads it.
+        if entry.file_type().is_ok_and(|t| t.is_file())
+            && let Ok(file) = OpenOptions::new().write(true).open(entry.path())
+            && file.try_lock().is_ok()
+        {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// Whether `found` is `NAME.PID-N.part`.
+fn is_part_of(found: &OsStr, name: &OsStr) -> bool {
+    let rest = found.as_encoded_bytes().strip_prefix(name.as_encoded_bytes());
+    let numbers = rest.and_then(|r| r.strip_prefix(b".")?.strip_suffix(b".part"));
+    numbers.is_some_and(|n| n.contains(&b'-') && n.iter().all(|&b| b == b'-' || b.is_ascii_digit()))
+}
+
+fn parts() -> MutexGuard<'static, BTreeSet<PathBuf>> {
+    PARTS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Puts all files in their places: written and synced before the first appears. When one cannot appear, those before it
+/// are again what they were. Only a kill or a power cut between two renames can leave some files old and some new, each
+/// of them whole.
+///
+/// # Errors
+/// [`SaveError::Io`]; what was at the paths before stays, but pipes may have been written.
+pub fn commit_all(mut files: Vec<AtomicFile>) -> Result<(), SaveError> {
+    for step in [AtomicFile::seal, AtomicFile::pour] {
+        files.iter_mut().try_for_each(|file| step(file).map_err(|e| SaveError::io(&file.path, e)))?;
+    }
+    let mut listed = parts();
+    let mut done: Vec<(PathBuf, Option<Old>)> = Vec::new();
+    let mut failed = None;
+    let last = files.len().saturating_sub(1);
+    for (i, file) in files.iter_mut().enumerate() {
+        let Place::Beside { target, part: unnamed, .. } = &mut file.to else { continue };
+        let Some(part) = unnamed else { continue };
+        // After the last nothing can fail.
+        match appear(part, target, i < last) {
+            Ok(old) => {
+                listed.remove(part);
+                *unnamed = None;
+                done.push((target.clone(), old));
+            }
+            Err(e) => {
+                failed = Some(SaveError::io(&file.path, e));
+                break;
+            }
+        }
+    }
+    for (target, old) in done.iter().rev() {
+        match old {
+            Some(old) if failed.is_some() => old.restore(target),
+            Some(old) => drop(fs::remove_file(&old.path)),
+            None if failed.is_some() => drop(fs::remove_file(target)),
+            None => {}
+        }
+    }
+    drop(listed);
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    files.iter().try_for_each(|file| match &file.to {
+        Place::Beside { target, .. } => sync_folder(target).map_err(|e| SaveError::io(&file.path, e)),
+        Place::Stream(_) => Ok(()),
+    })
+}
+
+/// Another name of a file that is being replaced.
+struct Old {
+    path: PathBuf,
+    /// So that no other process takes it for a part of the dead.
+    _locked: Option<File>,
+}
+
+impl Old {
+    /// Of the file at `target`, if there is one.
+    fn of(target: &Path) -> io::Result<Option<Old>> {
+        let (true, Some(name)) = (target.is_file(), target.file_name()) else { return Ok(None) };
+        let path = part_of(target, name);
+        let locked = File::open(target).ok().filter(|file| file.try_lock_shared().is_ok());
+        // A file system without links leaves a moment without a file.
+        fs::hard_link(target, &path).or_else(|_| fs::rename(target, &path))?;
+        Ok(Some(Old { path, _locked: locked }))
+    }
+
+    /// Nothing can be done about a failure here, and the name says what was left.
+    fn restore(&self, target: &Path) {
+        if fs::rename(&self.path, target).is_ok() {
+            // Two names of one file both stay.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Renames a part over its target, whose file is kept under another name if `keep`.
+fn appear(part: &Path, target: &Path, keep: bool) -> io::Result<Option<Old>> {
+    let old = if keep { Old::of(target)? } else { None };
+    fs::rename(part, target).inspect_err(|_| old.iter().for_each(|old| old.restore(target)))?;
+    Ok(old)
+}
+
+/// Removes what this process is writing, and lets no file begin or appear any more: for a handler of signals, just before
+/// it ends the process. Files that are appearing at the moment all appear first. Whoever writes afterwards waits for ever.
+pub fn abandon_files() {
+    let parts = parts();
+    for part in parts.iter() {
+        let _ = fs::remove_file(part);
+    }
+    std::mem::forget(parts);
 }
 
 /// Makes the new name last through a power cut, where the system lets a folder be synced.
@@ -73,8 +289,7 @@ fn sync_folder(target: &Path) -> io::Result<()> {
     if cfg!(not(unix)) {
         return Ok(());
     }
-    let folder = target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    match File::open(folder).and_then(|folder| folder.sync_all()) {
+    match File::open(folder(target)).and_then(|folder| folder.sync_all()) {
         // Some network file systems cannot, and a folder may be writable but not readable.
         Err(e) if matches!(e.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::PermissionDenied) => Ok(()),
         done => done,
@@ -83,35 +298,50 @@ fn sync_folder(target: &Path) -> io::Result<()> {
 
 impl Write for AtomicFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file.write(bytes)
+        match &mut self.to {
+            Place::Beside { file, .. } => file.write(bytes),
+            Place::Stream(collected) => collected.write(bytes),
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
+        match &mut self.to {
+            Place::Beside { file, .. } => file.flush(),
+            Place::Stream(_) => Ok(()),
+        }
     }
 }
 
 impl Seek for AtomicFile {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        self.file.seek(to)
+        match &mut self.to {
+            Place::Beside { file, .. } => file.seek(to),
+            Place::Stream(collected) => collected.seek(to),
+        }
     }
 }
 
 impl Drop for AtomicFile {
     fn drop(&mut self) {
-        if let Some(part) = &self.part {
+        if let Place::Beside { part: Some(part), .. } = &self.to {
+            let mut parts = parts();
+            parts.remove(part);
             // Nothing can be done about a failure here, and the name says what was left.
             let _ = fs::remove_file(part);
         }
     }
 }
 
-/// Whether a file can be written at `path`, without touching what is there: for refusing before long work.
+/// Where a file at `path` would go, links followed; without touching what is there: for refusing before long work.
 ///
 /// # Errors
 /// Those of [`AtomicFile::create`].
-pub fn check_writable(path: impl AsRef<Path>) -> Result<(), SaveError> {
-    AtomicFile::create(path).map(drop)
+pub fn check_writable(path: impl AsRef<Path>) -> Result<PathBuf, SaveError> {
+    let file = AtomicFile::create(path)?;
+    Ok(match &file.to {
+        Place::Beside { target, .. } => target.clone(),
+        Place::Stream(_) => fs::canonicalize(&file.path).unwrap_or_else(|_| file.path.clone()),
+    })
 }
 
 #[cfg(test)]

@@ -33,11 +33,12 @@ mod tests;
 mod vecs;
 mod write;
 
-pub use atomic::{AtomicFile, check_writable};
+pub use atomic::{AtomicFile, abandon_files, check_writable, commit_all};
 pub use error::{LoadError, SaveError};
 pub use faiss::{FaissCodec, FaissIndex, FaissList, FaissRows, FaissTransform, NotFaiss};
 pub use matrix::{Matrix, NotBytes};
-pub use mmap::Map;
+pub use mmap::{Map, guard_maps};
+pub use npz::file_of;
 pub use nf::{NF_VERSION, NfFile, NfWriter, Section};
 pub use read::{FilterFile, IdMatrix, read_filter, read_ids, read_matrix};
 pub use write::{stage_npy_f32, stage_npy_i64, write_npy_f32, write_npy_i64};

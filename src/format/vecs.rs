@@ -1,5 +1,6 @@
 //! The headers of `.fvecs .bvecs .ivecs` (each row: dim as i32, then its components; corpus-texmex.irisa.fr)
-//! and of `.fbin .u8bin .i8bin` (rows and dim as u32, then all components; big-ann-benchmarks.com).
+//! and of `.fbin .u8bin .i8bin` (rows and dim as u32, or as u64 as cuVS writes them, then all components;
+//! big-ann-benchmarks.com).
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,17 +18,35 @@ pub(super) fn matrix(path: &Path, map: Arc<Map>, dtype: DType) -> Result<Matrix,
     over(path, map, Layout { offset: 4, dtype, rows, dim, stride: dim + 4 / size })
 }
 
-/// The rows of a bin file with components of `dtype`.
-pub(super) fn bin(path: &Path, map: Arc<Map>, dtype: DType) -> Result<Matrix, LoadError> {
+/// The rows of a bin file with components of `dtype`. A slice has the header of the whole that it was cut from.
+pub(super) fn bin(path: &Path, map: Arc<Map>, dtype: DType, slice: bool) -> Result<Matrix, LoadError> {
     let bytes = map.bytes();
-    let Some((&[a, b, c, d, e, f, g, h], _)) = bytes.split_first_chunk() else {
-        return Err(LoadError::Truncated { path: path.to_owned(), wanted: 8, found: bytes.len() as u64 });
+    let found = bytes.len() as u64;
+    let Some(narrow) = bytes.first_chunk::<8>().map(|head| head.as_chunks().0) else {
+        return Err(LoadError::Truncated { path: path.to_owned(), wanted: 8, found });
     };
-    let (rows, dim) = (u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h]));
-    check_dim(path, dim as usize, || python_shape(&[rows, dim]))?;
-    let wanted = 8 + u64::from(rows) * dtype.row_bytes(dim as usize) as u64;
-    LoadError::check_length(path, wanted, bytes.len() as u64)?;
-    over(path, map, Layout { offset: 8, dtype, rows: rows as usize, dim: dim as usize, stride: dim as usize })
+    let [rows, dim] = [0, 1].map(|i| u64::from(u32::from_le_bytes(narrow[i])));
+    let wide = bytes.first_chunk::<16>().map(|head| head.as_chunks().0);
+    let wide = wide.map(|head| (16, u64::from_le_bytes(head[0]), u64::from_le_bytes(head[1])));
+    let headers = [Some((8, rows, dim)), wide].into_iter().flatten().filter(|&(_, _, dim)| (1..=1 << 24).contains(&dim));
+    let row_bytes = |dim: u64| dtype.row_bytes(dim as usize) as u64;
+    let wanted = |&(start, rows, dim): &(u64, u64, u64)| rows.saturating_mul(row_bytes(dim)).saturating_add(start);
+    // The one that fits the file, or the first that makes sense.
+    let header = headers.clone().find(|header| wanted(header) == found).or(headers.clone().next());
+    let Some(header @ (start, rows, dim)) = header else {
+        return Err(check_dim(path, dim as usize, || python_shape(&[rows, dim])).err().unwrap_or_else(|| {
+            LoadError::header(path, "neither u32 nor u64 of it are rows and dim")
+        }));
+    };
+    let there = found.saturating_sub(start) / row_bytes(dim);
+    let cut = rows > there && there > 0 && start + there * row_bytes(dim) == found;
+    if !cut {
+        LoadError::check_length(path, wanted(&header), found)?;
+    }
+    let (offset, dim) = (start as usize, dim as usize);
+    let matrix = over(path, map, Layout { offset, dtype, rows: there as usize, dim, stride: dim })?;
+    let note = || format!("its header says {rows} rows, the file ends after {there}: these are read");
+    Ok(if cut && !slice { matrix.noting(note()) } else { matrix })
 }
 
 fn over(path: &Path, map: Arc<Map>, layout: Layout) -> Result<Matrix, LoadError> {

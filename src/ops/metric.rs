@@ -20,10 +20,7 @@ pub fn key(metric: Metric, a: &[f64], b: &[f64]) -> f64 {
             let half_kl = |x: f64, m: f64| if x == 0.0 { 0.0 } else { x * (x / m).ln() };
             0.5 * sum(&|x, y| half_kl(x, (x + y) / 2.0) + half_kl(y, (x + y) / 2.0))
         }
-        Metric::Jaccard => {
-            let union = sum(&f64::max);
-            if union == 0.0 { 0.0 } else { 1.0 - sum(&f64::min) / union }
-        }
+        Metric::Jaccard => ratio(sum(&|x, y| (x - y).abs()), sum(&f64::max)),
         Metric::Hamming => sum(&|x, y| if x == y { 0.0 } else { 1.0 }),
     }
 }
@@ -38,9 +35,8 @@ pub fn tolerance(metric: Metric, dtype: DType, dim: usize, exact: f64, norm_a: f
         Metric::Hamming => 0.0,
         Metric::InnerProduct => g * norm_a * norm_b + tiny,
         Metric::Cosine => 2.0 * g + 4.0 * u,
-        Metric::Jaccard if dtype == DType::Bits => 2.0 * u,
-        // 1 - a / b: the subtraction loses what the quotient's rounding is worth.
-        Metric::Jaccard => 2.0 * g + 4.0 * u,
+        // Counts are exact; WGSL divides within 2.5 units in the last place.
+        Metric::Jaccard if dtype == DType::Bits => 6.0 * u * exact.abs(),
         Metric::JensenShannon => (2.0 * g + 32.0 * u) * exact.abs() + tiny,
         Metric::Lp(p) => (2.0 * g + (32.0 + 32.0 * f64::from(p)) * u) * exact.abs() + tiny,
         _ => (2.0 * g + 8.0 * u) * exact.abs() + tiny,

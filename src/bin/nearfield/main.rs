@@ -18,6 +18,7 @@ mod outputs;
 mod range;
 mod report;
 mod search;
+mod signals;
 mod tune;
 mod ui;
 
@@ -49,6 +50,8 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    signals::watch();
+    nearfield::format::guard_maps();
     let result = match Cli::parse().command {
         Command::Demo(args) => demo::run(&args),
         Command::Devices(args) => devices::run(&args),
