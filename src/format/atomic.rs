@@ -388,12 +388,17 @@ mod tests {
         says(dir.path(), "not a regular file");
         says(&dir.path().join("no/a"), "No such file");
         says(Path::new("/"), "not a regular file");
-        says(Path::new("/dev/null"), "not a regular file");
         let path = dir.path().join("a");
         fs::write(&path, "old").unwrap();
         fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o444)).unwrap();
         says(&path, "read-only");
         assert_eq!(fs::read(&path).unwrap(), b"old");
+    }
+
+    fn staged(path: &Path, bytes: &[u8]) -> AtomicFile {
+        let mut file = AtomicFile::create(path).unwrap();
+        file.write_all(bytes).unwrap();
+        file
     }
 
     #[cfg(unix)]
@@ -403,10 +408,123 @@ mod tests {
         let (path, link) = (dir.path().join("a"), dir.path().join("link"));
         fs::write(&path, "old").unwrap();
         std::os::unix::fs::symlink(&path, &link).unwrap();
-        let mut file = AtomicFile::create(&link).unwrap();
-        file.write_all(b"new").unwrap();
-        file.commit().unwrap();
+        staged(&link, b"new").commit().unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"new");
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_to_where_no_file_is_yet_is_followed() {
+        use std::os::unix::fs::symlink;
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("sub")).unwrap();
+        let at = |name: &str| dir.path().join(name);
+        // Relative to the link's own folder, and over two links.
+        symlink("sub/a", at("one")).unwrap();
+        symlink("one", at("two")).unwrap();
+        staged(&at("two"), b"new").commit().unwrap();
+        assert_eq!(fs::read(at("sub/a")).unwrap(), b"new");
+        assert!(at("one").is_symlink() && at("two").is_symlink());
+        symlink("round", at("round")).unwrap();
+        assert!(check_writable(at("round")).unwrap_err().to_string().contains("links"));
+        symlink("no/a", at("lost")).unwrap();
+        assert!(check_writable(at("lost")).unwrap_err().to_string().contains("No such file"));
+        assert_eq!(names(dir.path()).len(), 5);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn the_mode_of_a_replaced_file_stays() {
+        use std::os::unix::fs::{MetadataExt, PermissionsExt};
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        fs::write(&path, "old").unwrap();
+        for mode in [0o600, 0o640, 0o755, 0o666] {
+            fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
+            staged(&path, b"new").commit().unwrap();
+            assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, mode);
+        }
+    }
+
+    #[test]
+    fn parts_of_the_dead_go_and_those_of_the_living_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let strange = ["a.part", "a.1-x.part", "a.12.part", "ab.1-2.part", "a.1-2.part.x"];
+        for name in strange.iter().chain(&["a.1-2.part", "a.4194304-17.part"]) {
+            fs::write(at(name), "of a killed process").unwrap();
+        }
+        // Another process holds its part locked.
+        let other = File::create(at("a.77-0.part")).unwrap();
+        other.try_lock().unwrap();
+        let first = staged(&at("a"), b"first");
+        staged(&at("a"), b"second").commit().unwrap();
+        let mut expected = vec!["a".to_owned(), "a.77-0.part".to_owned()];
+        expected.extend(strange.map(str::to_owned));
+        let own = format!("a.{}-", std::process::id());
+        let mut found = names(dir.path());
+        assert_eq!(found.iter().filter(|name| name.starts_with(&own)).count(), 1, "{found:?}");
+        found.retain(|name| !name.starts_with(&own));
+        (found.sort(), expected.sort());
+        assert_eq!(found, expected);
+        first.commit().unwrap();
+        assert_eq!(fs::read(at("a")).unwrap(), b"first");
+        drop(other);
+        check_writable(at("a")).unwrap();
+        assert!(!at("a.77-0.part").exists(), "now it is of the dead");
+    }
+
+    #[test]
+    fn several_files_appear_together_or_stay_what_they_were() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::write(at("a"), "old a").unwrap();
+        fs::write(at("c"), "old c").unwrap();
+        fs::write(at("d"), "old d").unwrap();
+        let all = || ["a", "b", "c", "d"].map(|name| staged(&at(name), name.as_bytes()));
+        let files = all();
+        // Something gets in the way of the third, which cannot be renamed then.
+        fs::remove_file(at("c")).unwrap();
+        fs::create_dir(at("c")).unwrap();
+        let error = commit_all(files.into()).unwrap_err().to_string();
+        assert!(error.contains("/c`"), "{error}");
+        let mut found = names(dir.path());
+        found.sort();
+        assert_eq!(found, ["a", "c", "d"], "`b`, which was not there, is not there again");
+        assert_eq!(fs::read(at("a")).unwrap(), b"old a");
+        assert_eq!(fs::read(at("d")).unwrap(), b"old d");
+        assert!(at("c").is_dir());
+        fs::remove_dir(at("c")).unwrap();
+        commit_all(all().into()).unwrap();
+        for name in ["a", "b", "c", "d"] {
+            assert_eq!(fs::read(at(name)).unwrap(), name.as_bytes());
+        }
+        assert_eq!(names(dir.path()).len(), 4);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn devices_and_pipes_are_written_by_the_commit() {
+        use std::io::Read;
+        use std::os::fd::AsRawFd;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        fs::write(&path, "old").unwrap();
+        staged(Path::new("/dev/null"), b"new").commit().unwrap();
+        let full = vec![staged(&path, b"new"), staged(Path::new("/dev/full"), b"new")];
+        let error = commit_all(full).unwrap_err().to_string();
+        assert!(error.contains("/dev/full`: No space left"), "{error}");
+        assert_eq!((fs::read(&path).unwrap(), names(dir.path()).len()), (b"old".to_vec(), 1));
+        let (mut reader, writer) = io::pipe().unwrap();
+        let mut file = staged(&PathBuf::from(format!("/dev/fd/{}", writer.as_raw_fd())), b"..w");
+        // As index files are written: the beginning last.
+        file.seek(SeekFrom::Start(0)).unwrap();
+        file.write_all(b"ne").unwrap();
+        file.commit().unwrap();
+        drop(writer);
+        let mut came = String::new();
+        reader.read_to_string(&mut came).unwrap();
+        assert_eq!(came, "new");
     }
 }

@@ -217,7 +217,8 @@ mod guard {
             }
             handler if before.is_some_and(|before| before.sa_flags & libc::SA_SIGINFO != 0) => {
                 // SAFETY: whoever installed it with SA_SIGINFO gave a function of this signature.
-                let handler: extern "C" fn(c_int, *mut siginfo_t, *mut c_void) = unsafe { std::mem::transmute(handler) };
+                let handler: extern "C" fn(c_int, *mut siginfo_t, *mut c_void) =
+                    unsafe { std::mem::transmute(handler) };
                 handler(signal, info, context);
             }
             handler => {

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use zip::{CompressionMethod, ZipArchive, result::ZipError};
 
-use super::{LoadError, Map};
 use super::matrix::Backing;
 use super::mmap::Words;
+use super::{LoadError, Map};
 
 /// Deflate cannot do better than one bit for 129 bytes or so; what claims more is damaged.
 const DEFLATE_RATIO: u64 = 1032;

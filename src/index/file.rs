@@ -61,7 +61,7 @@ pub struct FileInfo {
     pub rows: usize,
     /// Whether the ids are other than the row numbers.
     pub has_ids: bool,
-    /// The smallest number that no row has had as its id.
+    /// The id of the next row that comes without one.
     pub next_id: u64,
     /// The screen of every search that names none, if it was chosen.
     pub screen: Option<Screen>,

@@ -6,9 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use anyhow::Result;
-use nearfield::format::{
-    AtomicFile, SaveError, check_writable, commit_all, file_of, stage_npy_f32, stage_npy_i64,
-};
+use nearfield::format::{AtomicFile, SaveError, check_writable, commit_all, file_of, stage_npy_f32, stage_npy_i64};
 use nearfield::{AnyIndex, Index};
 
 use crate::fail;
@@ -24,7 +22,7 @@ impl Outputs {
     /// inputs are now.
     pub fn begin(outputs: &[Option<&PathBuf>], inputs: &[Option<&PathBuf>]) -> Result<Outputs> {
         let inputs: Vec<PathBuf> = inputs.iter().flatten().map(|path| file_of(path)).collect();
-        let real: Vec<PathBuf> = inputs.iter().map(|path| path.canonicalize().unwrap_or_else(|_| path.clone())).collect();
+        let real: Vec<PathBuf> = inputs.iter().map(|path| real(path)).collect();
         let mut targets: Vec<PathBuf> = Vec::new();
         for path in outputs.iter().copied().flatten() {
             let target = check_writable(path).map_err(fail::output)?;
@@ -82,11 +80,20 @@ impl Outputs {
         for (path, stamp) in &self.inputs {
             if Stamp::of(path).as_ref() != Some(stamp) {
                 let path = path.display();
-                return Err(fail::input(format!("`{path}` was changed or replaced while it was in use: nothing is written")));
+                return Err(fail::input(format!(
+                    "`{path}` was changed or replaced while it was in use: nothing is written"
+                )));
             }
         }
         Ok(commit_all(self.files)?)
     }
+}
+
+/// Where a file is, or would be if it were there.
+fn real(path: &Path) -> PathBuf {
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let missing = || Some(folder.canonicalize().ok()?.join(path.file_name()?));
+    path.canonicalize().ok().or_else(missing).unwrap_or_else(|| path.to_owned())
 }
 
 /// What tells a file from what it was before.

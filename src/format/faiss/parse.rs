@@ -179,7 +179,8 @@ fn not_read(tag: [u8; 4]) -> String {
             "a file of an old Faiss; a newer one reads it and writes it anew"
         }
         b"IPfs" | b"IwPf" => {
-            let said = "a FastScan index is packed for one kind of processor and not read here; the same spec without `fs` is";
+            let said =
+                "a FastScan index is packed for one kind of processor and not read here; the same spec without `fs` is";
             return said.to_owned();
         }
         [b'I', b'B', ..] => "an index of packed bits",

@@ -62,6 +62,7 @@ pub fn run(args: &MapArgs) -> Result<()> {
     let clusters = clusters(args, &base)?;
     let texts = args.texts.as_ref().map(|path| texts(path, &args.base, base.rows())).transpose()?;
     data::check_values(&base.view(), Metric::L2).map_err(|e| fail::input(format!("`{}`: {e}", args.base.display())))?;
+    check_lengths(&args.base, &base)?;
     let device = args.device.open()?;
     let map = map(&device, &args.base, &base, texts.as_deref(), clusters)
         .with_context(|| format!("`{}`", args.base.display()))?;
@@ -98,6 +99,24 @@ fn clusters(args: &MapArgs, base: &Matrix) -> Result<usize> {
         Some(n) => Ok(n),
         None => Ok(CLUSTERS.min(rows)),
     }
+}
+
+/// The longest rows that are drawn: 8,192 products of longer ones at a time could pass the largest f32.
+const LONGEST: f64 = (1u64 << 56) as f64;
+
+fn check_lengths(path: &Path, base: &Matrix) -> Result<()> {
+    let mut x = vec![0.0; base.dim()];
+    for row in 0..base.rows() {
+        base.view().row_f32(row, &mut x);
+        let length = x.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
+        if length > LONGEST {
+            let path = path.display();
+            return Err(fail::input(format!(
+                "`{path}`: row {row} has length {length:.1e}, a map takes rows up to {LONGEST:.1e}; scale them down"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// A line for each row.
