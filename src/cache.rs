@@ -3,6 +3,7 @@
 //! A file is trusted only when its checksum is right and it says that it was written for this very thing: the same
 //! device, driver, processor and version of nearfield. Whatever else is found is named and written anew.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// The first line of every file; its number changes with the meaning of the rest.
@@ -46,8 +47,15 @@ impl CacheDir {
 
 /// The folder of caches: below `XDG_CACHE_HOME`, `~/.cache` or `LOCALAPPDATA`.
 fn user_folder() -> Option<PathBuf> {
-    let folder = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    user_folder_in(|name| std::env::var_os(name))
+}
+
+/// The same, for these variables.
+fn user_folder_in(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+    let folder = |name: &str| variable(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    // "All paths set in these environment variables must be absolute": a relative one is to be ignored.
     let base = folder("XDG_CACHE_HOME")
+        .filter(|folder| folder.is_absolute())
         .or_else(|| folder("HOME").map(|home| home.join(".cache")))
         .or_else(|| folder("LOCALAPPDATA"))?;
     Some(base.join("nearfield"))
@@ -207,6 +215,22 @@ mod tests {
         assert!(refused(&file("a")).contains("another version"));
         file("a").write("again");
         assert_eq!(file("a").read(), Found::Text("again".to_owned()));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_relative_folder_is_ignored() {
+        let folder = |xdg: &'static str| {
+            user_folder_in(|name| match name {
+                "XDG_CACHE_HOME" => Some(xdg.into()),
+                "HOME" => Some("/home/me".into()),
+                _ => None,
+            })
+        };
+        assert_eq!(folder("/var/cache/me"), Some("/var/cache/me/nearfield".into()));
+        for relative in ["", "cache", "./cache", "../cache"] {
+            assert_eq!(folder(relative), Some("/home/me/.cache/nearfield".into()), "{relative}");
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod ivf;
 mod screens;
 
+use nearfield::format::{NfFile, NfWriter};
 use nearfield::{
     Bitmap, BitsView, BuildError, DType, Device, Filter, Flat, MatrixView, Metric, NO_ID, OpenError, RowError, Screen,
     SearchError, SearchOptions,
@@ -93,9 +94,38 @@ fn the_callers_ids_come_back() {
     assert_eq!(index.add_with_ids(rows(&two), &[5, NO_ID]), Err(BuildError::ReservedId { row: 1 }));
     assert_eq!(index.len(), before, "refused rows leave no trace");
     assert_eq!(index.add(rows(&two)).unwrap(), [names[0] + 1, names[0] + 2]);
-    index.add_with_ids(rows(&two[..DIM]), &[NO_ID - 2]).unwrap();
+    index.add_with_ids(rows(&two[..DIM]), &[(1 << 62) - 2]).unwrap();
     assert_eq!(index.add(rows(&two)), Err(BuildError::NoIdLeft));
-    assert_eq!(index.add(rows(&two[..DIM])).unwrap(), [NO_ID - 1]);
+    assert_eq!(index.add(rows(&two[..DIM])).unwrap(), [(1 << 62) - 1]);
+}
+
+#[test]
+fn ids_near_the_largest_number_leave_others_for_rows_without() {
+    let (dir, data) = (tempfile::tempdir().unwrap(), values(6 * DIM, 3));
+    let mut index = Flat::new(&Device::cpu(), DIM, Metric::L2).unwrap();
+    let huge = [NO_ID - 1, i64::MAX as u64, 1 << 62, 7];
+    index.add_with_ids(rows(&data[..4 * DIM]), &huge).unwrap();
+    assert_eq!(index.add(rows(&data[4 * DIM..5 * DIM])).unwrap(), [8]);
+    let path = dir.path().join("x.nf");
+    index.save(&path).unwrap();
+    let mut index = Flat::open(&Device::cpu(), &path).unwrap();
+    assert_eq!(index.add(rows(&data[5 * DIM..])).unwrap(), [9]);
+    assert_eq!(ids(&index, &data[..DIM], 1), [NO_ID - 1]);
+    // As files of older versions say it.
+    let old = NfFile::open(&path).unwrap();
+    let mut file = NfWriter::create(&path).unwrap();
+    for section in old.sections() {
+        let mut content = old.section(&section.name).unwrap().to_vec();
+        if section.name == "meta" {
+            let text = String::from_utf8(content).unwrap();
+            assert!(text.contains("next_id 9\n"), "{text}");
+            content = text.replace("next_id 9\n", "next_id 18446744073709551615\n").into_bytes();
+        }
+        file.section(&section.name, [content]).unwrap();
+    }
+    file.finish().unwrap();
+    let mut index = Flat::open(&Device::cpu(), &path).unwrap();
+    assert_eq!(index.add(rows(&data[5 * DIM..])).unwrap(), [8]);
 }
 
 #[test]

@@ -17,14 +17,8 @@ fn add_first(sum: vec4<f32>, a: vec4<u32>, b: vec4<u32>) -> vec4<f32> {
     if (METRIC == INNER_PRODUCT || METRIC == COSINE) {
         return sum + numbers(a) * numbers(b);
     }
-    if (METRIC == HAMMING) {
+    if (METRIC == HAMMING || (METRIC == JACCARD && DTYPE == BITS)) {
         return sum + vec4<f32>(countOneBits(a ^ b));
-    }
-    if (METRIC == JACCARD) {
-        if (DTYPE == BITS) {
-            return sum + vec4<f32>(countOneBits(a & b));
-        }
-        return sum + min(numbers(a), numbers(b));
     }
     if (METRIC == CANBERRA) {
         return sum + canberra(numbers(a), numbers(b));
@@ -42,7 +36,7 @@ fn add_first(sum: vec4<f32>, a: vec4<u32>, b: vec4<u32>) -> vec4<f32> {
     if (METRIC == LP) {
         return sum + minkowski(d);
     }
-    // L1, Bray-Curtis.
+    // L1, Bray-Curtis, Jaccard.
     return sum + d;
 }
 
@@ -142,10 +136,8 @@ fn keys_of(first: vec4<f32>, second: vec4<f32>, query_norm: f32, row_norm: vec4<
         key = select(-first / norms, vec4<f32>(0.0), norms == vec4<f32>(0.0));
     } else if (METRIC == JENSEN_SHANNON) {
         key = 0.25 * first;
-    } else if (METRIC == BRAY_CURTIS) {
+    } else if (two_sums()) {
         key = select(first / second, vec4<f32>(0.0), first == vec4<f32>(0.0));
-    } else if (METRIC == JACCARD) {
-        key = select(1.0 - first / second, vec4<f32>(0.0), second == vec4<f32>(0.0));
     }
     var bits = bitcast<vec4<u32>>(key);
     if (METRIC == BRAY_CURTIS) {

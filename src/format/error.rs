@@ -251,7 +251,7 @@ pub enum SaveError {
         /// What the system said.
         source: io::Error,
     },
-    /// A folder or a device where a file should go.
+    /// A folder or a disk where a file should go.
     #[error("cannot write `{}`: it is there already and not a regular file", path.display())]
     NotAFile {
         /// The path.

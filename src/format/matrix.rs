@@ -24,7 +24,7 @@ impl Backing for Map {
     }
 
     fn is_mapped(&self) -> bool {
-        true
+        Map::is_mapped(self)
     }
 }
 
@@ -76,6 +76,7 @@ pub struct Matrix {
     layout: Layout,
     /// Byte after the last component.
     end: usize,
+    note: Option<Arc<str>>,
 }
 
 impl Matrix {
@@ -87,7 +88,7 @@ impl Matrix {
         let rows = MatrixView::new(&data, dim)?.rows();
         let end = size_of_val(&data[..]);
         let layout = Layout { offset: 0, dtype: T::DTYPE, rows, dim, stride: dim };
-        Ok(Matrix { backing: Arc::new(Elements(data)), layout, end })
+        Ok(Matrix { backing: Arc::new(Elements(data)), layout, end, note: None })
     }
 
     /// The rows of a `.npy` file that is in memory already, such as one that `include_bytes!` put into a program.
@@ -109,7 +110,7 @@ impl Matrix {
         if !(bytes.as_ptr() as usize).is_multiple_of(size) {
             return None;
         }
-        Some(Matrix { backing, layout, end })
+        Some(Matrix { backing, layout, end, note: None })
     }
 
     /// The element type.
@@ -130,6 +131,16 @@ impl Matrix {
     /// Whether the rows lie in a mapped file rather than in memory of their own.
     pub fn is_mapped(&self) -> bool {
         self.backing.is_mapped()
+    }
+
+    /// What whoever reads the rows should know: that a file has fewer than its header says.
+    pub fn note(&self) -> Option<&str> {
+        self.note.as_deref()
+    }
+
+    pub(super) fn noting(mut self, note: String) -> Matrix {
+        self.note = Some(note.into());
+        self
     }
 
     /// The rows, for searching and adding.

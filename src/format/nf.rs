@@ -165,9 +165,18 @@ impl NfWriter {
     ///
     /// # Errors
     /// [`SaveError::Io`], also after a section that failed; what was at the path before stays.
-    pub fn finish(mut self) -> Result<(), SaveError> {
+    pub fn finish(self) -> Result<(), SaveError> {
+        self.stage()?.commit()
+    }
+
+    /// As [`NfWriter::finish`], up to the last moment: the file appears with [`AtomicFile::commit`], or together with others
+    /// ([`commit_all`](super::commit_all)).
+    ///
+    /// # Errors
+    /// [`SaveError::Io`], also after a section that failed.
+    pub fn stage(mut self) -> Result<AtomicFile, SaveError> {
         self.write_table().map_err(|e| SaveError::io(self.file.path(), e))?;
-        self.file.commit()
+        Ok(self.file)
     }
 
     fn write_table(&mut self) -> io::Result<()> {

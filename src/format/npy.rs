@@ -8,14 +8,14 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use half::f16;
+use half::{bf16, f16};
 
 use super::LoadError;
 use super::matrix::{Backing, Layout, Matrix};
 use crate::types::Element;
 
 pub(super) const MAGIC: &[u8; 6] = b"\x93NUMPY";
-const MATRIX_DTYPES: &str = "f2, f4, f8, i1, u1, i4, i8 (little or big endian)";
+const MATRIX_DTYPES: &str = "b1, f2, f4, f8, i1, u1, i2, u2, i4, i8 (little or big endian) and <V2 (bf16)";
 const ID_DTYPES: &str = "i4, i8, u4, u8 (little or big endian)";
 
 /// The number types of numpy that are read here.
@@ -23,10 +23,14 @@ const ID_DTYPES: &str = "i4, i8, u4, u8 (little or big endian)";
 pub(super) enum Kind {
     Bool,
     F16,
+    /// `<V2`, as the package ml_dtypes names it.
+    Bf16,
     F32,
     F64,
     I8,
     U8,
+    I16,
+    U16,
     I32,
     I64,
     U32,
@@ -34,16 +38,19 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    /// The kind and whether it is big endian, from a descr such as `<f4`.
+    /// The kind and whether it is big endian, from a descr such as `<f4`; without a sign the order is the machine's.
     fn parse(descr: &str) -> Option<(Kind, bool)> {
-        let name = descr.strip_prefix(['<', '>', '|', '='])?;
+        let name = descr.strip_prefix(['<', '>', '|', '=']).unwrap_or(descr);
         let kind = match name {
             "b1" => Kind::Bool,
             "f2" => Kind::F16,
             "f4" => Kind::F32,
             "f8" => Kind::F64,
+            "V2" if descr.starts_with('<') => Kind::Bf16,
             "i1" => Kind::I8,
             "u1" => Kind::U8,
+            "i2" => Kind::I16,
+            "u2" => Kind::U16,
             "i4" => Kind::I32,
             "i8" => Kind::I64,
             "u4" => Kind::U32,
@@ -56,7 +63,7 @@ impl Kind {
     fn size(self) -> usize {
         match self {
             Kind::Bool | Kind::I8 | Kind::U8 => 1,
-            Kind::F16 => 2,
+            Kind::F16 | Kind::Bf16 | Kind::I16 | Kind::U16 => 2,
             Kind::F32 | Kind::I32 | Kind::U32 => 4,
             Kind::F64 | Kind::I64 | Kind::U64 => 8,
         }
@@ -335,18 +342,22 @@ impl<'a> Array<'a> {
 
 /// Rows of numbers; see [`super::read_matrix`] for what becomes of which dtype.
 pub(super) fn matrix(path: &Path, backing: Arc<dyn Backing>) -> Result<Matrix, LoadError> {
-    let reads = |kind| !matches!(kind, Kind::Bool | Kind::U32 | Kind::U64);
+    let reads = |kind| !matches!(kind, Kind::U32 | Kind::U64);
     let array = Array::open(path, backing, reads, MATRIX_DTYPES)?;
     check_dim(path, array.columns, || python_shape(&array.dict.shape))?;
     match array.kind {
+        Kind::Bool => array.converted(BOOLEAN, |[b]| boolean(b).map(u8::from)),
         Kind::F16 => array.rows_of(f16::from_le_bytes),
+        Kind::Bf16 => array.rows_of(bf16::from_le_bytes),
         Kind::F32 => array.rows_of(f32::from_le_bytes),
         Kind::I8 => array.rows_of(i8::from_le_bytes),
         Kind::U8 => array.rows_of(u8::from_le_bytes),
+        Kind::I16 => array.converted("", |b| Ok(f32::from(i16::from_le_bytes(b)))),
+        Kind::U16 => array.converted("", |b| Ok(f32::from(u16::from_le_bytes(b)))),
         Kind::I32 => array.rows_of(i32::from_le_bytes),
         Kind::I64 => array.rows_of(i64::from_le_bytes),
-        // Bool, u32 and u64 did not pass `reads`.
-        Kind::F64 | Kind::Bool | Kind::U32 | Kind::U64 => array.rows_of(f64::from_le_bytes),
+        // u32 and u64 did not pass `reads`.
+        Kind::F64 | Kind::U32 | Kind::U64 => array.rows_of(f64::from_le_bytes),
     }
 }
 
@@ -391,12 +402,13 @@ pub(super) fn allowed(path: &Path, backing: Arc<dyn Backing>) -> Result<Allowed,
     if array.kind != Kind::Bool {
         return Ok(Allowed::Ids(ids_of(&array)?, array.shape()));
     }
-    let bits = array.gather("0 or 1, as booleans are stored", |[b]| match b {
-        0 => Ok(false),
-        1 => Ok(true),
-        other => Err(other.to_string()),
-    })?;
-    Ok(Allowed::Mask(bits, array.shape()))
+    Ok(Allowed::Mask(array.gather(BOOLEAN, |[b]| boolean(b))?, array.shape()))
+}
+
+const BOOLEAN: &str = "0 or 1, as booleans are stored";
+
+fn boolean(byte: u8) -> Result<bool, String> {
+    if byte < 2 { Ok(byte == 1) } else { Err(byte.to_string()) }
 }
 
 /// The dict and the byte where the elements begin.

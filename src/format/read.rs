@@ -11,8 +11,13 @@ use crate::types::DType;
 /// Loads a matrix of `rows` x `dim`.
 ///
 /// `.npy`, `.npz` (as `file.npz:array`; the name may be left out where there is only one array),
-/// `.fvecs`, `.bvecs`, `.ivecs`, `.fbin`, `.u8bin` and `.i8bin`. A 1-d array is one row. Numbers stay what they
-/// are, and stay in the mapped file where their layout allows. NaN and infinity pass.
+/// `.fvecs`, `.bvecs`, `.ivecs`, `.fbin`, `.u8bin` and `.i8bin`. A 1-d array is one row. Numbers stay what they are (bf16 in
+/// `.npy`: `<V2`), and stay in the mapped file where their layout allows; booleans become u8 of 0 and 1, i16 and u16 f32. NaN
+/// and infinity pass. Pipes and devices are read into memory; without an extension they are `.npy`.
+///
+/// `.fbin`, `.u8bin` and `.i8bin` may count rows and dim in u64. One that ends with a whole row before
+/// its header says so has as many rows as are there, which [`Matrix::note`] tells; slices of big-ann,
+/// whose names end in `.crop_nb_N`, are meant to.
 ///
 /// # Errors
 /// [`LoadError`]; among others for dim = 0, and a file longer or shorter than its header says.
@@ -31,7 +36,7 @@ pub fn read_matrix(path: impl AsRef<Path>) -> Result<Matrix, LoadError> {
     if extension(path).ends_with("vecs") {
         vecs::matrix(path, map(path)?, dtype)
     } else {
-        vecs::bin(path, map(path)?, dtype)
+        vecs::bin(path, map(path)?, dtype, is_slice(path))
     }
 }
 
@@ -100,10 +105,22 @@ pub fn read_filter(path: impl AsRef<Path>) -> Result<FilterFile, LoadError> {
     })
 }
 
-/// In lower case; "npz" for `file.npz:array`.
+/// In lower case; "npz" for `file.npz:array`, "fbin" for `file.fbin.crop_nb_1000`, as slices of big-ann are called. A name
+/// that says nothing may be a link that leads to one, such as `/dev/stdin`; what comes from a pipe is `.npy` then.
 fn extension(path: &Path) -> String {
-    let (file, _) = npz::split(path);
-    file.extension().map(|e| e.to_string_lossy().to_ascii_lowercase()).unwrap_or_default()
+    let of = |file: &Path| {
+        let file = if is_slice(file) { Path::new(file.file_stem().unwrap_or_default()) } else { file };
+        file.extension().map(|e| e.to_string_lossy().to_ascii_lowercase()).filter(|e| !e.is_empty())
+    };
+    let file = npz::file_of(path);
+    let linked = || of(&file.canonicalize().ok()?);
+    let piped = || file.metadata().is_ok_and(|m| !m.is_file() && !m.is_dir()).then(|| "npy".to_owned());
+    of(&file).or_else(linked).or_else(piped).unwrap_or_default()
+}
+
+/// Whether the name ends in `.crop_nb_N`: the first rows of a file, under the header of the whole.
+fn is_slice(file: &Path) -> bool {
+    file.extension().is_some_and(|e| e.as_encoded_bytes().starts_with(b"crop_nb_"))
 }
 
 fn unknown(path: &Path, wanted: &'static str) -> LoadError {

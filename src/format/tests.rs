@@ -121,12 +121,43 @@ fn npy_values_that_do_not_fit_are_named() {
 
 #[test]
 fn npy_dtypes_that_are_not_read_are_named() {
-    says(read_matrix(fixture("c8.npy")), &["'<c8'", "f2, f4, f8, i1, u1, i4, i8"]);
+    says(read_matrix(fixture("c8.npy")), &["'<c8'", "b1, f2, f4, f8, i1, u1, i2, u2, i4, i8", "<V2"]);
     says(read_matrix(fixture("structured.npy")), &["('a', '<f4'), ('b', '<i4', (2,))"].map(|_| "dtype"));
     says(read_matrix(fixture("u4.npy")), &["'<u4'"]);
-    says(read_matrix(fixture("b1.npy")), &["'|b1'"]);
     says(read_ids(fixture("f4.npy")), &["'<f4'", "i4, i8, u4, u8"]);
     says(read_filter(fixture("u1.npy")), &["'|u1'", "b1 (a mask)"]);
+}
+
+/// A `.npy` file of one dtype.
+fn npy(descr: &str, shape: &str, data: &[u8]) -> Vec<u8> {
+    let mut header = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}}}");
+    header.extend(std::iter::repeat_n(' ', 118 - header.len()));
+    [b"\x93NUMPY\x01\x00\x76\x00", header.as_bytes(), data].concat()
+}
+
+#[test]
+fn npy_of_narrow_integers_booleans_and_bf16() {
+    let case = Case::new();
+    let read = |descr: &str, data: &[u8]| read_matrix(case.write("a.npy", &npy(descr, "(2, 2)", data)));
+    let shorts = [-32768i16, -1, 0, 32767].map(i16::to_le_bytes);
+    let matrix = read("<i2", shorts.as_flattened()).unwrap();
+    assert_eq!((matrix.dtype(), rows(&matrix)), (DType::F32, vec![vec![-32768.0, -1.0], vec![0.0, 32767.0]]));
+    let shorts = [65535u16, 1, 0, 256].map(u16::to_be_bytes);
+    let matrix = read(">u2", shorts.as_flattened()).unwrap();
+    assert_eq!((matrix.dtype(), rows(&matrix)), (DType::F32, vec![vec![65535.0, 1.0], vec![0.0, 256.0]]));
+    let matrix = read("|b1", &[1, 0, 0, 1]).unwrap();
+    assert_eq!((matrix.dtype(), rows(&matrix)), (DType::U8, vec![vec![1.0, 0.0], vec![0.0, 1.0]]));
+    says(read("|b1", &[1, 0, 2, 1]), &["row 1, column 0", "is 2", "0 or 1"]);
+    let halves = [1.5f32, -3.0, 0.0, 1e30].map(|x| half::bf16::from_f32(x).to_le_bytes());
+    let matrix = read("<V2", halves.as_flattened()).unwrap();
+    assert_eq!((matrix.dtype(), matrix.is_mapped()), (DType::Bf16, true));
+    assert_eq!(rows(&matrix)[0], [1.5, -3.0]);
+    // Two bytes of anything are not bf16.
+    says(read("|V2", halves.as_flattened()), &["'|V2'"]);
+    // Without a sign the order is the machine's.
+    let floats = [1.5f32, -2.0, 0.25, 8.0].map(f32::to_le_bytes);
+    let matrix = read("f4", floats.as_flattened()).unwrap();
+    assert_eq!((matrix.dtype(), rows(&matrix)), (DType::F32, vec![vec![1.5, -2.0], vec![0.25, 8.0]]));
 }
 
 #[test]
@@ -251,6 +282,92 @@ fn bin_files() {
 }
 
 #[test]
+fn bin_files_with_headers_of_u64_and_of_more_rows_than_there_are() {
+    let case = Case::new();
+    let values = [1.5f32, 2.0, -3.0, 4.0].map(f32::to_le_bytes);
+    let narrow = |n: u32, dim: u32| [n.to_le_bytes(), dim.to_le_bytes()].concat();
+    let wide = |n: u64, dim: u64| [n.to_le_bytes(), dim.to_le_bytes()].concat();
+    let read = |name: &str, head: &[u8]| read_matrix(case.write(name, &[head, values.as_flattened()].concat()));
+    let expected = vec![vec![1.5, 2.0], vec![-3.0, 4.0]];
+    for (name, head, note) in [
+        ("a.fbin", wide(2, 2), None),
+        ("b.fbin", narrow(1_000_000_000, 2), Some("its header says 1000000000 rows, the file ends after 2")),
+        ("c.fbin", wide(1 << 40, 2), Some("its header says 1099511627776 rows, the file ends after 2")),
+        // As big-ann-benchmarks calls the first rows of a file, with the header of the whole.
+        ("base.1B.fbin.crop_nb_2", narrow(1_000_000_000, 2), None),
+        ("base.1B.FBIN.crop_nb_2", wide(1_000_000_000, 2), None),
+        ("d.fbin.crop_nb_2", narrow(2, 2), None),
+    ] {
+        let matrix = read(name, &head).unwrap();
+        assert_eq!((rows(&matrix), matrix.is_mapped()), (expected.clone(), true), "{name}");
+        assert_eq!(matrix.note().is_some(), note.is_some(), "{name}");
+        assert!(note.is_none_or(|note| matrix.note().unwrap().contains(note)), "{name}: {:?}", matrix.note());
+    }
+    // Not at the end of a row, or too much: no slice.
+    says(read("a.fbin", &narrow(9, 3)), &["truncated", "116 bytes wanted, 24 found"]);
+    says(read("b.fbin.crop_nb_1", &narrow(1, 2)), &["longer than its header"]);
+    says(read("c.fbin", &wide(2, 0)), &["(2, 0)"]);
+    let eight = case.write("e.u8bin.crop_nb_1", &[9, 0, 0, 0, 2, 0, 0, 0, 7, 8]);
+    assert_eq!(rows(&read_matrix(eight).unwrap()), [[7.0, 8.0]]);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn pipes_are_read_into_memory() {
+    use std::io::Write;
+    use std::os::fd::AsRawFd;
+    for (name, ids) in [("f4.npy", false), ("i8.npy", true)] {
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        let bytes = fs::read(fixture(name)).unwrap();
+        let sender = std::thread::spawn(move || writer.write_all(&bytes).unwrap());
+        let path = format!("/dev/fd/{}", reader.as_raw_fd());
+        if ids {
+            assert_eq!(read_ids(&path).unwrap(), read_ids(fixture(name)).unwrap());
+        } else {
+            let matrix = read_matrix(&path).unwrap();
+            assert_eq!((rows(&matrix), matrix.is_mapped()), (expected(), false));
+        }
+        sender.join().unwrap();
+    }
+    says(read_matrix("/dev/null"), &["`/dev/null`", "it is empty, wanted a .npy file"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_name_without_extension_is_that_of_its_file() {
+    let case = Case::new();
+    let link = case.dir.path().join("base");
+    std::os::unix::fs::symlink(fixture("f4.npy"), &link).unwrap();
+    assert_eq!(rows(&read_matrix(link).unwrap()), expected());
+}
+
+/// Without the guard this test would end by SIGBUS.
+#[cfg(unix)]
+#[test]
+fn a_map_that_is_shortened_reads_as_zeros() {
+    guard_maps();
+    guard_maps();
+    let case = Case::new();
+    let path = case.write("a", &[7; 300_000]);
+    // Maps come and go, and their places are used again.
+    drop(Map::open(&path).unwrap());
+    let maps: Vec<Map> = (0..20).map(|_| Map::open(&path).unwrap()).collect();
+    fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(100_000).unwrap();
+    for map in &maps[3..] {
+        let bytes = map.bytes();
+        assert!(bytes[..100_000].iter().all(|&b| b == 7));
+        // The last page that is there ends with zeros, too.
+        assert!(bytes[100_000..].iter().all(|&b| b == 0));
+    }
+    let sum = || maps[0].bytes().iter().map(|&b| u64::from(b)).sum::<u64>();
+    let sums = std::thread::scope(|s| {
+        let threads: Vec<_> = (0..4).map(|_| s.spawn(sum)).collect();
+        threads.into_iter().map(|t| t.join().unwrap()).collect::<Vec<_>>()
+    });
+    assert_eq!(sums, [700_000; 4]);
+}
+
+#[test]
 fn huge_headers_cost_an_error_and_no_memory() {
     let case = Case::new();
     for shape in ["(18446744073709551615, 4)", "(4611686018427387904, 4)", "(99999999999999999999999, 1)", "(1,) * 9"] {
@@ -291,8 +408,13 @@ fn truncated_anywhere() {
         ("a.u8bin", vec![1, 0, 0, 0, 2, 0, 0, 0, 4, 5]),
     ] {
         assert!(read_matrix(case.write(name, &good)).is_ok(), "{name}");
-        // A vecs file that ends with a row is a whole file of fewer rows.
-        let whole_row = if name.ends_with("vecs") { good.len() / 2 } else { usize::MAX };
+        // A vecs file that ends with a row is a whole file of fewer rows, and a bin file is read so with a note.
+        let whole_row = match name {
+            "a.fbin" => 12,
+            "a.i8bin" => 9,
+            _ if name.ends_with("vecs") => good.len() / 2,
+            _ => usize::MAX,
+        };
         for end in (0..good.len()).filter(|&end| end != whole_row) {
             says(read_matrix(case.write(name, &good[..end])), &[name, if end == 0 { "" } else { "truncated" }]);
         }

@@ -1,5 +1,6 @@
 //! The headers of `.fvecs .bvecs .ivecs` (each row: dim as i32, then its components; corpus-texmex.irisa.fr)
-//! and of `.fbin .u8bin .i8bin` (rows and dim as u32, then all components; big-ann-benchmarks.com).
+//! and of `.fbin .u8bin .i8bin` (rows and dim as u32, or as u64 as cuVS writes them, then all components;
+//! big-ann-benchmarks.com).
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,17 +18,67 @@ pub(super) fn matrix(path: &Path, map: Arc<Map>, dtype: DType) -> Result<Matrix,
     over(path, map, Layout { offset: 4, dtype, rows, dim, stride: dim + 4 / size })
 }
 
-/// The rows of a bin file with components of `dtype`.
-pub(super) fn bin(path: &Path, map: Arc<Map>, dtype: DType) -> Result<Matrix, LoadError> {
-    let bytes = map.bytes();
-    let Some((&[a, b, c, d, e, f, g, h], _)) = bytes.split_first_chunk() else {
-        return Err(LoadError::Truncated { path: path.to_owned(), wanted: 8, found: bytes.len() as u64 });
+/// The rows of a bin file with components of `dtype`. A slice has the header of the whole that it was cut from.
+pub(super) fn bin(path: &Path, map: Arc<Map>, dtype: DType, slice: bool) -> Result<Matrix, LoadError> {
+    let found = map.bytes().len() as u64;
+    let Some(narrow) = map.bytes().first_chunk::<8>().map(|head| head.as_chunks().0) else {
+        return Err(LoadError::Truncated { path: path.to_owned(), wanted: 8, found });
     };
-    let (rows, dim) = (u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h]));
-    check_dim(path, dim as usize, || python_shape(&[rows, dim]))?;
-    let wanted = 8 + u64::from(rows) * dtype.row_bytes(dim as usize) as u64;
-    LoadError::check_length(path, wanted, bytes.len() as u64)?;
-    over(path, map, Layout { offset: 8, dtype, rows: rows as usize, dim: dim as usize, stride: dim as usize })
+    let [rows, dim] = [0, 1].map(|i| u64::from(u32::from_le_bytes(narrow[i])));
+    let wide = map.bytes().first_chunk::<16>().map(|head| head.as_chunks().0);
+    let wide =
+        wide.map(|head| Header { start: 16, rows: u64::from_le_bytes(head[0]), dim: u64::from_le_bytes(head[1]) });
+    let headers = [Some(Header { start: 8, rows, dim }), wide].into_iter().flatten();
+    let headers: Vec<Header> = headers.filter(|h| (1..=1 << 24).contains(&h.dim)).collect();
+    let first = |fits: fn(&Header, DType, u64) -> bool| headers.iter().find(|h| fits(h, dtype, found));
+    let cut = || first(Header::is_cut).map(|header| (header, true));
+    let chosen =
+        first(Header::is_exact).map(|header| (header, false)).or_else(cut).or(headers.first().map(|h| (h, false)));
+    let Some((header, cut)) = chosen else {
+        check_dim(path, dim as usize, || python_shape(&[rows, dim]))?;
+        return Err(LoadError::header(path, "its dim is beyond 2^24"));
+    };
+    if !cut {
+        LoadError::check_length(path, header.length(dtype), found)?;
+    }
+    let (rows, dim) = (header.rows_in(dtype, found), header.dim as usize);
+    let layout = Layout { offset: header.start as usize, dtype, rows: rows as usize, dim, stride: dim };
+    let matrix = over(path, map, layout)?;
+    if !cut || slice {
+        return Ok(matrix);
+    }
+    Ok(matrix.noting(format!("its header says {} rows, the file ends after {rows}: these are read", header.rows)))
+}
+
+/// What a bin file begins with.
+struct Header {
+    /// Byte of the first component.
+    start: u64,
+    rows: u64,
+    dim: u64,
+}
+
+impl Header {
+    /// Bytes of a whole file.
+    fn length(&self, dtype: DType) -> u64 {
+        let row = dtype.row_bytes(self.dim as usize) as u64;
+        self.rows.saturating_mul(row).saturating_add(self.start)
+    }
+
+    /// Whole rows in a file of `found` bytes.
+    fn rows_in(&self, dtype: DType, found: u64) -> u64 {
+        found.saturating_sub(self.start) / dtype.row_bytes(self.dim as usize) as u64
+    }
+
+    fn is_exact(&self, dtype: DType, found: u64) -> bool {
+        self.length(dtype) == found
+    }
+
+    /// Whether the file ends with a row before the last.
+    fn is_cut(&self, dtype: DType, found: u64) -> bool {
+        let there = self.rows_in(dtype, found);
+        (1..self.rows).contains(&there) && Header { rows: there, ..*self }.is_exact(dtype, found)
+    }
 }
 
 fn over(path: &Path, map: Arc<Map>, layout: Layout) -> Result<Matrix, LoadError> {

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::engine::Device;
 use crate::error::{RowError, SearchError};
-use crate::format::{Matrix, NfFile, SaveError};
+use crate::format::{AtomicFile, Matrix, NfFile, SaveError};
 use crate::index::BuildError;
 use crate::stats::SearchStats;
 use crate::types::{DType, Metric, Neighbors, RangeHits, RowsView};
@@ -135,7 +135,7 @@ delegate! {
     fn explain(&self, queries: RowsView<'_>, k: usize, options: &SearchOptions) -> Result<Explanation, SearchError>;
     fn trial(&self, queries: RowsView<'_>, k: usize, options: &SearchOptions) -> Result<Trial, SearchError>;
     fn warm_up(&self, batches: &[usize], k: usize) -> Result<SearchStats, SearchError>;
-    fn save(&self, path: &Path) -> Result<(), SaveError>;
+    fn stage(&self, path: &Path) -> Result<AtomicFile, SaveError>;
     ;
     fn set_device(&mut self, device: &Device);
     fn add(&mut self, rows: RowsView<'_>) -> Result<Vec<u64>, BuildError>;

@@ -120,8 +120,8 @@ pub enum BuildError {
         /// The id.
         id: u64,
     },
-    /// The largest id given leaves no numbers above it for rows without ids.
-    #[error("an id near u64::MAX leaves no numbers for rows that come without ids; give ids to these too")]
+    /// An id just below 2^62 leaves no numbers above it for rows without ids.
+    #[error("an id just below 2^62 leaves no numbers for rows that come without ids; give ids to these too")]
     NoIdLeft,
     /// More rows than positions can name.
     #[error("an index holds at most {limit} rows, {rows} were wanted")]

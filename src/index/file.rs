@@ -10,7 +10,7 @@ use super::store::Store;
 use super::{Flat, IndexSpec};
 use crate::codec::int8::{Basis, Coder};
 use crate::engine::Device;
-use crate::format::{LoadError, Matrix, NfFile, NfWriter, SaveError};
+use crate::format::{AtomicFile, LoadError, Matrix, NfFile, NfWriter, SaveError};
 use crate::index::BuildError;
 use crate::ops::Screen;
 use crate::ops::codes::{Codes, GROUP, MOST_DIM, PADDING};
@@ -61,7 +61,7 @@ pub struct FileInfo {
     pub rows: usize,
     /// Whether the ids are other than the row numbers.
     pub has_ids: bool,
-    /// The smallest number that no row has had as its id.
+    /// The id of the next row that comes without one.
     pub next_id: u64,
     /// The screen of every search that names none, if it was chosen.
     pub screen: Option<Screen>,
@@ -113,8 +113,8 @@ impl FileInfo {
 }
 
 impl Flat {
-    /// [`Index::save`](super::Index::save).
-    pub(super) fn write(&self, path: &Path) -> Result<(), SaveError> {
+    /// [`Index::stage`](super::Index::stage).
+    pub(super) fn write(&self, path: &Path) -> Result<AtomicFile, SaveError> {
         let view = self.store.view();
         let mut file = NfWriter::create(path)?;
         let runs = self.store.roster().live_runs();
@@ -146,7 +146,7 @@ impl Flat {
             let basis = coder.basis.as_ref().map_or(&[][..], |b| &b.rows);
             file.section("code_space", [&coder.mean[..], basis].map(bytemuck::cast_slice::<f32, u8>))?;
         }
-        file.finish()
+        file.stage()
     }
 
     /// Opens an index file: verifies every byte, in time for the whole file. Rows are mapped, not copied, and stay on disk

@@ -11,7 +11,7 @@ use crate::compute::Pending;
 use crate::compute::wait::block_on;
 use crate::engine::Device;
 use crate::error::{RowError, SearchError};
-use crate::format::{Matrix, SaveError};
+use crate::format::{AtomicFile, Matrix, SaveError};
 use crate::index::BuildError;
 use crate::ops::codes::MOST_DIM;
 use crate::ops::search::screens;
@@ -308,7 +308,7 @@ impl Index for Flat {
 
     fn set_rerank(&mut self, _: Option<usize>) {}
 
-    fn save(&self, path: &Path) -> Result<(), SaveError> {
+    fn stage(&self, path: &Path) -> Result<AtomicFile, SaveError> {
         self.write(path)
     }
 }

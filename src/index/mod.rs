@@ -42,7 +42,7 @@ use std::path::Path;
 use crate::compute::Pending;
 use crate::engine::Device;
 use crate::error::{RowError, SearchError};
-use crate::format::SaveError;
+use crate::format::{AtomicFile, SaveError};
 use crate::stats::SearchStats;
 use crate::types::{Bitmap, DType, Filter, Metric, Neighbors, RangeHits, RowsView};
 
@@ -267,7 +267,16 @@ pub trait Index: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// [`SaveError`]; what was at the path before stays.
-    fn save(&self, path: &Path) -> Result<(), SaveError>;
+    fn save(&self, path: &Path) -> Result<(), SaveError> {
+        self.stage(path)?.commit()
+    }
+
+    /// As [`Index::save`], up to the last moment: the file appears with [`AtomicFile::commit`], or together with others
+    /// ([`commit_all`](crate::format::commit_all)).
+    ///
+    /// # Errors
+    /// As [`Index::save`].
+    fn stage(&self, path: &Path) -> Result<AtomicFile, SaveError>;
 }
 
 /// A search under way: [`Index::search_async`].

@@ -10,6 +10,10 @@ use crate::types::{Bitmap, Metric, NO_ID, Neighbors};
 /// Most rows: positions are u32 and the largest marks a missing one.
 const MAX_ROWS: usize = u32::MAX as usize - 1;
 
+/// Numbers from here on are never given to rows that come without ids, so an id up here, such as a hash or `i64::MAX`, leaves
+/// those below to them.
+const OWN_IDS: u64 = 1 << 62;
+
 /// Ids by position. Removed rows stay as holes until a fifth of all are.
 #[derive(Debug, Default)]
 pub(crate) struct Roster {
@@ -47,12 +51,15 @@ impl Clone for Roster {
 }
 
 impl Roster {
-    /// So many rows under these ids, or under their numbers. Ids below `next_id` are not given to new rows.
+    /// So many rows under these ids, or under their numbers. Ids below `next_id` are not given to new rows; one that no row
+    /// without id could have is what files of older versions say after an id near `u64::MAX`.
     pub fn of(rows: usize, ids: Option<&[u64]>, next_id: u64) -> Result<Roster, BuildError> {
         let mut roster = Roster::default();
         let fresh = roster.fresh(rows, ids)?;
         roster.append(&fresh, ids.is_some());
-        roster.next_id = roster.next_id.max(next_id);
+        if next_id <= OWN_IDS {
+            roster.next_id = roster.next_id.max(next_id);
+        }
         Ok(roster)
     }
 
@@ -66,7 +73,7 @@ impl Roster {
         self.slots - self.holes
     }
 
-    /// The smallest number that no row has had as its id.
+    /// The id of the next row that comes without one: above all ids below 2^62 that there have been.
     pub fn next_id(&self) -> u64 {
         self.next_id
     }
@@ -127,8 +134,8 @@ impl Roster {
             return Err(BuildError::TooManyRows { rows: total, limit: MAX_ROWS });
         }
         let Some(ids) = ids else {
-            let end = self.next_id.checked_add(rows as u64).ok_or(BuildError::NoIdLeft)?;
-            return Ok((self.next_id..end).collect());
+            let end = self.next_id + rows as u64;
+            return if end <= OWN_IDS { Ok((self.next_id..end).collect()) } else { Err(BuildError::NoIdLeft) };
         };
         if ids.len() != rows {
             return Err(BuildError::IdCount { rows, ids: ids.len() });
@@ -162,7 +169,7 @@ impl Roster {
                 ids.by_position.push(id);
             }
         }
-        let past = fresh.iter().max().map_or(0, |&id| id.saturating_add(1));
+        let past = fresh.iter().filter(|&&id| id < OWN_IDS).max().map_or(0, |id| id + 1);
         self.next_id = self.next_id.max(past);
     }
 

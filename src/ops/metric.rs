@@ -28,10 +28,7 @@ pub fn key(metric: Metric, a: &[f64], b: &[f64]) -> f64 {
             let quarter = |x: f64, y: f64| if x + y == 0.0 { 0.0 } else { (x + y) * gap((x - y) / (x + y)) };
             0.25 * sum!(quarter)
         }
-        Metric::Jaccard => {
-            let union = sum!(f64::max);
-            if union == 0.0 { 0.0 } else { 1.0 - sum!(f64::min) / union }
-        }
+        Metric::Jaccard => ratio(sum!(|x: f64, y: f64| (x - y).abs()), sum!(f64::max)),
         Metric::Hamming => sum!(|x: f64, y: f64| if x == y { 0.0 } else { 1.0 }),
     }
 }
@@ -69,9 +66,8 @@ pub fn tolerance(metric: Metric, dtype: DType, dim: usize, exact: f64, norm_a: f
         Metric::Hamming => 0.0,
         Metric::InnerProduct => g * norm_a * norm_b + tiny,
         Metric::Cosine => 2.0 * g + 4.0 * u,
-        Metric::Jaccard if dtype == DType::Bits => 2.0 * u,
-        // 1 - a / b: the subtraction loses what the quotient's rounding is worth.
-        Metric::Jaccard => 2.0 * g + 4.0 * u,
+        // Counts are exact; WGSL divides within 2.5 units in the last place.
+        Metric::Jaccard if dtype == DType::Bits => 6.0 * u * exact.abs(),
         Metric::JensenShannon => (2.0 * g + 32.0 * u) * exact.abs() + tiny,
         Metric::Lp(p) => (2.0 * g + (32.0 + 32.0 * f64::from(p)) * u) * exact.abs() + tiny,
         _ => (2.0 * g + 8.0 * u) * exact.abs() + tiny,

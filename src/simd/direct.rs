@@ -470,19 +470,17 @@ impl Op for BrayCurtis {
     }
 }
 
-/// `1 - sum min / sum max`, for components that are not negative.
+/// `sum |q - x| / sum max`, for components that are not negative: `1 - sum min / sum max` without its cancellation.
 #[derive(Clone, Copy)]
 struct Jaccard;
 impl Op for Jaccard {
     #[inline(always)]
     fn step<S: Simd>(self, s: S, acc: Acc<S>, q: S::F, x: S::F) -> Acc<S> {
-        [s.add(acc[0], s.min(q, x)), s.add(acc[1], s.max(q, x))]
+        [s.add(acc[0], s.abs(s.sub(q, x))), s.add(acc[1], s.max(q, x))]
     }
     #[inline(always)]
     fn finish<S: Simd>(self, s: S, acc: Acc<S>) -> f32 {
-        // Two zero vectors are equal: distance 0, by comparison and not by 0 / 0.
-        let (both, either) = (s.sum(acc[0]), s.sum(acc[1]));
-        if either == 0.0 { 0.0 } else { 1.0 - both / either }
+        BrayCurtis.finish(s, acc)
     }
 }
 

@@ -29,7 +29,7 @@ pub use rows::{BitsView, MatrixView, RowsView, ShapeError};
 /// | `canberra` | sum \|a-b\| / (\|a\|+\|b\|) |
 /// | `bray-curtis` | sum \|a-b\| / sum \|a+b\| |
 /// | `jensen-shannon` | (KL(a\|\|m) + KL(b\|\|m)) / 2, m = (a+b)/2, natural logarithm; rows non-negative, taken as they are |
-/// | `jaccard` | 1 - sum min / sum max, rows non-negative; on packed bits 1 - \|and\| / \|or\| |
+/// | `jaccard` | sum \|a-b\| / sum max, which is 1 - sum min / sum max, rows non-negative; on packed bits \|xor\| / \|or\| |
 /// | `hamming` | differing bits of packed rows |
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]

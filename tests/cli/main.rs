@@ -8,6 +8,8 @@ mod bench;
 mod compressed;
 mod kmeans;
 mod map;
+#[cfg(unix)]
+mod outputs;
 mod sandbox;
 mod shaders;
 mod shows;

@@ -43,6 +43,19 @@ fn a_map_as_png() {
 }
 
 #[test]
+fn rows_too_long_for_a_map_are_the_inputs_fault() {
+    let sandbox = Sandbox::new();
+    let mut x = values(30 * 3, 1);
+    x.iter_mut().for_each(|x| *x *= 3e16);
+    sandbox.f32("b.npy", &[30, 3], &x);
+    sandbox.run("map --base b.npy --out m.svg").ok();
+    x[3 * 7] = 1e20;
+    sandbox.f32("b.npy", &[30, 3], &x);
+    sandbox.run("map --base b.npy --out n.svg").refused(&["`b.npy`: row 7 has length 1.0e20", "up to 7.2e16"]);
+    assert!(!sandbox.path("n.svg").exists());
+}
+
+#[test]
 fn maps_of_little_and_of_much() {
     let sandbox = Sandbox::new();
     for (rows, dim) in [(1, 1), (2, 5), (5, 2), (30, 3)] {

@@ -66,10 +66,10 @@ impl Sandbox {
         self.run_with(line, &[])
     }
 
-    /// Every file and what is in it.
+    /// Every file and what is in it; of folders and pipes only that they are there.
     pub fn files(&self) -> BTreeMap<String, Vec<u8>> {
         let entries = std::fs::read_dir(self.0.path()).unwrap().map(|e| e.unwrap());
-        let read = |path| std::fs::read(path).unwrap_or_default();
+        let read = |path: PathBuf| if path.is_file() { std::fs::read(path).unwrap() } else { Vec::new() };
         entries.map(|e| (e.file_name().into_string().unwrap(), read(e.path()))).collect()
     }
 

@@ -136,7 +136,7 @@ pub fn row_b1_large_norms(s: &Subject) {
     }
 }
 
-/// Where p ln(p / m) cancels: rows that differ by one part in 10 to one in 10,000, and components that are zero in one
+/// Where p ln(p / m) and 1 - sum min / sum max cancel: rows that differ by one part in 10 to one in 10,000, and components that are zero in one
 /// row or in both, or far apart.
 pub fn row_b1_nearly_equal_distributions(s: &Subject) {
     let mut rng = Rng::new(11);
@@ -153,8 +153,10 @@ pub fn row_b1_nearly_equal_distributions(s: &Subject) {
     };
     let rows = Matrix::from_fn(DType::F32, 12, 200, row);
     let queries = Matrix::from_fn(DType::F32, 1, 200, |_, c| query[c] as f32);
-    let case = Case::new(Metric::JensenShannon, queries, rows);
-    must(&case, "distance", keys_are_right(s, &case, Some(ORDINARY)));
+    for metric in [Metric::JensenShannon, Metric::Jaccard] {
+        let case = Case::new(metric, queries.clone(), rows.clone());
+        must(&case, "distance", keys_are_right(s, &case, Some(ORDINARY)));
+    }
 }
 
 pub fn row_b1_strided_rows(s: &Subject) {

@@ -8,7 +8,8 @@ use nearfield::{AnyIndex, BuildError, Device};
 
 use crate::common::{DeviceArgs, ScreenChoice, file, in_file, screen};
 use crate::data::{self, HowArgs};
-use crate::{fail, outputs, ui};
+use crate::outputs::Outputs;
+use crate::{fail, ui};
 
 /// Build an index file
 #[derive(Args, Debug)]
@@ -33,7 +34,7 @@ pub struct BuildArgs {
 }
 
 pub fn run(args: &BuildArgs) -> Result<()> {
-    outputs::check(&[file(&args.out)], &[file(&args.base), args.ids.as_ref()])?;
+    let mut outputs = Outputs::begin(&[file(&args.out)], &[file(&args.base), args.ids.as_ref()])?;
     let (device, rows) = (args.device.open()?, data::rows(&args.base, &args.how)?);
     let ids = args.ids.as_ref().map(|path| data::row_ids(path, rows.rows(), &args.base)).transpose()?;
     let index = match AnyIndex::build(&device, &args.how.index, args.how.metric()?, rows, ids, &args.how.training()) {
@@ -53,7 +54,7 @@ pub fn run(args: &BuildArgs) -> Result<()> {
         }
         index => index,
     };
-    index.save(&args.out)?;
-    let size = std::fs::metadata(&args.out).map_or(0, |m| m.len());
+    let size = outputs.index(&args.out, &index)?;
+    outputs.commit()?;
     fail::print(&ui::built(&args.out, &index, size))
 }

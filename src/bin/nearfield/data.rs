@@ -108,9 +108,18 @@ pub fn note_warnings(index: &AnyIndex) {
     }
 }
 
+/// Rows from a file, with a note if there is something to say of it.
+pub fn matrix(path: &Path) -> Result<Matrix> {
+    let matrix = read_matrix(path)?;
+    if let Some(note) = matrix.note() {
+        fail::tell("note", &format!("`{}`: {note}", path.display()));
+    }
+    Ok(matrix)
+}
+
 /// The rows of a base.
 pub fn rows(path: &Path, how: &HowArgs) -> Result<Matrix> {
-    let matrix = read_matrix(path)?;
+    let matrix = matrix(path)?;
     let matrix = if how.bits() { in_file(matrix.into_bits(), path)? } else { matrix };
     not_empty(matrix.rows(), path)?;
     Ok(matrix)
@@ -126,7 +135,7 @@ fn not_empty(rows: usize, path: &Path) -> Result<()> {
 
 /// Queries that fit the index: the same dim, finite, not negative where the metric is undefined.
 pub fn queries(path: &Path, source: &Source) -> Result<Matrix> {
-    let matrix = read_matrix(path)?;
+    let matrix = matrix(path)?;
     let index = &source.index;
     let matrix = if index.dtype() == DType::Bits { in_file(matrix.into_bits(), path)? } else { matrix };
     if matrix.dim() != index.dim() {

@@ -8,7 +8,7 @@ use clap::Args;
 use nearfield::{Device, DeviceOptions};
 use serde_json::{Value, json};
 
-use crate::outputs::{self, Outputs};
+use crate::outputs::Outputs;
 use crate::{fail, ui};
 
 /// List the devices, their limits and features, and which one `auto` takes
@@ -29,7 +29,7 @@ struct Choice {
 }
 
 pub fn run(args: &DevicesArgs) -> Result<()> {
-    outputs::check(&[args.json.as_ref()], &[])?;
+    let mut outputs = Outputs::begin(&[args.json.as_ref()], &[])?;
     let (adapters, gpu_taken) = adapters();
     let cpu = Device::cpu().name();
     let choice = Choice {
@@ -50,7 +50,6 @@ pub fn run(args: &DevicesArgs) -> Result<()> {
         let _ = writeln!(text, "\n{} is set: without --device, `{name}` is taken.", nearfield::DEVICE_VARIABLE);
     }
     let cpu = json!({"name": cpu, "kind": "cpu", "auto": choice.taken, "why": choice.why, "speed": speed});
-    let mut outputs = Outputs::default();
     outputs.json(args.json.as_ref(), &json!({"cpu": cpu, "adapters": values}))?;
     outputs.commit()?;
     fail::print(&text)?;

@@ -12,6 +12,7 @@ use nearfield::{AnyIndex, DType, Device, Explanation, SearchOptions, Trial};
 use crate::common::{DeviceArgs, ScreenChoice, k, screen};
 use crate::data::{self, SourceArgs};
 use crate::fail;
+use crate::outputs::Outputs;
 use crate::search::ListArgs;
 
 /// Print the plan of a search with the time of each step: predicted and measured, on each engine
@@ -43,6 +44,7 @@ pub struct ExplainArgs {
 }
 
 pub fn run(args: &ExplainArgs) -> Result<()> {
+    let reads = Outputs::begin(&[], &[Some(args.source.path()?), args.queries.as_ref()])?;
     let device = args.device.open()?;
     let mut source = args.source.open(&device)?;
     args.lists.prepare(&mut source.index);
@@ -69,6 +71,7 @@ pub fn run(args: &ExplainArgs) -> Result<()> {
     for note in &device.notes() {
         let _ = writeln!(text, "{note}");
     }
+    reads.commit()?;
     fail::print(&text)
 }
 

@@ -3,6 +3,8 @@
 
 use std::fmt;
 use std::io::{self, Write};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Error;
 use nearfield::format::{LoadError, NotBytes, SaveError};
@@ -96,8 +98,22 @@ pub fn tell(kind: &str, text: &str) {
     let _ = writeln!(io::stderr(), "{kind}: {text}");
 }
 
-/// Text on stdout; a reader that has gone away is not an error.
+/// Whether an output goes to stdout, where no text may get in between.
+static STDOUT_HAS_DATA: AtomicBool = AtomicBool::new(false);
+
+/// From now on text goes to stderr, if `output` is stdout.
+pub fn keep_stdout_clean(output: &Path) {
+    if ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"].iter().any(|name| output == Path::new(name)) {
+        STDOUT_HAS_DATA.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Text on stdout, or on stderr where stdout has data; a reader that has gone away is not an error.
 pub fn print(text: &str) -> anyhow::Result<()> {
+    if STDOUT_HAS_DATA.load(Ordering::Relaxed) {
+        let _ = io::stderr().write_all(text.as_bytes());
+        return Ok(());
+    }
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(Error::new(e).context("cannot write to the terminal")),

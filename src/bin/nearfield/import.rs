@@ -9,7 +9,7 @@ use nearfield::{AnyIndex, Device};
 use serde_json::json;
 
 use crate::common::{file, in_file};
-use crate::outputs::{self, Outputs};
+use crate::outputs::Outputs;
 use crate::{data, fail, ui};
 
 /// Import an index file of Faiss
@@ -30,16 +30,14 @@ pub struct ImportArgs {
 }
 
 pub fn run(args: &ImportArgs) -> Result<()> {
-    outputs::check(&[file(&args.out), args.json.as_ref()], &[file(&args.faiss)])?;
+    let mut outputs = Outputs::begin(&[file(&args.out), args.json.as_ref()], &[file(&args.faiss)])?;
     let index = in_file(AnyIndex::from_faiss(&Device::cpu(), FaissIndex::read(&args.faiss)?), &args.faiss)?;
     let notes = match &index {
         AnyIndex::Ivf(ivf) => ivf.warnings(),
         _ => &[],
     };
     data::note_warnings(&index);
-    index.save(&args.out)?;
-    let size = std::fs::metadata(&args.out).map_or(0, |m| m.len());
-    let mut outputs = Outputs::default();
+    let size = outputs.index(&args.out, &index)?;
     let value = json!({
         "index": index.spec().to_string(),
         "metric": index.metric().to_string(),

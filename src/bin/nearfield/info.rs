@@ -10,7 +10,7 @@ use nearfield::format::NfFile;
 use serde_json::json;
 
 use crate::common::file;
-use crate::outputs::{self, Outputs};
+use crate::outputs::Outputs;
 use crate::{fail, ui};
 
 /// Verify an index file and print its contents
@@ -25,7 +25,7 @@ pub struct InfoArgs {
 }
 
 pub fn run(args: &InfoArgs) -> Result<()> {
-    outputs::check(&[args.json.as_ref()], &[file(&args.index_file)])?;
+    let mut outputs = Outputs::begin(&[args.json.as_ref()], &[file(&args.index_file)])?;
     let nf = NfFile::open(&args.index_file)?;
     let info = FileInfo::read(&nf)?;
     let end = nf.sections().iter().map(|s| s.offset + s.len).max().unwrap_or(0);
@@ -84,7 +84,6 @@ pub fn run(args: &InfoArgs) -> Result<()> {
         "bytes": end,
         "sections": sections,
     });
-    let mut outputs = Outputs::default();
     outputs.json(args.json.as_ref(), &value)?;
     outputs.commit()?;
     fail::print(&text)

@@ -18,9 +18,11 @@ mod outputs;
 mod range;
 mod report;
 mod search;
+mod signals;
 mod tune;
 mod ui;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -48,7 +50,23 @@ enum Command {
     Bench(bench::BenchArgs),
 }
 
+/// A driver of Mesa asks for a Wayland display, and without a runtime folder that is two lines of complaint on every call.
+/// There can be no display then, so one that isn't there is named, which is answered in silence.
+fn keep_mesa_quiet() {
+    let is_path = |name: &str| std::env::var_os(name).is_some_and(|value| Path::new(&value).is_absolute());
+    if !is_path("XDG_RUNTIME_DIR") && !is_path("WAYLAND_DISPLAY") {
+        // SAFETY: this is the first thing that the program does: no other thread exists that could read the environment.
+        #[allow(unsafe_code)]
+        unsafe {
+            std::env::set_var("WAYLAND_DISPLAY", "/dev/null");
+        }
+    }
+}
+
 fn main() -> ExitCode {
+    keep_mesa_quiet();
+    signals::watch();
+    nearfield::format::guard_maps();
     let result = match Cli::parse().command {
         Command::Demo(args) => demo::run(&args),
         Command::Devices(args) => devices::run(&args),

@@ -7,7 +7,6 @@ use clap::{ArgGroup, Args};
 
 use crate::common::{DeviceArgs, ScreenChoice};
 use crate::data::SourceArgs;
-use crate::outputs::Outputs;
 use crate::search::{AskArgs, ListArgs};
 
 /// Find all rows within a radius of each query
@@ -22,7 +21,7 @@ pub struct RangeArgs {
     #[command(flatten)]
     ask: AskArgs,
     /// Distances at most, similarities (ip, cosine) at least this; squared for l2
-    #[arg(long, value_name = "R", allow_negative_numbers = true, value_parser = radius)]
+    #[arg(long, value_name = "R", allow_hyphen_values = true, value_parser = radius)]
     radius: f32,
     #[command(flatten)]
     lists: ListArgs,
@@ -59,10 +58,11 @@ pub fn run(args: &RangeArgs) -> Result<()> {
         distances.extend(found.distances());
         Ok(stats)
     })?;
-    let mut outputs = Outputs::default();
+    let queries = job.queries.rows();
+    let mut outputs = job.outputs;
     outputs.npy_i64(args.offsets.as_ref(), &offsets, &[offsets.len()])?;
     outputs.npy_i64(args.ids.as_ref(), &ids, &[ids.len()])?;
     outputs.npy_f32(args.distances.as_ref(), &distances, &[distances.len()])?;
-    args.ask.report(&mut outputs, &stats, job.queries.rows(), wall)?;
+    args.ask.report(&mut outputs, &stats, queries, wall)?;
     outputs.commit()
 }

@@ -11,7 +11,7 @@ use nearfield::{AnyIndex, NO_ID, SearchOptions, SearchStats};
 use crate::common::{DeviceArgs, ScreenChoice, file, k, note_fallback, screen};
 use crate::compare::is_cpu;
 use crate::data::{self, Allowed, Source, SourceArgs};
-use crate::outputs::{self, Outputs};
+use crate::outputs::Outputs;
 use crate::{fail, report, ui};
 
 /// Find the k nearest rows of each query
@@ -113,17 +113,19 @@ pub struct Job {
     pub source: Source,
     pub queries: Matrix,
     allowed: Allowed,
+    /// Where the answer goes.
+    pub outputs: Outputs,
 }
 
 impl AskArgs {
     /// Checks the outputs first, then reads and checks the inputs.
     pub fn prepare(&self, source: &SourceArgs, device: &DeviceArgs, outputs: &[Option<&PathBuf>]) -> Result<Job> {
         let inputs = [file(source.path()?), file(&self.queries), self.filter.as_ref()];
-        outputs::check(&[outputs, &[self.stats_json.as_ref()]].concat(), &inputs)?;
+        let outputs = Outputs::begin(&[outputs, &[self.stats_json.as_ref()]].concat(), &inputs)?;
         let source = source.open(&device.open()?)?;
         let queries = data::queries(&self.queries, &source)?;
         let allowed = Allowed::read(self.filter.as_ref(), &source, queries.rows())?;
-        Ok(Job { source, queries, allowed })
+        Ok(Job { source, queries, allowed, outputs })
     }
 
     /// Prints the statistics where they are wanted; stages the JSON.
@@ -194,7 +196,7 @@ pub fn run(args: &SearchArgs) -> Result<()> {
         }
         Ok(stats)
     })?;
-    let mut outputs = Outputs::default();
+    let mut outputs = job.outputs;
     outputs.npy_i64(args.ids.as_ref(), &ids, &[q, k])?;
     outputs.npy_f32(args.distances.as_ref(), &distances, &[q, k])?;
     args.ask.report(&mut outputs, &stats, q, wall)?;

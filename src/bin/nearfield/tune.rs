@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::common::{DeviceArgs, file, k, metric, size, spec};
 use crate::data::{self, HowArgs, Source};
-use crate::outputs::{self, Outputs};
+use crate::outputs::Outputs;
 use crate::{compare, fail, ui};
 
 /// Find the fastest index for a recall, by measurement on your own queries
@@ -66,7 +66,7 @@ fn recall(text: &str) -> Result<f32, String> {
 
 pub fn run(args: &TuneArgs) -> Result<()> {
     let written = [args.out.as_ref(), args.json.as_ref(), args.svg.as_ref()];
-    outputs::check(&written, &[file(&args.base), file(&args.queries)])?;
+    let mut outputs = Outputs::begin(&written, &[file(&args.base), file(&args.queries)])?;
     let device = args.device.open()?;
     let how = HowArgs::of(args.metric);
     let base = data::rows(&args.base, &how)?;
@@ -82,9 +82,8 @@ pub fn run(args: &TuneArgs) -> Result<()> {
     let chosen = &tuned.points[tuned.chosen];
     data::note_warnings(&tuned.index);
     if let Some(path) = &args.out {
-        tuned.index.save(path)?;
+        outputs.index(path, &tuned.index)?;
     }
-    let mut outputs = Outputs::default();
     let points: Vec<_> = tuned.points.iter().map(point_json).collect();
     let value = json!({
         "device": compare::describe(&device),

@@ -178,7 +178,11 @@ fn not_read(tag: [u8; 4]) -> String {
         b"IvFl" | b"IvFL" | b"IvSQ" | b"IvPQ" | b"IxPQ" | b"IxPo" => {
             "a file of an old Faiss; a newer one reads it and writes it anew"
         }
-        b"IPfs" | b"IwPf" => "a FastScan index, packed for one processor; the same without `fs` is read",
+        b"IPfs" | b"IwPf" => {
+            let said =
+                "a FastScan index is packed for one kind of processor and not read here; the same spec without `fs` is";
+            return said.to_owned();
+        }
         [b'I', b'B', ..] => "an index of packed bits",
         b"Ixrq" | b"Iwrq" | b"Ixrr" | b"Iwrr" | b"Irfn" | b"Iwrn" | b"Irfs" | b"Iwrf" => "a RaBitQ index",
         b"IwQR" => "an index of two product quantisers",

@@ -14,14 +14,14 @@ use crate::codec::transform::Transform;
 use crate::codec::{self, Codec};
 use crate::compute::Tag;
 use crate::engine::Device;
-use crate::format::{NfFile, NfWriter, SaveError};
+use crate::format::{AtomicFile, NfFile, NfWriter, SaveError};
 use crate::index::{BuildError, CodecSpec};
 use crate::ops::lists::{BLOCK, Form, List, Lists, floats};
 use crate::types::{Bitmap, DType, Metric};
 
 impl Ivf {
-    /// [`Index::save`](crate::Index::save).
-    pub(super) fn write(&self, path: &Path) -> Result<(), SaveError> {
+    /// [`Index::stage`](crate::Index::stage).
+    pub(super) fn write(&self, path: &Path) -> Result<AtomicFile, SaveError> {
         let roster = self.kept.roster();
         let mut file = NfWriter::create(path)?;
         let mut meta = format!(
@@ -60,7 +60,7 @@ impl Ivf {
         if let Some(ids) = roster.live_ids() {
             file.section("ids", [bytemuck::cast_slice::<u64, u8>(&ids)])?;
         }
-        file.finish()
+        file.stage()
     }
 
     /// Opens an index file: verifies every byte. Rows for re-ranking are mapped, not copied.

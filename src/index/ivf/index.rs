@@ -8,7 +8,7 @@ use crate::compute::Pending;
 use crate::compute::wait::block_on;
 use crate::engine::Device;
 use crate::error::{RowError, SearchError};
-use crate::format::SaveError;
+use crate::format::{AtomicFile, SaveError};
 use crate::index::BuildError;
 use crate::index::ivf::build::moved;
 use crate::index::{Index, IndexSpec, Ranging, Searching, one_row};
@@ -178,7 +178,7 @@ impl Index for Ivf {
         self.settings.rerank = rows.map(|r| r.max(1));
     }
 
-    fn save(&self, path: &Path) -> Result<(), SaveError> {
+    fn stage(&self, path: &Path) -> Result<AtomicFile, SaveError> {
         self.write(path)
     }
 }

@@ -5,13 +5,12 @@ use std::time::Instant;
 
 use anyhow::Result;
 use clap::Args;
-use nearfield::format::read_matrix;
 use nearfield::{DType, Device, KMeans, MatrixView, Metric, RowsView, SearchError};
 use serde_json::json;
 
-use crate::common::{DeviceArgs, file, in_file, metric};
-use crate::outputs::{self, Outputs};
-use crate::{compare, fail, ui};
+use crate::common::{DeviceArgs, file, metric};
+use crate::outputs::Outputs;
+use crate::{compare, data, fail, ui};
 
 /// Measure k-means on your own rows
 #[derive(Args, Debug)]
@@ -45,12 +44,12 @@ pub struct BenchKmeansArgs {
 }
 
 pub fn run(args: &BenchKmeansArgs) -> Result<()> {
-    outputs::check(&[args.json.as_ref()], &[file(&args.base)])?;
+    let mut outputs = Outputs::begin(&[args.json.as_ref()], &[file(&args.base)])?;
     if !matches!(args.metric, Metric::L2 | Metric::InnerProduct | Metric::Cosine) {
         return Err(fail::input(format!("k-means goes by l2, ip or cosine, not by {}", args.metric)));
     }
     let device = args.device.open()?;
-    let base = in_file(read_matrix(&args.base), &args.base)?;
+    let base = data::matrix(&args.base)?;
     let all = base.view();
     let points = all.slice(0, args.points.map_or(all.rows(), |p| all.rows().min(p as usize)));
     let began = Instant::now();
@@ -74,7 +73,6 @@ pub fn run(args: &BenchKmeansArgs) -> Result<()> {
     let seconds = began.elapsed().as_secs_f64();
     bar.finish_and_clear();
     let inertia = inertia(&device, points, &found.centroids)?;
-    let mut outputs = Outputs::default();
     let described = json!({
         "device": compare::describe(&device), "train_s": seconds, "inertia": inertia, "points": points.rows(),
         "trained": found.trained, "clusters": args.clusters, "iterations": found.iterations,

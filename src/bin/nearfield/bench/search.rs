@@ -14,7 +14,7 @@ use super::recall::{Counter, Truth};
 use super::settings::{self, Sweep, sweep};
 use crate::common::{DeviceArgs, ScreenChoice, file, k, note_fallback, screen};
 use crate::data::{self, HowArgs, Source};
-use crate::outputs::{self, Outputs};
+use crate::outputs::Outputs;
 use crate::search::ListArgs;
 use crate::{compare, fail, ui};
 
@@ -75,7 +75,8 @@ struct Row {
 }
 
 pub fn run(args: &BenchSearchArgs) -> Result<()> {
-    outputs::check(&[args.json.as_ref()], &[file(&args.base), file(&args.queries), args.truth.as_ref()])?;
+    let inputs = [file(&args.base), file(&args.queries), args.truth.as_ref()];
+    let mut outputs = Outputs::begin(&[args.json.as_ref()], &inputs)?;
     let device = args.device.open()?;
     let metric = args.how.metric()?;
     let base = data::rows(&args.base, &args.how)?;
@@ -162,7 +163,6 @@ pub fn run(args: &BenchSearchArgs) -> Result<()> {
     bar.finish_and_clear();
     let mut described = compare::describe(&device);
     described["fallback"] = json!(fallback);
-    let mut outputs = Outputs::default();
     outputs.json(args.json.as_ref(), &json!({"device": described, "results": rows}))?;
     outputs.commit()?;
     fail::print(&table(args, &source, &device.name(), &rows))

@@ -7,18 +7,18 @@ mod png;
 mod scene;
 mod svg;
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::Args;
 use glam::Vec3;
-use nearfield::format::{AtomicFile, Matrix, read_matrix};
+use nearfield::format::Matrix;
 use nearfield::{Device, KMeans, MatrixView, Metric, RowsView};
 
 use self::picture::{Label, Map};
 use crate::common::{DeviceArgs, file};
-use crate::{data, fail, outputs, ui};
+use crate::outputs::Outputs;
+use crate::{data, fail, ui};
 
 /// Most points that are drawn; more would only cover each other.
 const MOST: usize = 20_000;
@@ -57,11 +57,12 @@ enum Kind {
 
 pub fn run(args: &MapArgs) -> Result<()> {
     let kind = kind(&args.out)?;
-    outputs::check(&[file(&args.out)], &[file(&args.base), args.texts.as_ref()])?;
-    let base = read_matrix(&args.base)?;
+    let mut outputs = Outputs::begin(&[file(&args.out)], &[file(&args.base), args.texts.as_ref()])?;
+    let base = data::matrix(&args.base)?;
     let clusters = clusters(args, &base)?;
     let texts = args.texts.as_ref().map(|path| texts(path, &args.base, base.rows())).transpose()?;
     data::check_values(&base.view(), Metric::L2).map_err(|e| fail::input(format!("`{}`: {e}", args.base.display())))?;
+    check_lengths(&args.base, &base)?;
     let device = args.device.open()?;
     let map = map(&device, &args.base, &base, texts.as_deref(), clusters)
         .with_context(|| format!("`{}`", args.base.display()))?;
@@ -71,9 +72,8 @@ pub fn run(args: &MapArgs) -> Result<()> {
         Kind::Svg => svg::svg(&scene).into_bytes(),
         Kind::Png => png::png(&scene, &font)?,
     };
-    let mut file = AtomicFile::create(&args.out)?;
-    file.write_all(&bytes).with_context(|| format!("cannot write `{}`", args.out.display()))?;
-    file.commit()?;
+    outputs.bytes(&args.out, &bytes)?;
+    outputs.commit()?;
     let drawn = ui::count(map.points.len() as u64);
     let size = ui::bytes(bytes.len() as u64);
     fail::print(&format!("{}: {drawn} points in {clusters} clusters, {size}\n", args.out.display()))
@@ -99,6 +99,24 @@ fn clusters(args: &MapArgs, base: &Matrix) -> Result<usize> {
         Some(n) => Ok(n),
         None => Ok(CLUSTERS.min(rows)),
     }
+}
+
+/// The longest rows that are drawn: 8,192 products of longer ones at a time could pass the largest f32.
+const LONGEST: f64 = (1u64 << 56) as f64;
+
+fn check_lengths(path: &Path, base: &Matrix) -> Result<()> {
+    let mut x = vec![0.0; base.dim()];
+    for row in 0..base.rows() {
+        base.view().row_f32(row, &mut x);
+        let length = x.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
+        if length > LONGEST {
+            let path = path.display();
+            return Err(fail::input(format!(
+                "`{path}`: row {row} has length {length:.1e}, a map takes rows up to {LONGEST:.1e}; scale them down"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// A line for each row.

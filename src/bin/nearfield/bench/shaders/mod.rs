@@ -21,7 +21,7 @@ use nearfield::{Cost, SearchError, Unit};
 use self::record::{Failed, Report, Row};
 use self::trace::Trace;
 use crate::common::{self, DeviceArgs};
-use crate::outputs::{self, Outputs};
+use crate::outputs::Outputs;
 use crate::{fail, ui};
 
 /// For each kernel and shape.
@@ -67,7 +67,8 @@ pub fn run(args: &ShadersArgs) -> Result<()> {
     let inputs = [args.shader.as_ref(), bindings.as_ref(), args.compare.as_ref()];
     // A run may be compared with the file that it then replaces.
     let compared = args.compare.as_ref().filter(|old| args.json.as_ref() != Some(*old));
-    outputs::check(&[args.json.as_ref(), args.svg.as_ref(), args.trace.as_ref()], &[inputs[0], inputs[1], compared])?;
+    let written = [args.json.as_ref(), args.svg.as_ref(), args.trace.as_ref()];
+    let mut outputs = Outputs::begin(&written, &[inputs[0], inputs[1], compared])?;
     let old = args.compare.as_deref().map(record::read).transpose()?;
     let custom = match (&args.shader, &bindings) {
         (Some(shader), Some(bindings)) => Some(custom::Custom::read(shader, bindings)?),
@@ -83,7 +84,6 @@ pub fn run(args: &ShadersArgs) -> Result<()> {
     }
     let (report, trace) = measure(&subject, &args.family, custom.as_ref())?;
     let comparison = old.as_ref().map(|old| compare::Comparison::of(old, &report));
-    let mut outputs = Outputs::default();
     outputs.json(args.json.as_ref(), &report)?;
     outputs.text(args.svg.as_ref(), &picture::svg(&report))?;
     outputs.json(args.trace.as_ref(), &trace.events())?;
