@@ -117,13 +117,13 @@ struct Run {
 }
 
 impl Run {
-    fn new(spec: &str, metric: Metric, size: usize, seed: u64) -> Run {
+    fn new(device: &Device, spec: &str, metric: Metric, size: usize, seed: u64) -> Run {
         let mut random = Random(seed);
         let spec: IndexSpec = spec.parse().unwrap();
         let rows: Vec<Vec<f32>> = (0..size).map(|_| random.row(metric)).collect();
         let matrix = nearfield::format::Matrix::from_vec(rows.concat(), DIM).unwrap();
         let train = TrainOptions::default().seed(seed);
-        let index = AnyIndex::build(&Device::cpu(), &spec, metric, matrix, None, &train).unwrap();
+        let index = AnyIndex::build(device, &spec, metric, matrix, None, &train).unwrap();
         let mut model = Model { metric, rows: Vec::new(), next_id: 0 };
         rows.into_iter().enumerate().for_each(|(id, row)| model.push(id as u64, row));
         Run { spec, model, index, random, size, folder: tempfile::tempdir().unwrap(), at: String::new() }
@@ -222,6 +222,11 @@ impl Run {
         let before = self.model.rows.len();
         self.model.rows.retain(|(id, _)| !gone.contains(id));
         assert_eq!(self.index.remove(&ids), before - self.model.rows.len(), "{}: removed of {ids:?}", self.at);
+        if self.model.rows.is_empty() {
+            self.search();
+            self.range_search();
+            self.save_and_open();
+        }
     }
 
     /// Options, which ids they allow to each query, and whether all lists are looked through.
@@ -338,10 +343,14 @@ impl Run {
         let before = answers(&self.index);
         let file = self.folder.path().join("x.nf");
         self.index.save(&file).unwrap();
-        let opened = AnyIndex::open(&Device::cpu(), &file).unwrap_or_else(|e| panic!("{}: {e}", self.at));
+        let opened = AnyIndex::open(self.index.device(), &file).unwrap_or_else(|e| panic!("{}: {e}", self.at));
         assert_eq!(answers(&opened), before, "{}: answers after opening", self.at);
         let ids: Vec<u64> = self.model.rows.iter().map(|r| r.0).collect();
         assert_eq!(opened.ids().collect::<Vec<_>>(), ids, "{}: ids in order", self.at);
+        let mut copy = opened.clone();
+        copy.remove(&ids[..ids.len() / 3]);
+        copy.add(&queries[..]).unwrap();
+        assert_eq!(answers(&opened), before, "{}: answers after a copy has changed", self.at);
         if self.random.one_in(2) {
             self.index = opened;
         }
@@ -359,14 +368,28 @@ impl Run {
 }
 
 /// So many steps of a spec with each metric.
-fn follow(spec: &str, size: usize, steps: usize) {
+fn follow(device: &Device, spec: &str, size: usize, steps: usize) {
     let chosen = std::env::var("NEARFIELD_SEED").ok().map(|seed| seed.parse::<u64>().expect("a seed is a number"));
     for (m, metric) in [Metric::L2, Metric::InnerProduct, Metric::Cosine].into_iter().enumerate() {
         let seed = chosen.unwrap_or(14);
-        let mut run = Run::new(spec, metric, size, seed * 3 + m as u64);
+        let mut run = Run::new(device, spec, metric, size, seed * 3 + m as u64);
         for step in 0..steps {
-            run.at = format!("{spec}, {metric}, NEARFIELD_SEED={seed}, step {step}");
+            run.at = format!("{spec}, {metric}, {}, NEARFIELD_SEED={seed}, step {step}", device.name());
             run.step();
+        }
+    }
+}
+
+/// Fewer steps, as software GPUs are slow: their copies of rows and lists follow what changes.
+#[cfg(feature = "gpu")]
+#[test]
+fn on_gpus() {
+    let adapters = nearfield::adapters();
+    assert!(!adapters.is_empty(), "no adapter: scripts/test sets up software ones");
+    for adapter in adapters {
+        let device = Device::open(&nearfield::DeviceOptions::default().device(adapter.name)).unwrap();
+        for (spec, size) in [("Flat", 150), ("IVF4,SQ8", 150), ("IVF16,PQ4x4,RFlat", 2300)] {
+            follow(&device, spec, size, 60);
         }
     }
 }
@@ -375,7 +398,7 @@ macro_rules! specs {
     ($($name:ident: $spec:literal, $size:literal rows, $steps:literal steps;)*) => {
         $(#[test]
         fn $name() {
-            follow($spec, $size, $steps);
+            follow(&Device::cpu(), $spec, $size, $steps);
         })*
     };
 }
