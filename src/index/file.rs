@@ -71,6 +71,14 @@ pub struct FileInfo {
     pub probes: Option<usize>,
     /// Rows re-ranked by a search that does not say how many, if that was chosen.
     pub rerank: Option<usize>,
+    /// Rows re-ranked per result, if an index of Faiss said how many (`k_factor`).
+    pub rerank_factor: Option<f32>,
+}
+
+/// Candidates per result.
+fn factor(text: &str) -> Result<f32, String> {
+    let factor = text.parse().ok().filter(|factor: &f32| factor.is_finite() && *factor >= 1.0);
+    factor.ok_or_else(|| format!("`refine_factor` is `{text}`, wanted a number from 1"))
 }
 
 impl FileInfo {
@@ -93,7 +101,8 @@ impl FileInfo {
             screen: get("screen").ok().map(str::parse).transpose().map_err(|e| problem(format!("{e}")))?,
             code_dim: file.has("codes").then(|| number("code_dim")).transpose()?,
             probes: number("probes").ok(),
-            rerank: number("refine").ok(),
+            rerank: get("refine").ok().map(|_| number("refine")).transpose()?,
+            rerank_factor: get("refine_factor").ok().map(factor).transpose().map_err(problem)?,
         })
     }
 

@@ -1,9 +1,15 @@
 //! Indexes of Faiss as indexes of ours, code by code.
 
+use std::collections::HashSet;
+
+use half::{bf16, f16};
+
 use super::{AnyIndex, Flat, Ivf};
 use crate::engine::Device;
-use crate::format::{FaissCodec, FaissIndex, Matrix};
+use crate::format::{FaissCodec, FaissIndex, FaissRows, Matrix};
 use crate::index::BuildError;
+use crate::threads;
+use crate::types::{Metric, NO_ID};
 
 /// Why an index of Faiss could not be taken over.
 #[derive(Debug, thiserror::Error)]
@@ -17,14 +23,6 @@ pub enum ImportError {
         /// What was found, and what there is.
         problem: String,
     },
-    /// Rows are known by numbers of 0 or more here.
-    #[error("row {row} has the id {id}, wanted 0 or more")]
-    Id {
-        /// The row, counted from the first.
-        row: usize,
-        /// Its id.
-        id: i64,
-    },
     /// Rows, ids or parts that no index can have.
     #[error(transparent)]
     Build(#[from] BuildError),
@@ -32,34 +30,146 @@ pub enum ImportError {
 
 impl AnyIndex {
     /// An index of Faiss, which finds the same rows at the same distances from then on: codes, centroids and matrices are
-    /// taken over as they are, and so are ids and the number of lists probed.
-    ///
-    /// [`Ivf::warnings`] tells which parts were replaced by an equal one: `SQfp16` and `SQbf16` about centroids become f32.
+    /// taken over as they are, and so are ids, the number of lists probed and of candidates re-ranked per result (`k_factor`).
     /// Rows that are added later are coded as Faiss would code them.
+    ///
+    /// With the index come notes of what is otherwise than in Faiss, if anything is:
+    /// - rows with NaN or infinity, which no search finds, are left out;
+    /// - negative ids become the same 64 bits without a sign, and a row under an id that another row has (or under -1)
+    ///   gets a number above all others;
+    /// - parts are replaced by equal ones: `SQfp16` and `SQbf16` about centroids become f32, codes of 5 to 7 bits 8 bits.
     ///
     /// # Errors
     /// [`ImportError`] names the part that has no counterpart, or the row that cannot be.
-    pub fn from_faiss(device: &Device, index: FaissIndex) -> Result<AnyIndex, ImportError> {
+    pub fn from_faiss(device: &Device, mut index: FaissIndex) -> Result<(AnyIndex, Vec<String>), ImportError> {
         let _entered = device.enter();
+        let mut notes = Vec::new();
+        let scalar = !matches!(index.codec, FaissCodec::Product { .. });
+        if index.by_residual && scalar && (index.metric, index.lists_by) == (Metric::InnerProduct, Metric::L2) {
+            let why = "Faiss adds the l2 distance of a list to the similarities of rows in it";
+            notes.push(format!("{why}; here they are inner products, as they are with centroids by ip"));
+        }
+        widen(&mut index, &mut notes);
+        leave_out(&mut index, &mut notes);
         let plain = index.transforms.is_empty() && index.centroids.is_none() && index.codec == FaissCodec::F32;
         if !plain {
-            return Ivf::from_faiss(device, index).map(AnyIndex::Ivf);
+            let index = Ivf::from_faiss(device, index, &mut notes)?;
+            return Ok((AnyIndex::Ivf(index), notes));
         }
-        let list = index.lists.into_iter().next().unwrap_or_default();
-        let ids = own_ids(&list.ids)?;
+        if index.refine.as_ref().is_some_and(|refine| refine.codec != FaissCodec::F32) {
+            notes.push("the rows to re-rank are left out: `Flat` rows are compared exactly already".to_owned());
+        }
+        let list = std::mem::take(&mut index.lists).into_iter().next().unwrap_or_default();
+        let ids = own_ids(list.ids.iter().map(|&row| index.id(row)).collect(), &mut notes);
         let floats = list.codes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
         let rows = Matrix::from_vec::<f32>(floats, index.dim).map_err(BuildError::from)?;
-        Ok(AnyIndex::Flat(Flat::from_matrix(device, rows, index.metric, ids)?))
+        Ok((AnyIndex::Flat(Flat::from_matrix(device, rows, index.metric, ids)?), notes))
     }
 }
 
-/// Ids as they are here; absent where they are the numbers of the rows.
-pub(super) fn own_ids(ids: &[i64]) -> Result<Option<Vec<u64>>, ImportError> {
-    if ids.iter().copied().eq(0..ids.len() as i64) {
-        return Ok(None);
+/// Rows of f16 and bf16 about centroids become f32: here such rows are the rows themselves.
+fn widen(index: &mut FaissIndex, notes: &mut Vec<String>) {
+    let (dim, from) = (index.coded_dim(), index.codec.clone());
+    let Some(centroids) = index.centroids.as_ref().filter(|_| index.by_residual) else { return };
+    let name = match from {
+        FaissCodec::F16 => "SQfp16",
+        FaissCodec::Bf16 => "SQbf16",
+        _ => return,
+    };
+    threads::each_with(
+        1,
+        index.lists.iter_mut().zip(centroids.chunks(dim)),
+        || vec![0.0f32; dim],
+        |row, (list, centroid)| {
+            let mut wide = Vec::with_capacity(2 * list.codes.len());
+            for code in list.codes.chunks_exact(from.code_bytes(dim)) {
+                from.decode(code, row);
+                row.iter().zip(centroid).for_each(|(r, c)| wide.extend((r + c).to_le_bytes()));
+            }
+            list.codes = wide;
+        },
+    );
+    notes.push(format!("`{name}` about centroids becomes f32, which takes twice the memory and changes no distance"));
+    index.codec = FaissCodec::F32;
+}
+
+/// Leaves out the rows that no search finds.
+fn leave_out(index: &mut FaissIndex, notes: &mut Vec<String>) {
+    let (given, coded) = (index.dim, index.coded_dim());
+    let FaissIndex { lists, refine, codec, .. } = &mut *index;
+    let (mut gone, mut lost) = (HashSet::new(), HashSet::new());
+    if let Some(FaissRows { codec, rows, .. }) = &mut *refine {
+        rows.retain(codec.code_bytes(given), |row, code| {
+            finite(codec, code) || {
+                gone.insert(row);
+                false
+            }
+        });
     }
-    let own = |(row, &id): (usize, &i64)| u64::try_from(id).map_err(|_| ImportError::Id { row, id });
-    ids.iter().enumerate().map(own).collect::<Result<_, _>>().map(Some)
+    let mut left_out = 0;
+    for list in lists {
+        let before = list.ids.len();
+        list.retain(codec.code_bytes(coded), |row, code| {
+            !gone.contains(&row)
+                && (finite(codec, code) || {
+                    lost.insert(row);
+                    false
+                })
+        });
+        left_out += before - list.ids.len();
+    }
+    if let Some(FaissRows { codec, rows, .. }) = refine {
+        rows.retain(codec.code_bytes(given), |row, _| !lost.contains(&row));
+    }
+    index.unlisted += left_out;
+    if index.unlisted > 0 {
+        let (out, all) = (index.unlisted, index.rows() + index.unlisted);
+        notes.push(format!(
+            "{out} of {all} rows hold NaN or infinity, so that no search can find them; they are left out"
+        ));
+    }
+}
+
+/// Whether a code stands for finite numbers, where it is those numbers.
+fn finite(codec: &FaissCodec, code: &[u8]) -> bool {
+    match codec {
+        FaissCodec::F32 => code.as_chunks().0.iter().all(|b| f32::from_le_bytes(*b).is_finite()),
+        FaissCodec::F16 => code.as_chunks().0.iter().all(|b| f16::from_le_bytes(*b).is_finite()),
+        FaissCodec::Bf16 => code.as_chunks().0.iter().all(|b| bf16::from_le_bytes(*b).is_finite()),
+        _ => true,
+    }
+}
+
+/// Ids as they are here, not negative and each of one row; absent where they are the numbers of the rows.
+pub(super) fn own_ids(ids: Vec<i64>, notes: &mut Vec<String>) -> Option<Vec<u64>> {
+    if ids.iter().copied().eq(0..ids.len() as i64) {
+        return None;
+    }
+    let most = ids.iter().copied().max().unwrap_or(0).max(-1);
+    if let Some(first) = ids.iter().find(|&&id| id < -1) {
+        let negative = ids.iter().filter(|&&id| id < -1).count();
+        notes.push(format!(
+            "{negative} ids are negative; here ids are 64 bits without a sign: {first} is {}",
+            *first as u64
+        ));
+    }
+    let mut own: Vec<u64> = ids.into_iter().map(|id| id as u64).collect();
+    // The largest stands for a row that is not there, here and in Faiss.
+    let mut taken = HashSet::from([NO_ID]);
+    let again: Vec<usize> = (0..own.len()).filter(|&row| !taken.insert(own[row])).collect();
+    let free = (most as u64).wrapping_add(1)..;
+    for (&row, id) in again.iter().zip(free.filter(|id| !taken.contains(id))) {
+        own[row] = id;
+    }
+    if let (Some(&first), Some(&last)) = (again.first(), again.last()) {
+        notes.push(format!(
+            "{} rows have an id that a row before them has, or -1; they are known by new ids, from {} to {}, in their order",
+            again.len(),
+            own[first],
+            own[last]
+        ));
+    }
+    Some(own)
 }
 
 #[cfg(test)]
@@ -69,7 +179,7 @@ mod tests {
     use super::*;
     use crate::format::{read_ids, read_matrix};
     use crate::index::SearchOptions;
-    use crate::types::{Metric, RowsView};
+    use crate::types::RowsView;
 
     /// `scripts/make-faiss-files` makes these, with what Faiss finds in them.
     const FILES: [&str; 34] = [
@@ -115,7 +225,7 @@ mod tests {
 
     fn import(name: &str) -> AnyIndex {
         let index = FaissIndex::read(path(&format!("{name}.index"))).unwrap();
-        AnyIndex::from_faiss(&Device::cpu(), index).unwrap_or_else(|e| panic!("{name}: {e}"))
+        AnyIndex::from_faiss(&Device::cpu(), index).unwrap_or_else(|e| panic!("{name}: {e}")).0
     }
 
     /// Ids and distances are those that Faiss found, equal ones in either order.
@@ -191,11 +301,10 @@ mod tests {
             assert_eq!(import(name).spec().to_string(), spec, "{name}");
         }
         let AnyIndex::Ivf(index) = import("ivf_sqfp16") else { panic!("lists") };
-        assert!(index.warnings()[0].contains("f32"), "{:?}", index.warnings());
         assert_eq!((index.probes(), index.lists()), (1, 4));
         let mut parts = FaissIndex::read(path("ivf_pq4x4.index")).unwrap();
         parts.probes = 3;
-        let AnyIndex::Ivf(index) = AnyIndex::from_faiss(&Device::cpu(), parts).unwrap() else { panic!("lists") };
+        let AnyIndex::Ivf(index) = AnyIndex::from_faiss(&Device::cpu(), parts).unwrap().0 else { panic!("lists") };
         assert_eq!(index.probes(), 3);
     }
 
@@ -233,12 +342,6 @@ mod tests {
         };
         let said = refused(&|i| i.metric = Metric::L1, "ivf_flat");
         assert!(said.contains("IVF4") && said.contains("l2, ip or cosine"), "{said}");
-        let said = refused(&|i| i.lists[0].ids[3] = -7, "flat_l2");
-        assert_eq!(said, "row 3 has the id -7, wanted 0 or more");
-        let said = refused(&|i| i.lists[0].ids[3] = 4, "sq8");
-        assert!(said.contains("id 4") && said.contains("taken"), "{said}");
-        let said = refused(&|i| i.lists[0].ids[3] = -1, "ivf_sq8");
-        assert!(said.contains("id -1"), "{said}");
         let said = refused(&|i| i.centroids.as_mut().unwrap()[9] = f32::NAN, "ivf_pq4x4");
         assert!(said.contains("centroids") && said.contains("number 9 is NaN"), "{said}");
         let narrow = |i: &mut FaissIndex| {
@@ -247,7 +350,7 @@ mod tests {
         };
         let said = refused(&narrow, "refine_sq8");
         assert!(said.contains("re-rank") && said.contains("SQ6"), "{said}");
-        let said = refused(&|i| i.lists[0].codes[..4].copy_from_slice(&f32::NAN.to_le_bytes()), "rr_ivf_flat");
-        assert!(said.contains("no finite vector"), "{said}");
+        let said = refused(&|i| i.refine.as_mut().unwrap().rows.ids[3] = 40, "refine");
+        assert_eq!(said, "the rows to re-rank: they are not those of the index");
     }
 }

@@ -29,6 +29,8 @@ pub struct IndexStats {
     pub probes: Option<usize>,
     /// Candidates that a search re-ranks when it does not say how many, if that was set.
     pub rerank: Option<usize>,
+    /// Candidates that it re-ranks per result, if an index of Faiss said how many (`k_factor`).
+    pub rerank_factor: Option<f32>,
     /// The screen of every search that names none, if it was set.
     pub screen: Option<Screen>,
     /// What was doubtful in training, e.g. few rows for a codec.
@@ -49,6 +51,7 @@ impl IndexStats {
             lists: None,
             probes: None,
             rerank: None,
+            rerank_factor: None,
             screen: None,
             warnings: Vec::new(),
         }

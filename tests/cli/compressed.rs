@@ -182,6 +182,14 @@ fn import_takes_over_what_faiss_wrote() {
     let said = import("ivf_sqfp16", "half.nf");
     assert!(said.err.starts_with("note: `SQfp16` about centroids becomes f32"), "{}", said.err);
     assert_eq!(sandbox.read_json("i.json")["notes"].as_array().map(Vec::len), Some(1));
+    // Notes of an index without codes, and the candidates per result of one that re-ranks.
+    let said = import("matrix/ids_twice", "twice.nf");
+    assert!(said.err.starts_with("note: 120 rows have an id that a row before them has"), "{}", said.err);
+    assert_eq!(sandbox.read_json("i.json")["notes"].as_array().map(Vec::len), Some(1));
+    import("matrix/SQ4_Refine_SQ8__l2", "ranked.nf");
+    let said = sandbox.run("info ranked.nf --json i.json").ok().out;
+    assert!(said.contains("scans all codes; re-ranks 2.5 rows for each of k"), "{said}");
+    assert_eq!(sandbox.read_json("i.json")["rerank_factor"].as_f64(), Some(2.5));
 }
 
 /// Runs what must be refused, for these reasons, and looks whether anything was written.

@@ -10,12 +10,13 @@ use serde_json::json;
 
 use crate::common::{file, in_file};
 use crate::outputs::Outputs;
-use crate::{data, fail, ui};
+use crate::{fail, ui};
 
 /// Import an index file of Faiss
 ///
 /// Flat, SQ, PQ and IVF of these, with transforms, Refine and ids. Codes are taken over as they are, so the same rows are
-/// found at the same distances, up to rounding.
+/// found at the same distances, up to rounding. What has to be otherwise is noted: rows with NaN are left out, ids that are
+/// negative or used twice become others.
 #[derive(Args, Debug)]
 pub struct ImportArgs {
     /// The file that `faiss.write_index` wrote
@@ -31,12 +32,9 @@ pub struct ImportArgs {
 
 pub fn run(args: &ImportArgs) -> Result<()> {
     let mut outputs = Outputs::begin(&[file(&args.out), args.json.as_ref()], &[file(&args.faiss)])?;
-    let index = in_file(AnyIndex::from_faiss(&Device::cpu(), FaissIndex::read(&args.faiss)?), &args.faiss)?;
-    let notes = match &index {
-        AnyIndex::Ivf(ivf) => ivf.warnings(),
-        _ => &[],
-    };
-    data::note_warnings(&index);
+    let faiss = FaissIndex::read(&args.faiss)?;
+    let (index, notes) = in_file(AnyIndex::from_faiss(&Device::cpu(), faiss), &args.faiss)?;
+    notes.iter().for_each(|note| fail::tell("note", note));
     let size = outputs.index(&args.out, &index)?;
     let value = json!({
         "index": index.spec().to_string(),

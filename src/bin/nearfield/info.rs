@@ -48,9 +48,10 @@ pub fn run(args: &InfoArgs) -> Result<()> {
         let _ = writeln!(text, "  codes     {dim} bytes per row, for the int8 screen");
     }
     if let Some(probes) = info.probes {
-        let ranked = match info.rerank {
-            Some(rows) => format!("{rows} rows"),
-            None => "as many as suit k and codes".to_owned(),
+        let ranked = match (info.rerank, info.rerank_factor) {
+            (Some(rows), _) => format!("{rows} rows"),
+            (None, Some(factor)) => format!("{factor} rows for each of k"),
+            (None, None) => "as many as suit k and codes".to_owned(),
         };
         let lists = match info.spec.lists {
             Some(lists) => format!("probes {probes} of {} lists", ui::count(lists as u64)),
@@ -81,6 +82,7 @@ pub fn run(args: &InfoArgs) -> Result<()> {
         "code_dim": info.code_dim,
         "nprobe": info.probes,
         "rerank": info.rerank,
+        "rerank_factor": info.rerank_factor,
         "bytes": end,
         "sections": sections,
     });

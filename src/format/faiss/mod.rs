@@ -36,8 +36,14 @@ pub struct FaissIndex {
     pub transforms: Vec<FaissTransform>,
     /// `[lists, coded dim]`; absent where there is one list of all rows.
     pub centroids: Option<Vec<f32>>,
+    /// By which the lists of a query are found: the metric of the centroids, which may be another than that of rows.
+    pub lists_by: Metric,
     /// The rows by list; those of an index without lists are one list.
     pub lists: Vec<FaissList>,
+    /// Rows that are counted and in no list: Faiss leaves out those with NaN or infinity.
+    pub unlisted: usize,
+    /// As what each row is known outside, where an `IndexIDMap` says so; the numbers in lists are places here then.
+    pub ids: Option<Vec<i64>>,
     /// What a code consists of.
     pub codec: FaissCodec,
     /// Lists that a search probes; 1 where there is one list.
@@ -51,7 +57,7 @@ pub struct FaissIndex {
 /// Codes and whose they are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FaissList {
-    /// The row of each code, as it is known outside.
+    /// The row of each code: its number, or as what it is known outside.
     pub ids: Vec<i64>,
     /// The codes, one after the other.
     pub codes: Vec<u8>,
@@ -62,8 +68,10 @@ pub struct FaissList {
 pub struct FaissRows {
     /// What a code consists of.
     pub codec: FaissCodec,
-    /// The rows.
+    /// The rows, in the order of their numbers.
     pub rows: FaissList,
+    /// Candidates per result, 1 or more.
+    pub k_factor: f32,
 }
 
 /// What a code of Faiss consists of.
@@ -94,7 +102,7 @@ pub enum FaissCodec {
     Product {
         /// Parts of a vector.
         parts: usize,
-        /// 4 or 8.
+        /// 1 to 8.
         bits: u8,
         /// `[parts, 2^bits, dim / parts]`.
         centroids: Vec<f32>,
@@ -147,9 +155,15 @@ impl FaissIndex {
         parse::file(bytes)
     }
 
-    /// Rows.
+    /// Rows in lists.
     pub fn rows(&self) -> usize {
         self.lists.iter().map(|list| list.ids.len()).sum()
+    }
+
+    /// As what a row is known outside, of its number in a list.
+    pub fn id(&self, row: i64) -> i64 {
+        let Some(ids) = &self.ids else { return row };
+        usize::try_from(row).ok().and_then(|row| ids.get(row)).copied().unwrap_or(row)
     }
 
     /// Components of a coded vector, after transforms.
@@ -158,6 +172,23 @@ impl FaissIndex {
             FaissTransform::Linear { dim, .. } | FaissTransform::Resize { dim } => *dim,
             FaissTransform::Normalize | FaissTransform::Centre(_) => dim,
         })
+    }
+}
+
+impl FaissList {
+    /// Leaves out the rows of which this says no, given their numbers and their codes of so many bytes.
+    pub(crate) fn retain(&mut self, code_bytes: usize, mut keep: impl FnMut(i64, &[u8]) -> bool) {
+        let mut kept = 0;
+        for place in 0..self.ids.len() {
+            let code = place * code_bytes..(place + 1) * code_bytes;
+            if keep(self.ids[place], &self.codes[code.clone()]) {
+                self.ids[kept] = self.ids[place];
+                self.codes.copy_within(code, kept * code_bytes);
+                kept += 1;
+            }
+        }
+        self.ids.truncate(kept);
+        self.codes.truncate(kept * code_bytes);
     }
 }
 

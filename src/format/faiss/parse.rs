@@ -122,6 +122,16 @@ struct Header {
     dim: usize,
     rows: usize,
     metric: Metric,
+    /// What holds others may not know of them; what codes itself does.
+    trained: bool,
+}
+
+const UNTRAINED: &str = "it is not trained, so it has no rows to take over; Faiss's `train` and `add` come first";
+
+/// What an index that codes rows begins with.
+fn trained(from: &mut Reader<'_>) -> Parsed<Header> {
+    let head = header(from)?;
+    if head.trained { Ok(head) } else { Err(from.wrong(UNTRAINED)) }
 }
 
 fn header(from: &mut Reader<'_>) -> Parsed<Header> {
@@ -131,7 +141,7 @@ fn header(from: &mut Reader<'_>) -> Parsed<Header> {
     }
     let rows = from.count("the number of rows", isize::MAX as usize)?;
     from.take(16)?; // unused
-    from.bool("whether it is trained")?;
+    let trained = from.bool("whether it is trained")?;
     let number = from.u32()?;
     let argument = if number > 1 { from.f32()? } else { 0.0 };
     let metric = match number {
@@ -146,7 +156,7 @@ fn header(from: &mut Reader<'_>) -> Parsed<Header> {
         23 => Metric::Jaccard,
         _ => return Err(from.wrong(format!("metric {number} ({argument}) is not one that is read here"))),
     };
-    Ok(Header { dim, rows, metric })
+    Ok(Header { dim, rows, metric, trained })
 }
 
 /// An index and those within it.
@@ -176,21 +186,21 @@ fn not_read(tag: [u8; 4]) -> String {
     let what = match &tag {
         [b'I', b'H', ..] | b"INSf" | b"INSp" | b"INSs" | b"INNf" => "an index over a graph",
         b"IvFl" | b"IvFL" | b"IvSQ" | b"IvPQ" | b"IxPQ" | b"IxPo" => {
-            "a file of an old Faiss; a newer one reads it and writes it anew"
+            return "the layout of an old Faiss is not read here; a newer one reads it and writes it anew".to_owned();
         }
         b"IPfs" | b"IwPf" => {
-            let said =
-                "a FastScan index is packed for one kind of processor and not read here; the same spec without `fs` is";
-            return said.to_owned();
+            return "a FastScan index is not read here, since it is packed for one processor; the same index without \
+                    `fs` is"
+                .to_owned();
         }
         [b'I', b'B', ..] => "an index of packed bits",
         b"Ixrq" | b"Iwrq" | b"Ixrr" | b"Iwrr" | b"Irfn" | b"Iwrn" | b"Irfs" | b"Iwrf" => "a RaBitQ index",
         b"IwQR" => "an index of two product quantisers",
         b"NEAR" => return "an index of nearfield, which needs no import".to_owned(),
-        [b'I', _, _, _] => "an index of a kind",
+        [b'I', _, _, _] => "an index of this kind",
         _ => return "no index of Faiss begins so".to_owned(),
     };
-    format!("{what} that is not read here; Flat, SQ, PQ and IVF of these are, transformed, refined or with ids")
+    format!("{what} is not read here; Flat, SQ, PQ and IVF of these are, transformed, refined or with ids")
 }
 
 /// An index without lists.
@@ -201,7 +211,10 @@ fn whole(head: Header, codec: FaissCodec, codes: &[u8]) -> FaissIndex {
         dim: head.dim,
         transforms: Vec::new(),
         centroids: None,
+        lists_by: head.metric,
         lists: vec![FaissList { ids, codes: codes.to_vec() }],
+        unlisted: 0,
+        ids: None,
         codec,
         probes: 1,
         by_residual: false,
@@ -224,7 +237,7 @@ fn flat(from: &mut Reader<'_>) -> Parsed<FaissIndex> {
 }
 
 fn scalar(from: &mut Reader<'_>) -> Parsed<FaissIndex> {
-    let head = header(from)?;
+    let head = trained(from)?;
     let codec = scalar_codec(from, head.dim)?;
     let codes = codes(from, &head, &codec, 1)?;
     Ok(whole(head, codec, codes))
@@ -259,7 +272,7 @@ fn scalar_codec(from: &mut Reader<'_>, dim: usize) -> Parsed<FaissCodec> {
 }
 
 fn product(from: &mut Reader<'_>) -> Parsed<FaissIndex> {
-    let head = header(from)?;
+    let head = trained(from)?;
     let codec = product_codec(from, head.dim)?;
     let codes = codes(from, &head, &codec, 1)?;
     from.u32()?; // how Faiss searches
@@ -279,9 +292,8 @@ fn product_codec(from: &mut Reader<'_>, dim: usize) -> Parsed<FaissCodec> {
     }
     let bits = from.count("bits", 24)?;
     let bits = match bits {
-        4 => 4,
-        8 => 8,
-        _ => return Err(from.wrong(format!("parts of {bits} bits are not read here; there are 4 and 8"))),
+        1..=8 => bits as u8,
+        _ => return Err(from.wrong(format!("parts of {bits} bits are not read here; those of 1 to 8 are"))),
     };
     let centroids = from.exactly("components of centroids", dim << bits)?;
     Ok(FaissCodec::Product { parts, bits, centroids })
@@ -290,10 +302,10 @@ fn product_codec(from: &mut Reader<'_>, dim: usize) -> Parsed<FaissCodec> {
 /// `IwFl`, `IwSq`, `IwSQ`, `IwPQ`.
 fn inverted(from: &mut Reader<'_>) -> Parsed<FaissIndex> {
     let tag = from.tag;
-    let head = header(from)?;
+    let head = trained(from)?;
     let lists = from.count("the number of lists", u32::MAX as usize)?;
     let probes = u64::from_le_bytes(from.array()?);
-    let centroids = centroids(from, lists, &head)?;
+    let (centroids, lists_by) = centroids(from, lists, &head)?;
     from.tag = tag;
     direct_map(from)?;
     let code_bytes = |from: &mut Reader<'_>, codec: &FaissCodec| {
@@ -318,13 +330,19 @@ fn inverted(from: &mut Reader<'_>) -> Parsed<FaissIndex> {
     };
     let many = lists;
     let lists = inverted_lists(from, lists, codec.code_bytes(head.dim))?;
-    from.same("rows in lists", lists.iter().map(|l| l.ids.len()).sum(), head.rows)?;
+    let listed: usize = lists.iter().map(|l| l.ids.len()).sum();
+    let Some(unlisted) = head.rows.checked_sub(listed) else {
+        return Err(from.wrong(format!("{listed} rows in lists of an index of {} rows", head.rows)));
+    };
     Ok(FaissIndex {
         metric: head.metric,
         dim: head.dim,
         transforms: Vec::new(),
         centroids: Some(centroids),
+        lists_by,
         lists,
+        unlisted,
+        ids: None,
         codec,
         // More than there are is as good as all.
         probes: usize::try_from(probes).unwrap_or(usize::MAX).clamp(1, many.max(1)),
@@ -333,20 +351,20 @@ fn inverted(from: &mut Reader<'_>) -> Parsed<FaissIndex> {
     })
 }
 
-/// The centroids, an index of their own that must be flat.
-fn centroids(from: &mut Reader<'_>, lists: usize, head: &Header) -> Parsed<Vec<f32>> {
+/// The centroids and how they are compared: an index of their own, which must be flat.
+fn centroids(from: &mut Reader<'_>, lists: usize, head: &Header) -> Parsed<(Vec<f32>, Metric)> {
     from.tag = from.array()?;
     if !matches!(&from.tag, b"IxF2" | b"IxFI" | b"IxFl") {
         return Err(from.foreign("centroids in such an index are not read here; those of IndexFlat are"));
     }
     let index = flat(from)?;
-    if index.metric != head.metric {
-        return Err(from.wrong(format!("centroids by {} in an index by {}", index.metric, head.metric)));
+    if !matches!(index.metric, Metric::L2 | Metric::InnerProduct) {
+        return Err(from.wrong(format!("centroids by {} are not read here; those by l2 and ip are", index.metric)));
     }
     from.same("components of centroids", index.dim, head.dim)?;
     from.same("centroids", index.rows(), lists)?;
     let codes = index.lists.iter().flat_map(|list| list.codes.as_chunks().0);
-    Ok(codes.map(|b| f32::from_le_bytes(*b)).collect())
+    Ok((codes.map(|b| f32::from_le_bytes(*b)).collect(), index.metric))
 }
 
 /// Where rows are, which lists say as well.
@@ -414,7 +432,7 @@ fn transformed(from: &mut Reader<'_>, depth: usize) -> Parsed<FaissIndex> {
     let inner = index(from, depth + 1)?;
     from.tag = tag;
     from.same("components after transforms", inner.dim, dim)?;
-    from.same("rows", inner.rows(), head.rows)?;
+    from.same("rows", counted(&inner), head.rows)?;
     if inner.refine.is_some() {
         return Err(from.wrong("re-ranking within a transform is not read here"));
     }
@@ -455,7 +473,9 @@ fn transform(from: &mut Reader<'_>, dim: usize) -> Parsed<(FaissTransform, usize
     let found = from.count32("dim", MOST_FAISS_DIM)?;
     from.same("components that come in", found, dim)?;
     let to = from.count32("dim", MOST_FAISS_DIM)?;
-    from.bool("whether it is trained")?;
+    if !from.bool("whether it is trained")? {
+        return Err(from.wrong(UNTRAINED));
+    }
     if let Some((biased, matrix, bias)) = linear {
         from.same("numbers of the matrix", matrix.len(), dim * to)?;
         if biased {
@@ -500,39 +520,59 @@ fn refined(from: &mut Reader<'_>, depth: usize) -> Parsed<FaissIndex> {
     let base = index(from, depth + 1)?;
     let again = index(from, depth + 1)?;
     from.tag = tag;
-    from.f32()?; // candidates per result, a parameter of searches
+    // Faiss never looks at fewer candidates than results.
+    let k_factor = Some(from.f32()?).filter(|factor| *factor > 1.0).map_or(1.0, |factor| factor.min(f32::MAX));
     for part in [&base, &again] {
         from.same("components", part.dim, head.dim)?;
-        from.same("rows", part.rows(), head.rows)?;
+        from.same("rows", counted(part), head.rows)?;
+    }
+    if again.metric != base.metric {
+        return Err(from.wrong(format!("rows by {} to re-rank an index by {}", again.metric, base.metric)));
     }
     let plain = again.transforms.is_empty() && again.centroids.is_none() && again.refine.is_none();
-    let [rows] = <[FaissList; 1]>::try_from(again.lists).map_err(|_| from.wrong("rows to re-rank from lists"))?;
+    let [mut rows] = <[FaissList; 1]>::try_from(again.lists).map_err(|_| from.wrong("rows to re-rank from lists"))?;
     if !plain || base.refine.is_some() || matches!(again.codec, FaissCodec::Product { .. }) {
         return Err(from.wrong("re-ranking is read from IndexFlat and IndexScalarQuantizer only"));
     }
-    let mut places: Vec<i64> = base.lists.iter().flat_map(|list| &list.ids).copied().collect();
-    places.sort_unstable();
-    if !places.iter().copied().eq(0..head.rows as i64) || !rows.ids.iter().copied().eq(0..head.rows as i64) {
-        return Err(from.wrong("rows to re-rank are numbered from 0, those of the index are not"));
+    let mut listed = vec![false; head.rows];
+    for &id in base.lists.iter().flat_map(|list| &list.ids) {
+        match usize::try_from(id).ok().and_then(|row| listed.get_mut(row)).filter(|listed| !**listed) {
+            Some(first) if base.ids.is_none() && again.ids.is_none() => *first = true,
+            _ => return Err(from.wrong("rows to re-rank are numbered from 0, those of the index are not")),
+        }
     }
-    Ok(FaissIndex { refine: Some(FaissRows { codec: again.codec, rows }), ..base })
+    if base.unlisted > 0 {
+        rows.retain(again.codec.code_bytes(head.dim), |row, _| listed[row as usize]);
+    }
+    Ok(FaissIndex { refine: Some(FaissRows { codec: again.codec, rows, k_factor }), ..base })
 }
 
 /// `IxMp`, `IxM2`.
 fn mapped(from: &mut Reader<'_>, depth: usize) -> Parsed<FaissIndex> {
     let tag = from.tag;
     let head = header(from)?;
-    let mut inner = index(from, depth + 1)?;
+    let inner = index(from, depth + 1)?;
     from.tag = tag;
     let count = from.count("the number of ids", isize::MAX as usize)?;
     let ids = from.ids(count)?;
     from.same("ids", ids.len(), head.rows)?;
-    from.same("rows", inner.rows(), head.rows)?;
+    from.same("rows", counted(&inner), head.rows)?;
     from.same("components", inner.dim, head.dim)?;
-    let refine = inner.refine.iter_mut().map(|refine| &mut refine.rows);
-    for id in inner.lists.iter_mut().chain(refine).flat_map(|list| &mut list.ids) {
-        let outer = usize::try_from(*id).ok().and_then(|row| ids.get(row));
-        *id = *outer.ok_or_else(|| from.wrong(format!("row {id} has no id; there are {} ids", ids.len())))?;
-    }
-    Ok(inner)
+    let outer = |row: &i64| {
+        let id = usize::try_from(*row).ok().and_then(|row| ids.get(row));
+        id.copied().ok_or_else(|| from.wrong(format!("row {row} has no id; there are {} ids", ids.len())))
+    };
+    let ids = match &inner.ids {
+        Some(within) => within.iter().map(outer).collect::<Parsed<_>>()?,
+        None => {
+            inner.lists.iter().flat_map(|list| &list.ids).try_for_each(|row| outer(row).map(drop))?;
+            ids
+        }
+    };
+    Ok(FaissIndex { ids: Some(ids), ..inner })
+}
+
+/// Rows as Faiss counts them.
+fn counted(index: &FaissIndex) -> usize {
+    index.rows() + index.unlisted
 }

@@ -99,7 +99,7 @@ fn search(index: &FaissIndex, query: &[f32], k: usize) -> Vec<(i64, f32)> {
             let mut x = vec![0.0; query.len()];
             codec.decode(code, &mut x);
             x.iter_mut().zip(centroid.unwrap_or_default()).for_each(|(x, c)| *x += c);
-            hits.push((*id, distance(index.metric, query, &x)));
+            hits.push((index.id(*id), distance(index.metric, query, &x)));
         }
     };
     match &index.refine {
@@ -155,7 +155,8 @@ fn parts_are_what_they_were_made_as() {
     assert_eq!(read("ivf_sparse").lists.len(), 64);
     assert_eq!((read("empty").rows(), read("empty").dim), (0, 8));
     assert!(read("ivf_ids").lists.iter().flat_map(|l| &l.ids).all(|id| id % 7 == 1000 % 7 && *id >= 1000));
-    assert_eq!(read("idmap").lists[0].ids[..3], [1000, 1007, 1014]);
+    assert_eq!(read("idmap").ids.unwrap()[..3], [1000, 1007, 1014]);
+    assert_eq!(read("idmap").id(2), 1014);
     let index = read("refine");
     assert_eq!((index.dim, index.coded_dim()), (8, 4));
     assert!(matches!(&index.transforms[..], [FaissTransform::Linear { kind, .. }] if kind == "Pcam"));

@@ -6,7 +6,7 @@ use super::super::roster::Roster;
 use super::super::rowbuf::RowBuf;
 use super::super::store::{Checked, Store};
 use super::super::{CodecSpec, IndexSpec, RerankSpec, TrainOptions, TransformSpec};
-use super::{Ivf, Kept, Settings, UNSORTED, inner, sorted_by};
+use super::{Ivf, Kept, Rerank, Settings, UNSORTED, inner, sorted_by};
 use crate::cluster::{KMeans, WithLengths, assign};
 use crate::codec::transform::Transform;
 use crate::codec::{self, Codec};
@@ -97,7 +97,7 @@ impl Ivf {
             codec: codec.into(),
             kept,
             warnings,
-            settings: Settings { probes: (count / 32).clamp(1, 64), rerank: None },
+            settings: Settings { probes: (count / 32).clamp(1, 64), rerank: Rerank::Auto },
         })
     }
 

@@ -9,7 +9,7 @@ use super::super::rowbuf::{RowBuf, Rows};
 use super::super::store::Store;
 use super::super::{FileInfo, OpenError, RerankSpec};
 use super::build::moved;
-use super::{Ivf, Kept, Settings, UNSORTED, inner, sorted_by};
+use super::{Ivf, Kept, Rerank, Settings, UNSORTED, inner, sorted_by};
 use crate::codec::transform::Transform;
 use crate::codec::{self, Codec};
 use crate::compute::Tag;
@@ -35,8 +35,13 @@ impl Ivf {
             self.settings.probes,
             self.lists.error
         );
-        if let Some(rerank) = self.settings.rerank {
-            meta += &format!("refine {rerank}\n");
+        match self.settings.rerank {
+            Rerank::Auto => {}
+            Rerank::Rows(rows) => meta += &format!("refine {rows}\n"),
+            Rerank::Times(factor) => meta += &format!("refine_factor {factor:?}\n"),
+        }
+        if let Some(coarse) = self.coarse.as_ref().filter(|coarse| coarse.metric() != sorted_by(self.metric)) {
+            meta += &format!("lists_by {}\n", coarse.metric());
         }
         if !self.residual {
             meta += "residual no\n";
@@ -143,7 +148,13 @@ impl Saved<'_> {
         let centroids = self.file.matrix("centroids", dtype, lists, coded)?;
         let mut owned = RowBuf::new(dtype, coded);
         owned.extend(&centroids.view());
-        let store = Store::over(sorted_by(*metric), Rows::Owned(owned.into()), None, 0);
+        let by = match FileInfo::value(self.file, "lists_by") {
+            Ok("l2") => Metric::L2,
+            Ok("ip") => Metric::InnerProduct,
+            Ok(by) => return Err(self.problem(format!("`lists_by` is `{by}`, wanted l2 or ip"))),
+            Err(_) => sorted_by(*metric),
+        };
+        let store = Store::over(by, Rows::Owned(owned.into()), None, 0);
         store.map(Some).map_err(|e| self.rows_problem(e))
     }
 
@@ -194,9 +205,11 @@ impl Saved<'_> {
     }
 
     fn settings(&self, lists: usize) -> Result<Settings, OpenError> {
-        let rerank = match FileInfo::value(self.file, "refine") {
-            Ok(_) => Some(FileInfo::number(self.file, "refine")?.max(1)),
-            Err(_) => None,
+        let FileInfo { rerank, rerank_factor, .. } = self.info;
+        let rerank = match (rerank, rerank_factor) {
+            (Some(rows), _) => Rerank::Rows(rows.max(1)),
+            (None, Some(factor)) => Rerank::Times(factor),
+            (None, None) => Rerank::Auto,
         };
         Ok(Settings { probes: FileInfo::number(self.file, "probes")?.clamp(1, lists.max(1)), rerank })
     }

@@ -1,8 +1,6 @@
 //! An `Ivf` from the parts of an index of Faiss. Codes are repacked, never made again; what belongs to a row beside its
 //! code is computed from it.
 
-use std::collections::HashMap;
-
 use half::{bf16, f16};
 
 use super::super::import::{ImportError, own_ids};
@@ -11,12 +9,12 @@ use super::super::rowbuf::{RowBuf, Rows};
 use super::super::store::Store;
 use super::super::{CodecSpec, IndexSpec, RerankSpec, TransformSpec};
 use super::build::{matrix, unsorted};
-use super::{Ivf, Kept, Settings, UNSORTED};
+use super::{Ivf, Kept, Rerank, Settings, UNSORTED};
 use crate::codec::transform::{Given, MOST_DIM, Transform};
 use crate::codec::{self, Codec, Product, Scalar};
 use crate::compute::Tag;
 use crate::engine::Device;
-use crate::format::{FaissCodec, FaissIndex, FaissList, FaissRows, FaissTransform};
+use crate::format::{FaissCodec, FaissIndex, FaissList, FaissTransform};
 use crate::index::BuildError;
 use crate::ops::lists::{Encoded, Lists};
 use crate::threads;
@@ -29,17 +27,22 @@ type Imported<T> = Result<T, ImportError>;
 
 impl Ivf {
     /// See [`AnyIndex::from_faiss`](super::super::AnyIndex::from_faiss).
-    pub(in crate::index) fn from_faiss(device: &Device, mut index: FaissIndex) -> Imported<Ivf> {
-        let mut warnings = Vec::new();
-        widen(&mut index, &mut warnings)?;
+    pub(in crate::index) fn from_faiss(device: &Device, index: FaissIndex, notes: &mut Vec<String>) -> Imported<Ivf> {
         let (metric, coded) = (index.metric, index.coded_dim());
         let mut spec = IndexSpec::FLAT;
         spec.lists = index.centroids.as_ref().map(|_| index.lists.len());
         let codec = codec_of(&index.codec, coded)?;
         spec.codec = spec_of(&index.codec);
+        if let FaissCodec::Product { bits, .. } = index.codec
+            && bits != stored_bits(bits)
+        {
+            notes.push(format!("parts of {bits} bits are stored in {}, which changes no distance", stored_bits(bits)));
+        }
         transforms(&index, &mut spec);
         spec.rerank = index.refine.as_ref().map(|refine| refine_of(&refine.codec)).transpose()?;
         spec.check(index.dim, metric, None).map_err(BuildError::from)?;
+        // What could not be opened again is not taken over.
+        spec.to_string().parse::<IndexSpec>().map_err(BuildError::from)?;
         let transform = transform(&index)?;
         let coarse = match &index.centroids {
             None => None,
@@ -47,7 +50,7 @@ impl Ivf {
                 finite("the centroids", centroids)?;
                 let mut rows = RowBuf::new(DType::F32, coded);
                 rows.extend(&RowsView::F32(matrix(centroids, coded)?));
-                Some(Store::over(metric, Rows::Owned(rows.into()), None, 0)?)
+                Some(Store::over(index.lists_by, Rows::Owned(rows.into()), None, 0)?)
             }
         };
         let order = Order::of(&index)?;
@@ -65,7 +68,8 @@ impl Ivf {
             };
             lists.append(&packer.pack(some, c * ROWS_PER_CHUNK)?, &homes, (c * ROWS_PER_CHUNK) as u32);
         }
-        let kept = kept(&index, order)?;
+        let kept = kept(&index, order, notes)?;
+        let factor = index.refine.as_ref().map_or(Rerank::Auto, |refine| Rerank::Times(refine.k_factor));
         let count = coarse.as_ref().map_or(0, |coarse| coarse.slots());
         Ok(Ivf {
             device: device.untied(),
@@ -79,8 +83,8 @@ impl Ivf {
             residual,
             tag: Tag::new(),
             kept,
-            warnings,
-            settings: Settings { probes: index.probes.clamp(1, count.max(1)), rerank: None },
+            warnings: Vec::new(),
+            settings: Settings { probes: index.probes.clamp(1, count.max(1)), rerank: factor },
         })
     }
 }
@@ -97,29 +101,9 @@ fn finite(part: &'static str, numbers: &[f32]) -> Imported<()> {
     }
 }
 
-/// Rows of f16 and bf16 about centroids become f32: here such rows are the rows themselves.
-fn widen(index: &mut FaissIndex, warnings: &mut Vec<String>) -> Imported<()> {
-    let half = matches!(index.codec, FaissCodec::F16 | FaissCodec::Bf16);
-    let Some(centroids) = index.centroids.as_ref().filter(|_| half && index.by_residual) else { return Ok(()) };
-    let (dim, from) = (index.coded_dim(), index.codec.clone());
-    threads::each_with(
-        1,
-        index.lists.iter_mut().zip(centroids.chunks(dim)),
-        || vec![0.0f32; dim],
-        |row, (list, centroid)| {
-            let mut wide = Vec::with_capacity(2 * list.codes.len());
-            for code in list.codes.chunks_exact(from.code_bytes(dim)) {
-                from.decode(code, row);
-                row.iter().zip(centroid).for_each(|(r, c)| wide.extend((r + c).to_le_bytes()));
-            }
-            list.codes = wide;
-        },
-    );
-    let name = spec_of(&from);
-    warnings
-        .push(format!("`{name}` about centroids becomes f32, which takes twice the memory and changes no distance"));
-    index.codec = FaissCodec::F32;
-    Ok(())
+/// Bits that a number of a product quantiser takes here.
+fn stored_bits(bits: u8) -> u8 {
+    if bits <= 4 { 4 } else { 8 }
 }
 
 fn spec_of(codec: &FaissCodec) -> CodecSpec {
@@ -129,7 +113,9 @@ fn spec_of(codec: &FaissCodec) -> CodecSpec {
         FaissCodec::Bf16 => CodecSpec::Bf16,
         FaissCodec::Scalar { bits, .. } => CodecSpec::Scalar { bits },
         FaissCodec::Bytes { .. } => CodecSpec::Scalar { bits: 8 },
-        FaissCodec::Product { parts, bits, .. } => CodecSpec::Product { parts, bits, fast_scan: false },
+        FaissCodec::Product { parts, bits, .. } => {
+            CodecSpec::Product { parts, bits: stored_bits(bits), fast_scan: false }
+        }
     }
 }
 
@@ -150,7 +136,15 @@ fn codec_of(codec: &FaissCodec, dim: usize) -> Imported<Box<dyn Codec>> {
         FaissCodec::Bytes { less } => Box::new(Scalar::new(8, vec![-f32::from(*less) - 0.5; dim], vec![255.0; dim])),
         FaissCodec::Product { parts, bits, centroids } => {
             finite("the centroids of the product quantiser", centroids)?;
-            Box::new(Product::new(*parts, *bits, dim, centroids.clone()))
+            // The last centroid of a part once more for each number that no code has.
+            let (width, wide) = (dim / parts, stored_bits(*bits));
+            let mut filled = Vec::with_capacity(dim << wide);
+            for part in centroids.chunks_exact(width << bits) {
+                filled.extend_from_slice(part);
+                let last = &part[part.len() - width..];
+                (1 << bits..1 << wide).for_each(|_: usize| filled.extend_from_slice(last));
+            }
+            Box::new(Product::new(*parts, wide, dim, filled))
         }
         rows => {
             let none = matrix(&[], dim)?;
@@ -236,34 +230,34 @@ fn transform(index: &FaissIndex) -> Imported<Transform> {
     Ok(Transform::given(index.dim, given))
 }
 
-/// Where rows lie: by age, where the file says it, else by their ids.
+/// Where rows lie: by their numbers in the lists, which are their age where no caller gave them.
 struct Order {
-    ids: Vec<i64>,
+    numbers: Vec<i64>,
     /// The list of each row and its place there.
     rows: Vec<(u32, u32)>,
 }
 
 impl Order {
     fn of(index: &FaissIndex) -> Imported<Order> {
-        let each = || {
-            let lists = index.lists.iter().enumerate();
-            lists.flat_map(|(l, list)| list.ids.iter().enumerate().map(move |(p, &id)| (id, (l as u32, p as u32))))
-        };
         if u32::try_from(index.rows()).is_err() {
             let limit = u32::MAX as usize - 1;
             return Err(BuildError::TooManyRows { rows: index.rows(), limit }.into());
         }
-        let mut all: Vec<(i64, (u32, u32))> = each().collect();
-        match &index.refine {
-            Some(FaissRows { rows, .. }) => {
-                let place: HashMap<i64, usize> = rows.ids.iter().enumerate().map(|(i, &id)| (id, i)).collect();
-                all.sort_by_key(|(id, _)| place.get(id).copied().unwrap_or(usize::MAX));
-            }
-            None if index.lists.len() > 1 => all.sort_unstable(),
-            None => {}
+        let lists = index.lists.iter().enumerate();
+        let mut all: Vec<(i64, (u32, u32))> = lists
+            .flat_map(|(l, list)| list.ids.iter().enumerate().map(move |(p, &id)| (id, (l as u32, p as u32))))
+            .collect();
+        if index.lists.len() > 1 {
+            all.sort_unstable();
         }
-        let (ids, rows) = all.into_iter().unzip();
-        Ok(Order { ids, rows })
+        let (numbers, rows) = all.into_iter().unzip();
+        let order = Order { numbers, rows };
+        match &index.refine {
+            Some(refine) if refine.rows.ids != order.numbers => {
+                Err(no_counterpart("the rows to re-rank", "they are not those of the index"))
+            }
+            _ => Ok(order),
+        }
     }
 }
 
@@ -322,10 +316,9 @@ impl Packer<'_> {
 }
 
 /// The rows to re-rank from, or their ids alone.
-fn kept(index: &FaissIndex, order: Order) -> Imported<Kept> {
-    let ids = own_ids(&order.ids)?;
-    let (rows, dim, metric) = (order.ids.len(), index.dim, index.metric);
-    drop(order);
+fn kept(index: &FaissIndex, order: Order, notes: &mut Vec<String>) -> Imported<Kept> {
+    let (rows, dim, metric) = (order.rows.len(), index.dim, index.metric);
+    let ids = own_ids(order.numbers.into_iter().map(|row| index.id(row)).collect(), notes);
     let roster = |ids: &Option<Vec<u64>>| Roster::of(rows, ids.as_deref(), 0);
     let Some(refine) = &index.refine else { return Ok(Kept::Ids(roster(&ids)?)) };
     let codes = &refine.rows.codes;

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::super::{Explanation, IndexStats, SearchOptions, Trial};
-use super::{Ivf, Kept, UNSORTED};
+use super::{Ivf, Kept, Rerank, UNSORTED};
 use crate::compute::Pending;
 use crate::compute::wait::block_on;
 use crate::engine::Device;
@@ -58,7 +58,8 @@ impl Index for Ivf {
             removed: self.kept.roster().slots() - self.len(),
             lists: self.spec.lists,
             probes: self.spec.lists.map(|_| self.settings.probes),
-            rerank: self.settings.rerank,
+            rerank: self.rerank(),
+            rerank_factor: self.rerank_factor(),
             warnings: self.warnings.clone(),
             ..IndexStats::of(self)
         }
@@ -175,7 +176,7 @@ impl Index for Ivf {
     }
 
     fn set_rerank(&mut self, rows: Option<usize>) {
-        self.settings.rerank = rows.map(|r| r.max(1));
+        self.settings.rerank = rows.map_or(Rerank::Auto, |rows| Rerank::Rows(rows.max(1)));
     }
 
     fn stage(&self, path: &Path) -> Result<AtomicFile, SaveError> {

@@ -109,12 +109,23 @@ impl Kept {
 }
 
 /// The settings of searches that bring none of their own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Settings {
     /// Lists probed per query.
     pub probes: usize,
-    /// Candidates re-ranked per query; chosen by k and codec when absent.
-    pub rerank: Option<usize>,
+    /// Candidates re-ranked per query.
+    pub rerank: Rerank,
+}
+
+/// How many candidates are re-ranked per query.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Rerank {
+    /// What suits k and the codec.
+    Auto,
+    /// So many.
+    Rows(usize),
+    /// So many per result: Faiss's `k_factor`.
+    Times(f32),
 }
 
 impl Ivf {
@@ -156,7 +167,13 @@ impl Ivf {
     /// The number of candidates that a search re-ranks unless [`SearchOptions::rerank`](crate::SearchOptions::rerank) is set;
     /// absent while k and the codec decide.
     pub fn rerank(&self) -> Option<usize> {
-        self.settings.rerank
+        if let Rerank::Rows(rows) = self.settings.rerank { Some(rows) } else { None }
+    }
+
+    /// The number of candidates per result that a search re-ranks, in an index of Faiss that says so (`k_factor`), until
+    /// [`Ivf::set_rerank`] says otherwise.
+    pub fn rerank_factor(&self) -> Option<f32> {
+        if let Rerank::Times(factor) = self.settings.rerank { Some(factor) } else { None }
     }
 
     /// Sets [`Ivf::rerank`]. It is saved with the index.

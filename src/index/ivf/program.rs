@@ -5,6 +5,8 @@ use std::sync::OnceLock;
 
 use super::super::planner::Planner;
 use super::super::search::{MaskBits, Queries, candidates};
+use super::super::store::Store;
+use super::rank::direct;
 use super::{Ivf, Kept};
 use crate::codec::transform::Projected;
 use crate::compute::{Candidates, EngineError, Frame, Function, Input, Output, Type, Value, Vectors};
@@ -340,8 +342,14 @@ impl Run<'_> {
             Some(found) => found.positions.clone(),
             None => (0..q).flat_map(|_| 0..probes as u32).collect(),
         };
-        let mut offsets = match nearest {
-            Some(found) if ivf.residual => found.keys.clone(),
+        let mut offsets = match (nearest, &ivf.coarse) {
+            (Some(found), Some(coarse)) if ivf.residual => {
+                if coarse.metric() == ivf.inner() || ivf.lists.form.is_exact() {
+                    found.keys.clone()
+                } else {
+                    about(coarse, ivf.inner(), &frame.vectors(floats, ivf.codec.dim())?.rows, &lists)
+                }
+            }
             _ => about_zero(ivf.inner(), &frame.vectors(floats, ivf.codec.dim())?.rows, probes),
         };
         if ivf.inner() == Metric::L2 {
@@ -376,6 +384,16 @@ impl Run<'_> {
 /// How many candidates there are.
 fn there(found: &Candidates) -> u64 {
     found.positions.iter().filter(|&&p| p != u32::MAX).count() as u64
+}
+
+/// The numbers that lists add to keys when they were found by another metric.
+fn about(coarse: &Store, metric: Metric, queries: &RowsView<'_>, lists: &[u32]) -> Vec<f32> {
+    let (RowsView::F32(queries), RowsView::F32(centroids)) = (queries, coarse.view()) else {
+        return vec![0.0; lists.len()];
+    };
+    let each = lists.chunks((lists.len() / queries.rows().max(1)).max(1)).enumerate();
+    each.flat_map(|(q, some)| some.iter().map(move |&l| direct(metric, queries.row(q), centroids.row(l as usize))))
+        .collect()
 }
 
 /// The number that a list adds to keys when its codes are about no centroid.

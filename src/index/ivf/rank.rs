@@ -182,7 +182,7 @@ fn whole(lists: &Lists, (list, place): (usize, usize), offset: f32, product: f32
 }
 
 /// The key of two vectors by l2 or, of those of length 1 for cosine, by their product.
-fn direct(metric: Metric, query: &[f32], row: &[f32]) -> f32 {
+pub(super) fn direct(metric: Metric, query: &[f32], row: &[f32]) -> f32 {
     // Partial sums let the compiler use vectors.
     let mut sums = [0.0f32; 16];
     for (query, row) in query.chunks(16).zip(row.chunks(16)) {

@@ -4,7 +4,7 @@ use super::super::SearchOptions;
 use super::super::search::{MaskBits, Queries, Search};
 use super::super::store::Store;
 use super::program::Look;
-use super::{Ivf, Kept};
+use super::{Ivf, Kept, Rerank};
 use crate::compute::Candidates;
 use crate::error::SearchError;
 use crate::ops::lists::Form;
@@ -35,7 +35,12 @@ impl Ivf {
 
     /// How many candidates are re-ranked for the `k` nearest.
     pub(super) fn keep_of(&self, k: usize, options: &SearchOptions) -> usize {
-        let chosen = options.rerank.or(self.settings.rerank).map(|r| r.max(k));
+        let chosen = options.rerank.or(match self.settings.rerank {
+            Rerank::Auto => None,
+            Rerank::Rows(rows) => Some(rows),
+            Rerank::Times(factor) => Some((k as f32 * factor) as usize),
+        });
+        let chosen = chosen.map(|rows| rows.max(k));
         let keep = match (self.lists.form, &self.kept) {
             // The keys are those that re-ranking would compute.
             (form, Kept::Ids(_)) if form.is_exact() => k,
@@ -90,7 +95,7 @@ impl Ivf {
 
     /// Whether all candidates are re-ranked, since the caller says how many, or only those that the codes' bound leaves.
     pub(super) fn ranks_all(&self, options: &SearchOptions) -> bool {
-        options.rerank.or(self.settings.rerank).is_some()
+        options.rerank.is_some() || self.settings.rerank != Rerank::Auto
     }
 
     /// The answer for a batch of checked queries.

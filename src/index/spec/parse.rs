@@ -172,7 +172,8 @@ impl Reading {
         }
         match (part, self.codec) {
             (Part::Rerank(rerank), Some(codec)) => {
-                if codec == CodecSpec::Flat && spec.transforms.is_empty() {
+                // In lists, the rows to rank from are what filters and `row` look at, too.
+                if codec == CodecSpec::Flat && spec.transforms.is_empty() && spec.lists.is_none() {
                     return Err("`Flat` rows are compared exactly already; leave the re-ranking out".to_owned());
                 }
                 spec.rerank = Some(rerank);

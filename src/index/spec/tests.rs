@@ -13,6 +13,7 @@ fn row_c10_canonical_strings_stay_as_they_are() {
     for text in [
         "Flat",
         "IVF1024,Flat",
+        "IVF1024,Flat,Refine(Flat)",
         "OPQ32,IVF4096,PQ32x4fs,Refine(SQ8)",
         "OPQ16_64,IVF256,PQ16",
         "RR128,IVF1024,RaBitQ4",
