@@ -4,6 +4,8 @@
 //! keys of the others are computed again in f64, from the rows in host memory. A query is proven when no row that was left
 //! out can be nearer than the last of its neighbours: `docs/numerics.md`, "f64 decides".
 
+use super::search::Queries;
+use super::store::Store;
 use crate::compute::Candidates;
 use crate::ops::metric::{key, tolerance};
 use crate::threads;
@@ -16,13 +18,13 @@ const QUERIES_PER_THREAD: usize = 16;
 const ROWS_PER_THREAD: usize = 4096;
 
 /// How many rows are found beyond the neighbours: enough that the last of them can hardly be as near as the last neighbour.
-pub(super) fn spare(k: usize) -> usize {
+pub(in crate::index) fn spare(k: usize) -> usize {
     2 + k / 32
 }
 
 /// Rows and queries as they were given, and the lengths that engines know.
 #[derive(Clone, Copy)]
-pub(super) struct Decider<'a> {
+pub(in crate::index) struct Decider<'a> {
     pub metric: Metric,
     pub rows: RowsView<'a>,
     pub norms: &'a [f32],
@@ -57,6 +59,18 @@ struct Asked<'a> {
 }
 
 impl<'a> Decider<'a> {
+    pub fn of(store: &'a Store, queries: &'a Queries<'_>) -> Decider<'a> {
+        Decider {
+            metric: store.metric(),
+            rows: store.exact(),
+            norms: store.norms(),
+            longest: store.longest(),
+            queries: queries.given(),
+            query_norms: &queries.norms,
+            vanishing: queries.vanishing || store.vanishing(),
+        }
+    }
+
     /// The `k` nearest of `found`, which the direct pass gave for each query, in the order of their exact keys. `all` is the
     /// number of rows that each query could have found, or one number for all queries. The bound of a query says whether its
     /// answer is proven: +inf, else -inf.

@@ -28,7 +28,7 @@ pub(crate) struct Queries<'a> {
     taken: Option<RowBuf>,
     pub norms: Vec<f32>,
     /// See [`vanishing`].
-    vanishing: bool,
+    pub vanishing: bool,
 }
 
 /// Rows of the caller's, or some of them.
@@ -348,15 +348,7 @@ impl Search<'_> {
     }
 
     fn decider(&self) -> Decider<'_> {
-        Decider {
-            metric: self.store.metric(),
-            rows: self.store.exact(),
-            norms: self.store.norms(),
-            longest: self.store.longest(),
-            queries: self.queries.given(),
-            query_norms: &self.queries.norms,
-            vanishing: self.queries.vanishing || self.store.vanishing(),
-        }
+        Decider::of(self.store, &self.queries)
     }
 
     /// The direct keys of candidates of the engine, from the rows where they lie.
