@@ -229,13 +229,18 @@ fn check(set: &Data, index: &Flat, k: usize, metric: Metric) {
     }
 }
 
+/// All of them on the CPU; on software GPUs, which take a hundred times longer, one of them.
+fn ks<'a>(device: &Device, all: &'a [usize]) -> &'a [usize] {
+    if device.name().starts_with("cpu") { all } else { &all[all.len() / 2..all.len() / 2 + 1] }
+}
+
 #[test]
 fn ids_are_those_of_f64() {
     for device in devices() {
         for set in &data() {
             for metric in METRICS {
                 let index = set.index(&device, metric);
-                [1, 10, 100].into_iter().for_each(|k| check(set, &index, k, metric));
+                ks(&device, &[1, 10, 100]).iter().for_each(|&k| check(set, &index, k, metric));
             }
         }
     }
@@ -247,7 +252,7 @@ fn wide_rows_are_decided_as_they_are() {
         for set in &wide() {
             for metric in METRICS {
                 let index = set.index(&device, metric);
-                [1, 20].into_iter().for_each(|k| check(set, &index, k, metric));
+                ks(&device, &[1, 20]).iter().for_each(|&k| check(set, &index, k, metric));
             }
         }
     }
