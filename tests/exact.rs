@@ -51,10 +51,10 @@ fn key(metric: Metric, a: &[f64], b: &[f64]) -> f64 {
     };
     match metric {
         Metric::L2 => sum(&|x, y| (x - y) * (x - y)),
-        Metric::InnerProduct => -sum(&|x, y| x * y),
+        Metric::InnerProduct => 0.0 - sum(&|x, y| x * y),
         Metric::Cosine => {
             let length = |v: &[f64]| v.iter().map(|x| x * x).sum::<f64>().sqrt();
-            -ratio(sum(&|x, y| x * y), length(a) * length(b))
+            0.0 - ratio(sum(&|x, y| x * y), length(a) * length(b))
         }
         Metric::L1 => sum(&|x, y| (x - y).abs()),
         Metric::Linf => a.iter().zip(b).fold(0.0, |most, (x, y)| (x - y).abs().max(most)),
@@ -174,6 +174,7 @@ fn data() -> Vec<Data> {
         Data::new("small", dim, 600, move |_, r| 1e-25 * spread(r)),
         Data::new("one huge row", dim, 800, move |i, r| if i / dim == 300 { 1e12 } else { spread(r) }),
         Data::new("past the squares of f32", dim, 300, move |_, r| 3e37 * spread(r)),
+        Data::new("zeros of both signs", dim, 300, move |i, r| if i / dim % 3 == 0 { 0.0 } else { (r.next() - 0.5).round() }),
         Data::new("denormal", dim, 300, move |_, r| 1e-40 * spread(r)),
     ]
 }

@@ -261,7 +261,7 @@ impl<'a> Asked<'a> {
     }
 
     fn candidate(&self, key: f32, position: u32) -> Candidate {
-        let value = f64::from(key);
+        let value = f64::from(key) + 0.0;
         if !value.is_finite() {
             // It overflowed; only the exact key tells.
             let (low, high) = (f64::NEG_INFINITY, f64::INFINITY);

@@ -14,8 +14,9 @@ pub fn key(metric: Metric, a: &[f64], b: &[f64]) -> f64 {
     let ratio = |num: f64, den: f64| if num == 0.0 { 0.0 } else { num / den };
     match metric {
         Metric::L2 => sum!(|x: f64, y: f64| (x - y) * (x - y)),
-        Metric::InnerProduct => -sum!(|x: f64, y: f64| x * y),
-        Metric::Cosine => -ratio(
+        // No zero below zero: equal keys are decided by position.
+        Metric::InnerProduct => 0.0 - sum!(|x: f64, y: f64| x * y),
+        Metric::Cosine => 0.0 - ratio(
             sum!(|x: f64, y: f64| x * y),
             sum!(|x: f64, _: f64| x * x).sqrt() * sum!(|_: f64, y: f64| y * y).sqrt(),
         ),
