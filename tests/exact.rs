@@ -62,7 +62,7 @@ fn key(metric: Metric, a: &[f64], b: &[f64]) -> f64 {
         Metric::Canberra => sum(&|x, y| ratio((x - y).abs(), x.abs() + y.abs())),
         Metric::BrayCurtis => ratio(sum(&|x, y| (x - y).abs()), sum(&|x, y| (x + y).abs())),
         Metric::JensenShannon => 0.25 * sum(&|x, y| (x + y) * gap(ratio(x - y, x + y))),
-        Metric::Jaccard => 1.0 - ratio(sum(&f64::min), sum(&f64::max)),
+        Metric::Jaccard => ratio(sum(&|x, y| (x - y).abs()), sum(&f64::max)),
         other => panic!("{other} is not defined on numbers"),
     }
 }
@@ -174,7 +174,11 @@ fn data() -> Vec<Data> {
         Data::new("small", dim, 600, move |_, r| 1e-25 * spread(r)),
         Data::new("one huge row", dim, 800, move |i, r| if i / dim == 300 { 1e12 } else { spread(r) }),
         Data::new("past the squares of f32", dim, 300, move |_, r| 3e37 * spread(r)),
-        Data::new("zeros of both signs", dim, 300, move |i, r| if i / dim % 3 == 0 { 0.0 } else { (r.next() - 0.5).round() }),
+        Data::new("zeros of both signs", dim, 300, move |i, r| match (r.next() * 3.0) as u8 {
+            0 => -0.0,
+            1 => 0.0,
+            _ => f64::from(i / dim % 3 != 0),
+        }),
         Data::new("denormal", dim, 300, move |_, r| 1e-40 * spread(r)),
     ]
 }
