@@ -232,7 +232,7 @@ fn changed_meanwhile(file: &str, args: &str, change: impl Fn(&Path)) {
     let done = child.wait_with_output().unwrap();
     let said = String::from_utf8(done.stderr).unwrap();
     assert_eq!(done.status.code(), Some(2), "{}: {said}", done.status);
-    assert!(said.contains(&format!("error: `{file}` was changed or replaced while it was in use")), "{said}");
+    assert!(said.contains(&format!("error: `{file}` was changed ")) && said.contains(" while it was in use"), "{said}");
     for name in ["o.npy", "i.npy", "d.npy"] {
         assert_eq!(fs::read(sandbox.path(name)).unwrap(), before[name], "{name}");
     }
