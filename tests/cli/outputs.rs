@@ -118,7 +118,7 @@ fn pipe(sandbox: &Sandbox, name: &str) {
 fn waiting(sandbox: &Sandbox, before: &str) -> Child {
     pipe(sandbox, "p.npy");
     let line = "search --base b.npy --queries q.npy --metric l2 -k 3 --ids i.npy --distances p.npy";
-    let child = Command::new("sh")
+    let mut child = Command::new("sh")
         .args(["-c", &format!("{before}exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_nearfield")])
         .args(line.split_whitespace())
         .current_dir(sandbox.path("."))
@@ -134,7 +134,8 @@ fn waiting(sandbox: &Sandbox, before: &str) -> Child {
         }
         std::thread::sleep(std::time::Duration::from_millis(10));
     }
-    panic!("nothing was staged");
+    child.kill().unwrap();
+    panic!("nothing was staged: {}", child.wait().unwrap());
 }
 
 fn send(child: &Child, signal: &str) {
