@@ -198,6 +198,12 @@ pub enum SearchError {
     /// The slice given is no matrix.
     #[error(transparent)]
     Shape(#[from] ShapeError),
+    /// The mapped file of the rows was written or shortened since it was opened.
+    #[error("`{}` was changed while it was in use; open it anew", path.display())]
+    FileChanged {
+        /// The file.
+        path: std::path::PathBuf,
+    },
     /// A [`CancelToken`](crate::CancelToken) called it off.
     #[error("the search was called off, or its deadline has passed")]
     Cancelled,

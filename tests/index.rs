@@ -3,10 +3,10 @@
 mod ivf;
 mod screens;
 
-use nearfield::format::{NfFile, NfWriter};
+use nearfield::format::{Matrix, NfFile, NfWriter};
 use nearfield::{
-    Bitmap, BitsView, BuildError, DType, Device, Filter, Flat, MatrixView, Metric, NO_ID, OpenError, RowError, Screen,
-    SearchError, SearchOptions,
+    AnyIndex, Bitmap, BitsView, BuildError, DType, Device, Filter, Flat, MatrixView, Metric, NO_ID, OpenError,
+    RowError, Screen, SearchError, SearchOptions, TrainOptions,
 };
 
 const DIM: usize = 8;
@@ -100,6 +100,32 @@ fn the_callers_ids_come_back() {
 }
 
 #[test]
+fn a_file_that_is_written_while_an_index_has_it_mapped_is_named() {
+    let (dir, data) = (tempfile::tempdir().unwrap(), values(500 * DIM, 3));
+    let query = rows(&data[..DIM]);
+    let options = SearchOptions::default();
+    for spec in ["Flat", "IVF4,SQ8,RFlat"] {
+        let path = dir.path().join("x.nf");
+        let train = TrainOptions::default();
+        let matrix = Matrix::from_vec(data.clone(), DIM).unwrap();
+        let made = AnyIndex::build(&Device::cpu(), &spec.parse().unwrap(), Metric::L2, matrix, None, &train).unwrap();
+        made.save(&path).unwrap();
+        let index = AnyIndex::open(&Device::cpu(), &path).unwrap();
+        // Another file of the name is no change of this one.
+        made.save(&path).unwrap();
+        assert_eq!(index.search(query, 1).unwrap().query(0).next().unwrap().0, 0);
+        let index = AnyIndex::open(&Device::cpu(), &path).unwrap();
+        // In place, as long as before, and a moment later.
+        let bytes = std::fs::read(&path).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        std::io::Write::write_all(&mut std::fs::OpenOptions::new().write(true).open(&path).unwrap(), &bytes).unwrap();
+        let changed = Err(SearchError::FileChanged { path: path.clone() });
+        assert_eq!(index.search(query, 1).map(drop), changed, "{spec}");
+        assert_eq!(index.range_search_with(query, 1.0, &options).map(drop), changed, "{spec}");
+    }
+}
+
+#[test]
 fn ids_near_the_largest_number_leave_others_for_rows_without() {
     let (dir, data) = (tempfile::tempdir().unwrap(), values(6 * DIM, 3));
     let mut index = Flat::new(&Device::cpu(), DIM, Metric::L2).unwrap();
@@ -125,7 +151,7 @@ fn ids_near_the_largest_number_leave_others_for_rows_without() {
     }
     file.finish().unwrap();
     let mut index = Flat::open(&Device::cpu(), &path).unwrap();
-    assert_eq!(index.add(rows(&data[5 * DIM..])).unwrap(), [8]);
+    assert_eq!(index.add(rows(&data[5 * DIM..])).unwrap(), [9]);
 }
 
 #[test]

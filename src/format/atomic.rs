@@ -466,7 +466,8 @@ mod tests {
         let mut found = names(dir.path());
         assert_eq!(found.iter().filter(|name| name.starts_with(&own)).count(), 1, "{found:?}");
         found.retain(|name| !name.starts_with(&own));
-        (found.sort(), expected.sort());
+        found.sort();
+        expected.sort();
         assert_eq!(found, expected);
         first.commit().unwrap();
         assert_eq!(fs::read(at("a")).unwrap(), b"first");

@@ -194,6 +194,12 @@ pub enum LoadError {
         /// The section's length in bytes.
         found: u64,
     },
+    /// The file was written or shortened while it was read.
+    #[error("`{}` was changed while it was read", path.display())]
+    Changed {
+        /// The file.
+        path: PathBuf,
+    },
     /// An index file of Faiss that is damaged, or of a kind that is not read here.
     #[error("`{}` cannot be imported: {wrong}", path.display())]
     Faiss {

@@ -16,6 +16,11 @@ pub(super) trait Backing: Send + Sync {
     fn is_mapped(&self) -> bool {
         false
     }
+
+    /// [`Map::changed`].
+    fn changed(&self) -> Option<&Path> {
+        None
+    }
 }
 
 impl Backing for Map {
@@ -25,6 +30,10 @@ impl Backing for Map {
 
     fn is_mapped(&self) -> bool {
         Map::is_mapped(self)
+    }
+
+    fn changed(&self) -> Option<&Path> {
+        Map::changed(self)
     }
 }
 
@@ -131,6 +140,12 @@ impl Matrix {
     /// Whether the rows lie in a mapped file rather than in memory of their own.
     pub fn is_mapped(&self) -> bool {
         self.backing.is_mapped()
+    }
+
+    /// The mapped file that the rows lie in, if it has been written or shortened since it was read: the rows are not what they
+    /// were then.
+    pub fn changed(&self) -> Option<&Path> {
+        self.backing.changed()
     }
 
     /// What whoever reads the rows should know: that a file has fewer than its header says.

@@ -1,15 +1,15 @@
 //! Files in memory: mapped where they can be. The one file of this module with unsafe code.
 #![allow(unsafe_code)]
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A whole file in memory, read-only, its pages loaded as they are touched. Page-aligned. A pipe or a device, such as
 /// `/dev/stdin`, is read to its end instead.
 ///
 /// The file must not be shortened or written in place while it is mapped: the bytes would change
-/// under their readers, and touching a page past a new end ends the process by SIGBUS, unless
+/// under their readers, which [`Map::changed`] tells afterwards, and touching a page past a new end ends the process by SIGBUS, unless
 /// [`guard_maps`] was called. Replacing the file by renaming another over it is safe, and is what
 /// [`AtomicFile`](super::AtomicFile) does.
 #[derive(Debug)]
@@ -18,7 +18,7 @@ pub struct Map(Content);
 #[derive(Debug)]
 enum Content {
     // The guard goes first.
-    Mapped { _guarded: guard::Range, map: memmap2::Mmap },
+    Mapped { _guarded: guard::Range, map: memmap2::Mmap, file: File, path: PathBuf, was: Metadata },
     Read(Words),
 }
 
@@ -43,7 +43,7 @@ impl Map {
         // its life. That nobody changes the file meanwhile cannot be enforced by any program; it is the
         // documented condition of this type, and no value of a byte is invalid for the types read from it.
         let map = unsafe { memmap2::Mmap::map(&file) }?;
-        Ok(Map(Content::Mapped { _guarded: guard::Range::new(&map), map }))
+        Ok(Map(Content::Mapped { _guarded: guard::Range::new(&map), map, file, path: path.to_owned(), was: meta }))
     }
 
     /// The bytes of the file.
@@ -52,6 +52,14 @@ impl Map {
             Content::Mapped { map, .. } => map,
             Content::Read(words) => words.bytes(),
         }
+    }
+
+    /// The path of the mapped file, if the file has been written or shortened since: by its length and the time of its last
+    /// change. That another was renamed over it changes nothing.
+    pub fn changed(&self) -> Option<&Path> {
+        let Content::Mapped { file, path, was, .. } = &self.0 else { return None };
+        let same = |now: Metadata| now.len() == was.len() && now.modified().ok() == was.modified().ok();
+        (!file.metadata().is_ok_and(same)).then_some(path)
     }
 
     /// Whether the bytes lie in a mapped file.
@@ -92,8 +100,7 @@ impl Words {
 }
 
 /// From now on a mapped file that is shortened by somebody does not end the process: what was beyond its new end reads as
-/// zeros. What is computed from them is wrong, so compare the file's length and time of change with those from before, as
-/// the program `nearfield` does before it writes an answer.
+/// zeros. What is computed from them is wrong; searches say so afterwards ([`Map::changed`]).
 ///
 /// This takes the process's handler for SIGBUS, which is why the library does not do it by itself: that is for the program
 /// to decide. Faults outside of maps of this library go on to the handler that was there before. Does nothing where there

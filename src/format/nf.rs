@@ -234,6 +234,14 @@ impl NfFile {
         &self.path
     }
 
+    /// Whether the file is still what was verified: to be asked when all that is wanted of it is read.
+    ///
+    /// # Errors
+    /// [`LoadError::Changed`].
+    pub fn check_unchanged(&self) -> Result<(), LoadError> {
+        self.map.changed().map_or(Ok(()), |path| Err(LoadError::Changed { path: path.to_owned() }))
+    }
+
     /// The sections in the order of the file.
     pub fn sections(&self) -> &[Section] {
         &self.sections

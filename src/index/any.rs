@@ -80,10 +80,12 @@ impl AnyIndex {
         let _entered = device.enter();
         let file = NfFile::open(path)?;
         let info = FileInfo::read(&file)?;
-        match info.spec.is_flat() {
+        let index = match info.spec.is_flat() {
             true => Flat::read(device, &file, &info).map(AnyIndex::Flat),
             false => Ivf::read(device, &file, info).map(AnyIndex::Ivf),
-        }
+        }?;
+        file.check_unchanged()?;
+        Ok(index)
     }
 }
 

@@ -171,7 +171,9 @@ impl Flat {
             let problem = format!("it holds `{}`, no Flat; `AnyIndex::open` opens either", info.spec);
             return Err(OpenError::Meta { path: file.path().to_owned(), problem });
         }
-        Flat::read(device, &file, &info)
+        let index = Flat::read(device, &file, &info)?;
+        file.check_unchanged()?;
+        Ok(index)
     }
 
     /// The index in a file that is open and verified.

@@ -154,6 +154,7 @@ impl Flat {
         let search = self.checked(queries, options)?;
         self.store.ask(search.queries.len());
         let found = search.nearest(k, options.screen.or(self.screen), &mut stats).await?;
+        self.store.check_unchanged()?;
         Ok((self.store.roster().neighbors(self.metric(), search.queries.len(), &found), stats))
     }
 
@@ -169,6 +170,7 @@ impl Flat {
         }
         let mut stats = SearchStats::default();
         let hits = self.checked(queries, options)?.within(radius, &mut stats).await?;
+        self.store.check_unchanged()?;
         Ok((hits, stats))
     }
 

@@ -10,6 +10,7 @@ use super::coding::{Coding, Keeper};
 use super::roster::Roster;
 use super::rowbuf::{RowBuf, Rows};
 use crate::compute::{EngineError, Tag, Vectors};
+use crate::error::SearchError;
 use crate::index::BuildError;
 use crate::linalg::lengths;
 use crate::ops::Engine;
@@ -148,6 +149,16 @@ impl Store {
     /// The rows as they were given.
     pub fn exact(&self) -> RowsView<'_> {
         self.rows.view()
+    }
+
+    /// Whether mapped rows are still what they were: to be asked when an answer is there.
+    pub fn check_unchanged(&self) -> Result<(), SearchError> {
+        match &self.rows {
+            Rows::Mapped(rows) => {
+                rows.changed().map_or(Ok(()), |path| Err(SearchError::FileChanged { path: path.to_owned() }))
+            }
+            Rows::Owned(_) => Ok(()),
+        }
     }
 
     /// The row at a position as f32.

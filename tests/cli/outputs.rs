@@ -118,7 +118,7 @@ fn pipe(sandbox: &Sandbox, name: &str) {
 fn waiting(sandbox: &Sandbox, before: &str) -> Child {
     pipe(sandbox, "p.npy");
     let line = "search --base b.npy --queries q.npy --metric l2 -k 3 --ids i.npy --distances p.npy";
-    let child = Command::new("sh")
+    let mut child = Command::new("sh")
         .args(["-c", &format!("{before}exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_nearfield")])
         .args(line.split_whitespace())
         .current_dir(sandbox.path("."))
@@ -134,7 +134,8 @@ fn waiting(sandbox: &Sandbox, before: &str) -> Child {
         }
         std::thread::sleep(std::time::Duration::from_millis(10));
     }
-    panic!("nothing was staged");
+    child.kill().unwrap();
+    panic!("nothing was staged: {}", child.wait().unwrap());
 }
 
 fn send(child: &Child, signal: &str) {
@@ -232,7 +233,7 @@ fn changed_meanwhile(file: &str, args: &str, change: impl Fn(&Path)) {
     let done = child.wait_with_output().unwrap();
     let said = String::from_utf8(done.stderr).unwrap();
     assert_eq!(done.status.code(), Some(2), "{}: {said}", done.status);
-    assert!(said.contains(&format!("error: `{file}` was changed or replaced while it was in use")), "{said}");
+    assert!(said.contains(&format!("error: `{file}` was changed ")) && said.contains(" while it was in use"), "{said}");
     for name in ["o.npy", "i.npy", "d.npy"] {
         assert_eq!(fs::read(sandbox.path(name)).unwrap(), before[name], "{name}");
     }

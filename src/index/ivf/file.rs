@@ -76,7 +76,9 @@ impl Ivf {
         let _entered = device.enter();
         let file = NfFile::open(path)?;
         let info = FileInfo::read(&file)?;
-        Ivf::read(device, &file, info)
+        let index = Ivf::read(device, &file, info)?;
+        file.check_unchanged()?;
+        Ok(index)
     }
 
     /// The index in a file that is open and verified.

@@ -223,6 +223,7 @@ impl Ivf {
             all.keys.extend(found.keys);
             all.positions.extend(found.positions);
         }
+        self.kept_rows().map_or(Ok(()), Store::check_unchanged)?;
         Ok((self.kept.roster().neighbors(self.metric, q, &all), stats))
     }
 
@@ -250,6 +251,7 @@ impl Ivf {
             hits.ids.extend(found.ids);
             hits.distances.extend(found.distances);
         }
+        self.kept_rows().map_or(Ok(()), Store::check_unchanged)?;
         Ok((hits, stats))
     }
 }
