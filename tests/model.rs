@@ -388,8 +388,8 @@ fn on_gpus() {
     assert!(!adapters.is_empty(), "no adapter: scripts/test sets up software ones");
     for adapter in adapters {
         let device = Device::open(&nearfield::DeviceOptions::default().device(adapter.name)).unwrap();
-        for (spec, size) in [("Flat", 150), ("IVF4,SQ8", 150), ("IVF16,PQ4x4,RFlat", 2300)] {
-            follow(&device, spec, size, 60);
+        for (spec, size) in [("Flat", 150), ("IVF16,SQ8,RFlat", 2300)] {
+            follow(&device, spec, size, 40);
         }
     }
 }
