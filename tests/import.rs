@@ -1,5 +1,5 @@
-//! Index files of Faiss, taken over: what Faiss finds in them is found, before and after the index is saved. The files are those
-//! of `scripts/make-faiss-matrix`: 240 rows of 16 components of unit variance, 20 queries, the 10 nearest.
+//! Index files of Faiss, taken over: what Faiss finds in them is found, before and after the index is saved. The files are
+//! those of `scripts/make-faiss-matrix`: 240 rows of 16 components of unit variance, 20 queries, the 10 nearest.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -286,8 +286,8 @@ fn ids_that_are_used_twice_negative_or_large_are_kept_apart() {
     let rows = floats(&array("rows"));
     for name in ["ids_twice", "ids_twice_refined"] {
         let (index, notes) = import(&device, name);
-        let said = "120 rows have an id that a row before them has, or -1; they are known by new ids, from 120 to 239, in their \
-                    order";
+        let said = "120 rows have an id that a row before them has, or -1; they are known by new ids, from 120 to 239, in \
+                    their order";
         assert_eq!(notes, [said], "{name}");
         // Faiss says the same of both rows under an id, so it says it twice where both are near.
         let halves: Vec<(u64, f32)> =

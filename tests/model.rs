@@ -91,8 +91,8 @@ impl Random {
         self.below(count) == 0
     }
 
-    /// A row: quarters of whole numbers, of which all sums of products are exact in f32, so that ties are ties; by cosine, where
-    /// nothing is exact, any numbers.
+    /// A row: quarters of whole numbers, of which all sums of products are exact in f32, so that ties are ties; by cosine,
+    /// where nothing is exact, any numbers.
     fn row(&mut self, metric: Metric) -> Vec<f32> {
         let zero = self.one_in(60);
         let any = (0..DIM).map(|_| match metric {
@@ -363,7 +363,7 @@ impl Run {
         let id = self.index.add(&row[..]).unwrap()[0];
         self.model.push(id, row);
         let found = self.index.search_with(&query[..], 3, &SearchOptions::default().filter(filter));
-        assert!(matches!(found, Err(SearchError::FilterStale { .. })), "{}: {found:?}", self.at);
+        assert!(matches!(found, Err(SearchError::FilterStale)), "{}: {found:?}", self.at);
     }
 }
 
@@ -388,8 +388,8 @@ fn on_gpus() {
     assert!(!adapters.is_empty(), "no adapter: scripts/test sets up software ones");
     for adapter in adapters {
         let device = Device::open(&nearfield::DeviceOptions::default().device(adapter.name)).unwrap();
-        for (spec, size) in [("Flat", 150), ("IVF4,SQ8", 150), ("IVF16,PQ4x4,RFlat", 2300)] {
-            follow(&device, spec, size, 60);
+        for (spec, size) in [("Flat", 150), ("IVF16,SQ8,RFlat", 2300)] {
+            follow(&device, spec, size, 40);
         }
     }
 }

@@ -259,7 +259,8 @@ pub trait Index: fmt::Debug + Send + Sync {
     fn set_probes(&mut self, probes: usize);
 
     /// The number of candidates that a search re-ranks unless [`SearchOptions::rerank`] is set; without a number k and the codec
-    /// decide. It is saved with the index. An index that re-ranks nothing does nothing.
+    /// decide. It is saved with the index, and takes the place of a `k_factor` that came with an index of Faiss. An index that
+    /// re-ranks nothing does nothing.
     fn set_rerank(&mut self, rows: Option<usize>);
 
     /// Writes the index to `path`, which is replaced as a whole or not at all. Nothing in the file belongs to a device.

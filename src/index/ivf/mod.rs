@@ -165,7 +165,7 @@ impl Ivf {
     }
 
     /// The number of candidates that a search re-ranks unless [`SearchOptions::rerank`](crate::SearchOptions::rerank) is set;
-    /// absent while k and the codec decide.
+    /// absent while k and the codec decide, or [`Ivf::rerank_factor`] does.
     pub fn rerank(&self) -> Option<usize> {
         if let Rerank::Rows(rows) = self.settings.rerank { Some(rows) } else { None }
     }
