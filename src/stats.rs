@@ -32,7 +32,8 @@ pub struct SearchStats {
     pub refined: u64,
     /// Queries whose screened answer was proven to be the exact one.
     pub proven: u64,
-    /// Queries for which the bound excluded too little, so that the direct pass answered.
+    /// Queries for which the bound excluded too little, so that the direct pass answered; of lists of codes, those that had
+    /// all codes compared without the rounding of the query.
     pub fell_back: u64,
     /// Queries that only the exact keys of all rows could decide.
     pub decided_by_scan: u64,

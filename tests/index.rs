@@ -1,5 +1,6 @@
 //! The Flat index as its users see it: adding, removing, filtering, saving, and every refusal.
 
+mod codes;
 mod ivf;
 mod screens;
 

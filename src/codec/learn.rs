@@ -7,6 +7,7 @@ use super::rotation::Hadamard;
 use super::spec::TransformSpec;
 use super::transform::{MOST_DIM, TransformStage};
 use crate::linalg::{DenseMatrix, Principal, mean, moments, random_orthogonal};
+use crate::threads;
 use crate::types::Metric;
 
 /// A rotation of vectors of `dim` components: fast where their number allows it.
@@ -17,6 +18,38 @@ fn rotation(dim: usize, seed: u64) -> LinearStep {
     let q = random_orthogonal(dim, seed);
     let rows: Vec<f32> = (0..dim * dim).map(|i| q[(i / dim, i % dim)] as f32).collect();
     LinearStep::Times(DenseMatrix::new(dim, dim, rows))
+}
+
+/// Rows that medians are taken of.
+const MEDIAN_ROWS: usize = 1024;
+
+/// Rows so many times as far from the middle as half of all rows do not count in a mean.
+const FAR: f64 = 10.0;
+
+/// The mean of the rows but for those so far away that a few of them would move it out of the others' midst.
+fn steady_mean(rows: &[f32], dim: usize) -> Vec<f32> {
+    let n = rows.len() / dim;
+    if n == 0 {
+        return vec![0.0; dim];
+    }
+    let step = n.div_ceil(MEDIAN_ROWS);
+    let middle = threads::map(16, 0..dim, |j| {
+        let mut column: Vec<f32> = rows[j..].iter().step_by(dim * step).copied().collect();
+        let half = column.len() / 2;
+        *column.select_nth_unstable_by(half, f32::total_cmp).1
+    });
+    let far = |row: &[f32]| {
+        let square: f64 = row.iter().zip(&middle).map(|(&x, &m)| (f64::from(x) - f64::from(m)).powi(2)).sum();
+        square.sqrt()
+    };
+    let far: Vec<f64> = threads::map(64, rows.chunks_exact(dim), far);
+    let limit = FAR * *far.clone().select_nth_unstable_by(n / 2, f64::total_cmp).1;
+    if far.iter().all(|&far| far <= limit) {
+        return mean(rows, dim);
+    }
+    let near: Vec<f32> =
+        rows.chunks_exact(dim).zip(&far).filter(|(_, far)| **far <= limit).flat_map(|(row, _)| row).copied().collect();
+    mean(&near, dim)
 }
 
 /// One transform and the rows that it is learnt from, transformed by those before.
@@ -96,7 +129,7 @@ impl Learner<'_> {
     }
 
     fn mean(&self) -> Vec<f32> {
-        mean(self.rows, self.dim)
+        steady_mean(self.rows, self.dim)
     }
 
     fn at_most(&self, dim: usize) -> Result<usize, CodecError> {
@@ -117,5 +150,27 @@ impl Learner<'_> {
 
     fn token(&self) -> String {
         self.spec.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::random;
+    use super::*;
+
+    #[test]
+    fn rows_far_away_do_not_move_the_mean_and_all_others_count() {
+        let (n, dim) = (2000, 6);
+        let mut next = random(5);
+        let mut rows: Vec<f32> = (0..n * dim).map(|_| 3.0 + next()).collect();
+        assert_eq!(steady_mean(&rows, dim), mean(&rows, dim));
+        let others = mean(&rows[dim..], dim);
+        rows[..dim].iter_mut().for_each(|x| *x *= 1e6);
+        assert_eq!(steady_mean(&rows, dim), others);
+        // One row of ten, 100 away.
+        rows[..dim].iter_mut().for_each(|x| *x /= 1e6);
+        rows.chunks_exact_mut(dim).step_by(10).flatten().for_each(|x| *x += 100.0);
+        assert!(steady_mean(&rows, dim).iter().all(|m| (m - 3.0).abs() < 0.1), "{:?}", steady_mean(&rows, dim));
+        assert_eq!(steady_mean(&[], dim), [0.0; 6]);
     }
 }

@@ -22,6 +22,7 @@ pub(crate) mod spec;
 #[cfg(test)]
 mod testing;
 pub(crate) mod transform;
+mod unrounded;
 
 use std::fmt::Debug;
 
@@ -32,6 +33,7 @@ use rabitq::RaBitQ;
 use rows::{BitsCodec, RowsCodec};
 pub(crate) use scalar::Scalar;
 use spec::CodecSpec;
+pub(crate) use unrounded::Unrounded;
 
 use crate::ops::lists::{Encoded, Form, MOST_BITS, Prepared};
 use crate::types::{DType, MatrixView, Metric};
@@ -61,9 +63,8 @@ pub(crate) trait Codec: Debug + Send + Sync {
     /// Queries `[q, dim]` as scans take them.
     fn queries(&self, metric: Metric, queries: MatrixView<'_, f32>) -> Prepared;
 
-    /// What `terms.scale * S + terms.shift` stands for, without the rounding of the query: the row's part of the key
-    /// less its `add`, before the row's scale is multiplied in. 0 for exact forms.
-    fn product(&self, metric: Metric, query: &[f32], code: &[u8]) -> f32;
+    /// What `terms.scale * S + terms.shift` stands for, without the rounding of the query. Nothing for exact forms.
+    fn unrounded(&self, metric: Metric, query: &[f32]) -> Unrounded;
 
     /// Its trained state, to be read again.
     fn write(&self) -> Vec<u8>;

@@ -3,9 +3,10 @@
 use super::bytes::{Reader, Writer};
 use super::error::{CodecError, enough};
 use super::lloyd::PartMeans;
-use super::query::{QUERIES_PER_THREAD, centroid, factor, residual};
+use super::query::{QUERIES_PER_THREAD, centroid, factor, residual, rounding_of};
 use super::spec::CodecSpec;
-use super::{Codec, KIND_PRODUCT};
+use super::{Codec, KIND_PRODUCT, Unrounded};
+use crate::linalg::dot_f64;
 use crate::ops::lists::{Encoded, Form, Prepared, Terms};
 use crate::simd::{Simd, SimdKernel, Token};
 use crate::threads;
@@ -91,19 +92,20 @@ impl Product {
         Ok(Product::new(parts, bits, dim, reader.floats(dim << bits)?))
     }
 
-    /// |r'|^2 + 2 <c, r'>.
+    /// |r'|^2 + 2 <c, r'>, in f64, since both may be large and leave little of a distance.
     fn add(&self, code: &[u8], c: &[f32]) -> f32 {
         let (width, size) = (self.lloyd.width, self.lloyd.width * self.lloyd.entries);
         let mut sum = 0.0;
         for (p, &e) in code.iter().enumerate() {
             let r = &self.lloyd.centroids[p * size + usize::from(e) * width..][..width];
-            if c.is_empty() {
-                sum += r.iter().map(|x| x * x).sum::<f32>();
-            } else {
-                sum += r.iter().zip(&c[p * width..]).map(|(x, c)| x * (x + 2.0 * c)).sum::<f32>();
-            }
+            sum += dot_f64(r, r) + 2.0 * c.get(p * width..).map_or(0.0, |c| dot_f64(r, c));
         }
-        sum
+        sum as f32
+    }
+
+    /// The room for the tables of a query in f32.
+    fn entries(&self) -> Vec<f32> {
+        vec![0.0; self.parts() * self.form().entries()]
     }
 }
 
@@ -150,26 +152,37 @@ impl Codec for Product {
     fn queries(&self, metric: Metric, queries: MatrixView<'_, f32>) -> Prepared {
         let (n, form) = (queries.rows(), self.form());
         let padded = form.padded(self.parts()) * form.entries();
-        let (mut tables, mut terms) = (vec![0u8; n * padded], vec![Terms::default(); n]);
-        let each = tables.chunks_mut(padded).zip(&mut terms).enumerate();
+        let mut out = Prepared {
+            queries: n,
+            tables: vec![0; n * padded],
+            terms: vec![Terms::default(); n],
+            rounding: vec![0.0; n],
+            ..Prepared::default()
+        };
+        let numbers = out.terms.iter_mut().zip(&mut out.rounding);
+        let each = out.tables.chunks_mut(padded).zip(numbers).enumerate();
         let token = Token::best();
         threads::each_with(
             QUERIES_PER_THREAD,
             each,
-            || vec![0.0f32; self.parts() * form.entries()],
-            |floats, (q, (tables, terms))| {
-                *terms =
-                    token.run(Tables { codec: self, factor: factor(metric), query: queries.row(q), floats, tables });
+            || self.entries(),
+            |floats, (q, (tables, (terms, rounding)))| {
+                let (factor, query) = (factor(metric), queries.row(q));
+                let (shift, unit) = token.run(Tables { codec: self, factor, query, floats, tables });
+                *terms = Terms { scale: unit, shift: shift as f32 };
+                // Each entry lies within half a unit.
+                *rounding = rounding_of(0.5 * unit * (self.parts() as f32).sqrt(), self.parts());
             },
         );
-        Prepared { queries: n, tables, terms, ..Prepared::default() }
+        out
     }
 
-    fn product(&self, metric: Metric, query: &[f32], code: &[u8]) -> f32 {
-        let mut vector = vec![0.0; self.dim()];
-        self.decode(code, 1.0, &mut vector);
-        let sum: f64 = vector.iter().zip(query).map(|(&x, &q)| f64::from(x) * f64::from(q)).sum();
-        factor(metric) * sum as f32
+    fn unrounded(&self, metric: Metric, query: &[f32]) -> Unrounded {
+        let mut numbers = self.entries();
+        let factor = factor(metric);
+        let tables = Tables { codec: self, factor, query, floats: &mut numbers, tables: &mut [] };
+        let (shift, _) = Token::best().run(tables);
+        Unrounded { numbers, shift }
     }
 
     fn write(&self) -> Vec<u8> {
@@ -180,7 +193,8 @@ impl Codec for Product {
     }
 }
 
-/// The tables of a query: what each entry of each part adds to a key, as bytes of one scale above the least of the part.
+/// The tables of a query: what each entry of each part adds to a key, as bytes of one scale above the least of the part. Gives
+/// the sum of the least, and the scale.
 struct Tables<'a> {
     codec: &'a Product,
     factor: f32,
@@ -190,10 +204,10 @@ struct Tables<'a> {
 }
 
 impl SimdKernel for Tables<'_> {
-    type Output = Terms;
+    type Output = (f64, f32);
 
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) -> Terms {
+    fn run<S: Simd>(self, s: S) -> (f64, f32) {
         let PartMeans { width, entries, .. } = self.codec.lloyd;
         let parts = self.query.chunks_exact(width).zip(self.codec.columns.chunks_exact(width * entries));
         let (mut shift, mut widest) = (0.0f64, 0.0f32);
@@ -215,12 +229,12 @@ impl SimdKernel for Tables<'_> {
         }
         let per_unit = 255.0 / widest;
         if !per_unit.is_finite() {
-            return Terms { scale: 0.0, shift: shift as f32 };
+            return (shift, 0.0);
         }
         for (entry, x) in self.tables.iter_mut().zip(&*self.floats) {
             *entry = (x * per_unit + 0.5).min(255.0) as i32 as u8;
         }
-        Terms { scale: widest / 255.0, shift: shift as f32 }
+        (shift, widest / 255.0)
     }
 }
 

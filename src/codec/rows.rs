@@ -3,8 +3,8 @@
 use half::{bf16, f16};
 
 use super::bytes::Reader;
-use super::{Codec, KIND_BITS, KIND_ROWS};
-use crate::ops::lists::{Encoded, Form, Prepared, floats};
+use super::{Codec, KIND_BITS, KIND_ROWS, Unrounded};
+use crate::ops::lists::{Encoded, Form, Outside, Prepared, floats};
 use crate::threads;
 use crate::types::{DType, MatrixView, Metric};
 
@@ -51,11 +51,10 @@ impl Codec for RowsCodec {
         threads::each(64, codes.chunks_mut(bytes.max(1)).enumerate(), |(i, code)| {
             let row = rows.row(i).iter();
             match self.dtype {
-                DType::F16 => code.chunks_exact_mut(2).zip(row).for_each(|(o, &x)| {
-                    // Beyond the largest f16 the largest, so that no row becomes infinitely far.
-                    let x = f16::from_f32(x.clamp(-65504.0, 65504.0));
-                    o.copy_from_slice(&x.to_le_bytes());
-                }),
+                DType::F16 => code
+                    .chunks_exact_mut(2)
+                    .zip(row)
+                    .for_each(|(o, &x)| o.copy_from_slice(&f16::from_f32(x).to_le_bytes())),
                 DType::Bf16 => code
                     .chunks_exact_mut(2)
                     .zip(row)
@@ -63,7 +62,8 @@ impl Codec for RowsCodec {
                 _ => code.chunks_exact_mut(4).zip(row).for_each(|(o, x)| o.copy_from_slice(&x.to_le_bytes())),
             }
         });
-        Encoded { codes, ..Encoded::default() }
+        let outside = if self.dtype == DType::F16 { beyond_f16(rows) } else { Vec::new() };
+        Encoded { codes, outside, ..Encoded::default() }
     }
 
     fn decode(&self, code: &[u8], _scale: f32, vector: &mut [f32]) {
@@ -75,8 +75,8 @@ impl Codec for RowsCodec {
         Prepared { queries: queries.rows(), floats, ..Prepared::default() }
     }
 
-    fn product(&self, _metric: Metric, _query: &[f32], _code: &[u8]) -> f32 {
-        0.0
+    fn unrounded(&self, _metric: Metric, _query: &[f32]) -> Unrounded {
+        Unrounded::default()
     }
 
     fn write(&self) -> Vec<u8> {
@@ -87,6 +87,15 @@ impl Codec for RowsCodec {
         };
         vec![KIND_ROWS, dtype]
     }
+}
+
+/// Rows that f16 cannot hold.
+fn beyond_f16(rows: MatrixView<'_, f32>) -> Vec<Outside> {
+    let found = threads::map(64, 0..rows.rows(), |row| {
+        let component = rows.row(row).iter().position(|&x| f16::from_f32(x).is_infinite())?;
+        Some(Outside { row, component, value: rows.row(row)[component] })
+    });
+    found.into_iter().flatten().collect()
 }
 
 /// One bit per component, set where it is positive; vectors of zeros and ones come back as they were.
@@ -146,8 +155,8 @@ impl Codec for BitsCodec {
         Prepared { queries: queries.rows(), bits, ..Prepared::default() }
     }
 
-    fn product(&self, _metric: Metric, _query: &[f32], _code: &[u8]) -> f32 {
-        0.0
+    fn unrounded(&self, _metric: Metric, _query: &[f32]) -> Unrounded {
+        Unrounded::default()
     }
 
     fn write(&self) -> Vec<u8> {
@@ -181,8 +190,8 @@ mod tests {
             round_trips(&codec, spec);
         }
         let codec = RowsCodec::new(1, DType::F16);
-        let code = codec.encode(Metric::L2, view(&[1e9], 1), &[0], &[]).codes;
-        assert_eq!(floats(DType::F16, &code), [65504.0]);
+        let outside = codec.encode(Metric::L2, view(&[65504.0, -1e9], 1), &[0, 0], &[]).outside;
+        assert_eq!(outside, [Outside { row: 1, component: 0, value: -1e9 }]);
     }
 
     #[test]

@@ -4,11 +4,15 @@
 //! over.
 
 use super::bytes::{Reader, Writer};
-use super::query::{RowEncoder, add, encode_rows, factor, integer_queries};
-use super::{Codec, KIND_SCALAR};
+use super::query::{RowEncoder, add, encode_rows, integer_queries, unrounded};
+use super::{Codec, KIND_SCALAR, Unrounded};
 use crate::ops::lists::{Encoded, Form, Prepared};
 use crate::simd::Simd;
 use crate::types::{MatrixView, Metric};
+
+/// How far outside of the range that was learnt a component may lie before it is worth a word, relative to the range: rows that
+/// were not learnt from lie a little outside now and then.
+const BEYOND: f32 = 0.1;
 
 /// SQ8, SQ6 and SQ4.
 #[derive(Clone, Debug, PartialEq)]
@@ -66,6 +70,18 @@ impl Scalar {
     }
 }
 
+impl Scalar {
+    /// What the codes of rows are multiplied by; gives what is added.
+    fn weights(&self, query: &[f32], weights: &mut [f32]) -> f64 {
+        let mut sum = 0.0;
+        for ((w, q), (step, base)) in weights.iter_mut().zip(query).zip(self.step.iter().zip(&self.base)) {
+            *w = q * step;
+            sum += f64::from(*q) * f64::from(*base);
+        }
+        sum
+    }
+}
+
 /// The greatest code.
 fn levels(bits: u8) -> f32 {
     ((1u32 << bits) - 1) as f32
@@ -91,6 +107,22 @@ impl RowEncoder for Scalar {
             *x = f32::from(code) * step + base;
         }
         [add(r, centroid), 0.0, 0.0]
+    }
+
+    #[inline(always)]
+    fn outside(&self, r: &[f32]) -> Option<usize> {
+        // Without a branch, so that the compiler can use vectors.
+        let any = r.iter().enumerate().fold(false, |any, (j, &x)| any | self.far(j, x));
+        if any { r.iter().enumerate().position(|(j, &x)| self.far(j, x)) } else { None }
+    }
+}
+
+impl Scalar {
+    /// Whether a component lies farther outside than sampling explains.
+    #[inline(always)]
+    fn far(&self, j: usize, x: f32) -> bool {
+        let beyond = BEYOND * self.range[j];
+        x < self.least[j] - beyond || x > self.least[j] + self.range[j] + beyond
     }
 }
 
@@ -119,22 +151,12 @@ impl Codec for Scalar {
     }
 
     fn queries(&self, metric: Metric, queries: MatrixView<'_, f32>) -> Prepared {
-        integer_queries(self.form(), metric, queries, 0.5 * levels(self.bits), |query, weights| {
-            let mut sum = 0.0;
-            for ((w, q), (step, base)) in weights.iter_mut().zip(query).zip(self.step.iter().zip(&self.base)) {
-                *w = q * step;
-                sum += f64::from(*q) * f64::from(*base);
-            }
-            sum
-        })
+        let middle = 0.5 * levels(self.bits);
+        integer_queries(self.form(), metric, queries, (middle, middle), |q, w| self.weights(q, w))
     }
 
-    fn product(&self, metric: Metric, query: &[f32], code: &[u8]) -> f32 {
-        let learnt = self.base.iter().zip(&self.step);
-        let each = query.iter().zip(code).zip(learnt);
-        let sum: f64 =
-            each.map(|((&q, &c), (&b, &s))| f64::from(q) * (f64::from(b) + f64::from(c) * f64::from(s))).sum();
-        factor(metric) * sum as f32
+    fn unrounded(&self, metric: Metric, query: &[f32]) -> Unrounded {
+        unrounded(metric, query, |q, w| self.weights(q, w))
     }
 
     fn write(&self) -> Vec<u8> {
@@ -149,6 +171,7 @@ impl Codec for Scalar {
 mod tests {
     use super::super::testing::{clustered, estimates_match, round_trips, view};
     use super::*;
+    use crate::ops::lists::Outside;
 
     #[test]
     fn row_c2_components_come_back_within_half_a_step() {
@@ -199,6 +222,10 @@ mod tests {
         let codec = Scalar::train(8, view(&[1.0, 2.0, 1.0, 4.0], 2));
         let encoded = codec.encode(Metric::L2, view(&[1.0, 9.0, -5.0, -9.0], 2), &[0, 0], &[]);
         assert_eq!(encoded.codes, [0, 255, 0, 0]);
+        let outside = |row, component, value| Outside { row, component, value };
+        assert_eq!(encoded.outside, [outside(0, 1, 9.0), outside(1, 0, -5.0)]);
+        // A tenth of the range is no news.
+        assert_eq!(codec.encode(Metric::L2, view(&[1.0, 4.19], 2), &[0], &[]).outside, []);
         assert!(encoded.add.iter().all(|x| x.is_finite()));
     }
 }

@@ -6,10 +6,21 @@
 use std::fmt;
 
 /// A transform of vectors before they are split into lists and coded.
+///
+/// Rotations, `Pad` and (for l2) `Center` change no distance. What `PCA`, `OPQ16_64`, `RR64` and `Slice` keep of vectors is
+/// compared instead of the vectors: q', x', with the squared lengths of what was dropped. The distance or similarity is
+///
+/// | metric | behind `PCA`, `OPQ`, `RR` | behind `Slice` |
+/// |---|---|---|
+/// | l2 | that of q' and x'; of codes (SQ4 to SQ8, PQ, RaBitQ) with the squares of both dropped parts added, an estimate of the whole | the same |
+/// | ip | <q', x'> | the same |
+/// | cosine | <q', x'> of rows brought to length 1 before: at most about the cosine of the whole rows, and near it | the cosine of the cut rows |
+///
+/// Re-ranking by kept rows (`RFlat`, `Refine(...)`) is by the whole rows as they were given, whatever the transforms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TransformSpec {
-    /// `PCA64`: the first principal components; `PCAR64`: turned at random afterwards.
+    /// `PCA64`: the first principal components; `PCAR64`: turned at random afterwards. The mean is taken off for l2 only.
     Pca {
         /// Components kept.
         dim: usize,
@@ -30,14 +41,14 @@ pub enum TransformSpec {
     },
     /// `L2norm`: every vector is scaled to length 1.
     Normalize,
-    /// `Center`: the mean of the training rows is subtracted.
+    /// `Center`: the mean of the training rows is subtracted, but for rows more than ten times as far away as half of all.
     Centre,
     /// `Pad128`: zeros are appended.
     Pad {
         /// Components afterwards.
         dim: usize,
     },
-    /// `Slice128`: the first components (Matryoshka embeddings).
+    /// `Slice128`: the first components (Matryoshka embeddings). By cosine the cut rows are brought to length 1.
     Slice {
         /// Components kept.
         dim: usize,

@@ -1,7 +1,7 @@
 //! What the tests of codecs share: rows, and the checks that every codec must pass.
 
 use super::spec::CodecSpec;
-use super::{Codec, read};
+use super::{Codec, Unrounded, read};
 use crate::ops::lists::{Encoded, Lists, sum};
 use crate::random::Uniform;
 use crate::types::{MatrixView, Metric};
@@ -46,20 +46,27 @@ pub fn estimates_match(codec: &dyn Codec, slack: f64) {
         lists.append(&encoded, &to, 0);
         for query in 0..q {
             let vector = &queries[query * dim..(query + 1) * dim];
+            let (unrounded, terms) = (codec.unrounded(metric, vector), prepared.terms[query]);
+            let (mut room, mut code) = (Vec::new(), vec![0; bytes]);
+            for list in 0..3 {
+                let mut places = 0..lists.lists[list].len();
+                unrounded.scan(&lists, list, 0.5, &mut room, |place, key| {
+                    assert_eq!(places.next(), Some(place));
+                    lists.code(list, place, &mut code);
+                    let (add, scale) = (lists.lists[list].add.get(place), lists.lists[list].scale.get(place));
+                    let (add, scale) = (add.map_or(0.0, |&x| f64::from(x)), scale.map_or(1.0, |&x| f64::from(x)));
+                    let wanted = 0.5 + add + scale * product(codec, &unrounded, &code);
+                    let near = (f64::from(key) - wanted).abs() <= 1e-4 * (1.0 + wanted.abs() + add.abs());
+                    assert!(near, "{metric}: {key} for {wanted}");
+                });
+                assert!(places.is_empty());
+            }
             for i in 0..n {
                 let code = &encoded.codes[i * bytes..(i + 1) * bytes];
-                let terms = prepared.terms[query];
                 let part = f64::from(terms.scale) * sum(codec.form(), codec.parts(), code, &prepared, query) as f64
                     + f64::from(terms.shift);
-                let exact = f64::from(codec.product(metric, vector, code));
-                // Each integer of the query errs by half a unit at most, times a code of at most its own size.
-                let unit = f64::from(terms.scale.abs());
-                let most = if codec.form().entries() > 0 {
-                    0.5
-                } else {
-                    code.iter().map(|&c| f64::from(c)).fold(0.0, f64::max) * 0.5
-                };
-                let bound = unit * most * codec.parts() as f64 + 1e-4 * exact.abs() + 1e-4;
+                let exact = product(codec, &unrounded, code);
+                let bound = f64::from(prepared.rounding[query]) + 1e-4 * exact.abs() + 1e-4;
                 assert!(
                     (part - exact).abs() <= slack * bound,
                     "{metric}: {part} for {exact}, off by more than {bound}"
@@ -76,6 +83,16 @@ pub fn estimates_match(codec: &dyn Codec, slack: f64) {
             }
         }
     }
+}
+
+/// What a query gives for a code, unrounded.
+pub fn product(codec: &dyn Codec, query: &Unrounded, code: &[u8]) -> f64 {
+    let entries = codec.form().entries();
+    let each = code.iter().enumerate().map(|(p, &c)| match entries {
+        0 => f64::from(query.numbers[p]) * f64::from(c),
+        _ => f64::from(query.numbers[p * entries + usize::from(c)]),
+    });
+    query.shift + each.sum::<f64>()
 }
 
 fn check_add(metric: Metric, encoded: &Encoded, i: usize, r: &[f32], c: &[f32]) {

@@ -161,7 +161,8 @@ impl Transform {
         self.stages.last().map_or(self.input, TransformStage::output)
     }
 
-    fn drops(&self) -> bool {
+    /// Whether something of vectors is dropped, whose length [`Projected::lost`] knows.
+    pub fn drops(&self) -> bool {
         self.stages.iter().any(|stage| matches!(stage, TransformStage::Linear(linear) if linear.drops()))
     }
 

@@ -10,6 +10,9 @@
 //! |q - c|^2, and `add` is |r|^2 + 2 <c, r>, so that what belongs to the query is the same for all lists; for inner
 //! product (and cosine, of rows and queries of length 1) `offset` is -<q, c> and `add` 0.
 //!
+//! What is rounded to integers is the query; [`Prepared::rounding`] says how far that may lead a key astray, and candidates
+//! that it may have mixed up are settled without it (`docs/numerics.md`).
+//!
 //! Codes that are no estimates, [`Form::Rows`] and [`Form::Bits`], give the key of the metric itself.
 //!
 //! **Layout.** The codes of a list are words of 32 bits in blocks of [`BLOCK`] rows: word w of row r lies at
@@ -115,6 +118,20 @@ pub struct Encoded {
     pub scale: Vec<f32>,
     /// About how far a key may lie from the true one, relative to |q - c|; empty where a code does not say.
     pub error: Vec<f32>,
+    /// Rows with a component far outside of what codes can hold, so that another value stands for it; of each the first
+    /// such component.
+    pub outside: Vec<Outside>,
+}
+
+/// A component that codes cannot hold.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Outside {
+    /// The row, counted from the first one given.
+    pub row: usize,
+    /// The component of what is coded.
+    pub component: usize,
+    /// What was found.
+    pub value: f32,
 }
 
 /// One list.
@@ -268,6 +285,20 @@ impl Lists {
         read(self.form, self.dim, &self.lists[list], place, code);
     }
 
+    /// The codes of the rows of a block of a list, side by side, of [`Form::Integers`] or [`Form::Parts`]; zeros behind the
+    /// last row.
+    #[inline(always)]
+    pub fn block(&self, list: usize, block: usize, codes: &mut [[u8; BLOCK]]) {
+        let size = self.form.words(self.dim) * BLOCK;
+        let words = &self.lists[list].words[block * size..(block + 1) * size];
+        codes.fill([0; BLOCK]);
+        each_bit_field(self.form, self.dim, |part, w, shift, low, width| {
+            for (code, word) in codes[part].iter_mut().zip(&words[w * BLOCK..(w + 1) * BLOCK]) {
+                *code |= ((word >> shift & ((1 << width) - 1)) << low) as u8;
+            }
+        });
+    }
+
     /// Bytes of a code before it is packed.
     pub fn code_bytes(&self) -> usize {
         code_bytes(self.form, self.dim)
@@ -332,6 +363,7 @@ fn read(form: Form, dim: usize, list: &List, place: usize, code: &mut [u8]) {
 }
 
 /// Gives each field of each part of an integer code: (part, word, shift in the word, shift in the part, width).
+#[inline(always)]
 fn each_bit_field(form: Form, dim: usize, mut each: impl FnMut(usize, usize, u32, u32, u32)) {
     let (Form::Integers(bits) | Form::Parts(bits)) = form else { return };
     let padded = form.padded(dim);
@@ -363,6 +395,9 @@ pub struct Prepared {
     pub bits: Vec<u32>,
     /// [`Form::Integers`] and [`Form::Parts`]: one per query.
     pub terms: Vec<Terms>,
+    /// How far `terms.scale * S + terms.shift` may lie from what it stands for, as the query was rounded; one per query,
+    /// empty where nothing is rounded.
+    pub rounding: Vec<f32>,
 }
 
 /// The numbers of a query in the key.
@@ -451,6 +486,11 @@ mod tests {
                         lists.code(list, place, &mut code);
                         let row = p as usize - 5;
                         assert_eq!(code, codes[row * bytes..(row + 1) * bytes], "{form:?} {dim} {row}");
+                        if !form.is_exact() {
+                            let mut block = vec![[0; BLOCK]; dim];
+                            lists.block(list, place / BLOCK, &mut block);
+                            assert!(block.iter().zip(&code).all(|(b, &c)| b[place % BLOCK] == c), "{form:?} {dim}");
+                        }
                         let slot = lists.starts[list] + place as u32;
                         assert_eq!((lists.place(slot), lists.position(slot)), ((list, place), p));
                         seen += 1;

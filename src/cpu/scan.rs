@@ -231,7 +231,7 @@ mod tests {
         let add = if form.is_exact() { Vec::new() } else { (0..rows).map(|_| random.float()).collect() };
         let scale = if scaled { (0..rows).map(|_| random.float()).collect() } else { Vec::new() };
         let to: Vec<u32> = lengths.iter().enumerate().flat_map(|(l, &n)| vec![l as u32; n]).collect();
-        lists.append(&Encoded { codes, add, scale, error: Vec::new() }, &to, 0);
+        lists.append(&Encoded { codes, add, scale, ..Encoded::default() }, &to, 0);
         lists
     }
 

@@ -180,7 +180,7 @@ impl From<CodecError> for BuildError {
 
 fn limit(dtype: DType) -> &'static str {
     match dtype {
-        DType::F16 => " of magnitude at most 65504 (f16)",
+        DType::F16 => " of magnitude at most 65504 (f16); bf16 and f32 hold larger ones",
         _ => "",
     }
 }

@@ -30,7 +30,7 @@ impl Packed {
         let mut lists = Lists::new(form, dim, count);
         let codes = (0..rows * lists.code_bytes()).map(|_| random() as u8 >> (8 - bits)).collect();
         let numbers = vec![1.0; rows];
-        let encoded = Encoded { codes, add: numbers.clone(), scale: numbers, error: Vec::new() };
+        let encoded = Encoded { codes, add: numbers.clone(), scale: numbers, ..Encoded::default() };
         let to: Vec<u32> = (0..rows).map(|_| (random() % count.max(1) as u64) as u32).collect();
         lists.append(&encoded, &to, 0);
         let width = probes.min(count);

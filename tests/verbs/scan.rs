@@ -107,7 +107,7 @@ impl Case {
         let mut numbers = || (0..if form.is_exact() { 0 } else { rows }).map(|_| rng.unit() as f32 * 2.0).collect();
         let (add, scale) = (numbers(), numbers());
         let first = 5 + self.lists.rows() as u32;
-        self.lists.append(&Encoded { codes, add, scale, error: Vec::new() }, &vec![list; rows], first);
+        self.lists.append(&Encoded { codes, add, scale, ..Encoded::default() }, &vec![list; rows], first);
     }
 
     /// Lists of so many rows, all probed by every query in another order, with a place left out.
@@ -128,7 +128,7 @@ impl Case {
         for i in (1..to.len()).rev() {
             to.swap(i, rng.below(i + 1));
         }
-        lists.append(&Encoded { codes, add, scale, error: Vec::new() }, &to, 5);
+        lists.append(&Encoded { codes, add, scale, ..Encoded::default() }, &to, 5);
         let width = lengths.len() + 1;
         let probe = |i: usize| ((i + 3 * (i / width)) % width) as u32;
         let probes = (0..queries * width).map(probe).map(|l| if l as usize == lengths.len() { u32::MAX } else { l });
@@ -392,7 +392,7 @@ pub fn row_c8_changed_lists_are_seen(s: &Subject) {
     case.lists.retain(|p| (p % 3 > 0).then_some(p));
     case.tag.bump();
     case.right(s, None, 10);
-    let one = Encoded { codes: vec![0; 16], add: vec![-9e3], scale: vec![0.0], error: Vec::new() };
+    let one = Encoded { codes: vec![0; 16], add: vec![-9e3], scale: vec![0.0], ..Encoded::default() };
     case.lists.append(&one, &[1], 1000);
     case.right(s, None, 10);
 }

@@ -41,7 +41,7 @@ impl Data {
             false => (few(&mut random, 40), few(&mut random, 3)),
         };
         let to: Vec<u32> = LISTS.iter().enumerate().flat_map(|(l, &n)| vec![l as u32; n]).collect();
-        lists.append(&Encoded { codes, add, scale, error: Vec::new() }, &to, 3);
+        lists.append(&Encoded { codes, add, scale, ..Encoded::default() }, &to, 3);
         let (padded, words) = (form.padded(DIM), form.words(DIM));
         let mut prepared = Prepared { queries, ..Prepared::default() };
         for q in 0..queries {

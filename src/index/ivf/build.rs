@@ -16,7 +16,7 @@ use crate::engine::Device;
 use crate::index::search::candidates;
 use crate::index::{BuildError, Index};
 use crate::linalg::{LONGEST, length, lengths};
-use crate::ops::lists::{Encoded, Lists};
+use crate::ops::lists::{Encoded, Lists, Outside};
 use crate::ops::{self, Batch, Screen};
 use crate::random::Stretches;
 use crate::stats::SearchStats;
@@ -28,6 +28,9 @@ const ROWS_PER_CHUNK: usize = 1 << 15;
 
 /// Rows that a codec learns from at most.
 const CODEC_ROWS: usize = 1 << 16;
+
+/// What is said of rows that codes do not come near to.
+const OUTSIDE: &str = "lie far outside of the ranges that were learnt";
 
 /// Rows per list that k-means learns from at most.
 const ROWS_PER_LIST: usize = 256;
@@ -149,6 +152,12 @@ impl Ivf {
     pub(in crate::index) fn take(&mut self, coded: Coded, ids: Option<&[u64]>) -> Result<Vec<u64>, BuildError> {
         let first = self.kept.roster().slots();
         let rows = coded.parts.iter().map(|(_, _, count)| count).sum::<usize>();
+        for warning in coded.warnings {
+            // The last one of each kind.
+            let kind = |text: &str| text.split(": ").next() == warning.split(": ").next() && text.contains(OUTSIDE);
+            self.warnings.retain(|known| !kind(known));
+            self.warnings.push(warning);
+        }
         let fresh = match (&mut self.kept, coded.checked) {
             (Kept::Rows(store), Some(checked)) => store.take(checked, ids)?,
             (Kept::Rows(_), None) => unreachable!("where rows are kept they are prepared"),
@@ -181,17 +190,39 @@ impl Ivf {
     /// The codes of rows and the lists they belong to.
     fn encode(&self, rows: &RowsView<'_>) -> Result<Coded, BuildError> {
         let mut coded = Coded::default();
+        let (mut outside, mut better_outside) = (Vec::new(), Vec::new());
+        let all = |start: usize, some: &[Outside]| some.iter().map(|o| Outside { row: start + o.row, ..*o }).collect();
         for start in (0..rows.rows()).step_by(ROWS_PER_CHUNK) {
             let some = rows.slice(start, rows.rows().min(start + ROWS_PER_CHUNK));
             let (encoded, lists) = if self.spec.binary { self.encode_bits(&some)? } else { self.encode_floats(&some)? };
+            outside.append(&mut all(start, &encoded.outside));
             coded.parts.push((encoded, lists, some.rows()));
             if let Kept::Codes(_, _, codec) = &self.kept {
                 let floats = prepared_rows(self.metric, &some);
                 let zero = vec![0.0; self.dim];
                 let view = matrix(&floats, self.dim)?;
                 // Ranked by their decoded rows, so that nothing beside the codes is needed.
-                coded.better.push(codec.encode(Metric::InnerProduct, view, &vec![0; some.rows()], &zero));
+                let encoded = codec.encode(Metric::InnerProduct, view, &vec![0; some.rows()], &zero);
+                better_outside.append(&mut all(start, &encoded.outside));
+                coded.better.push(encoded);
             }
+        }
+        if let (CodecSpec::F16, Some(&Outside { row, component, value })) = (self.spec.codec, outside.first()) {
+            return Err(BuildError::NotFinite { row, component, value, dtype: DType::F16 });
+        }
+        let better = self.spec.rerank.map_or_else(String::new, |rerank| rerank.to_string());
+        for (token, outside) in [(self.spec.codec.to_string(), outside), (better, better_outside)] {
+            coded.warnings.extend(outside.first().map(|first| {
+                format!(
+                    "`{token}`: {} of {} rows {OUTSIDE}, first row {}, whose component {} is {}; the nearest value that codes can \
+                     hold stands for it; train with such rows",
+                    outside.len(),
+                    rows.rows(),
+                    first.row,
+                    first.component,
+                    first.value
+                )
+            }));
         }
         Ok(coded)
     }
@@ -223,9 +254,11 @@ impl Ivf {
             }
             if self.metric == Metric::Cosine {
                 // A row without direction: cosine 0 to every query, as if its distance were 2.
-                let norms = finite(rows)?;
-                let add = encoded.add.iter_mut().zip(norms).filter(|(_, norm)| *norm == 0.0);
-                add.for_each(|(add, _)| *add += 1.0);
+                let mut row = vec![0.0; self.dim];
+                for (r, add) in encoded.add.iter_mut().enumerate() {
+                    rows.row_f32(r, &mut row);
+                    *add += f32::from(u8::from(self.directionless(&row)));
+                }
             }
         }
         Ok((encoded, lists))
@@ -250,6 +283,8 @@ pub(crate) struct Coded {
     better: Vec<Encoded>,
     /// The rows themselves, where they are kept.
     checked: Option<Checked>,
+    /// What the caller should be told.
+    warnings: Vec<String>,
 }
 
 /// The lists of rows from a position on, where rows are not sorted.
@@ -400,15 +435,24 @@ impl Learnt {
         seed: u64,
     ) -> Result<Learnt, BuildError> {
         let (rows, mut warnings) = (sample.view(), Vec::new());
-        let mut stages = spec.transforms.clone();
+        let mut stages = Vec::with_capacity(spec.transforms.len() + 4);
         if metric == Metric::Cosine {
-            stages.insert(0, TransformSpec::Normalize);
+            stages.push(TransformSpec::Normalize);
+        }
+        for &transform in &spec.transforms {
+            stages.push(transform);
+            if metric == Metric::Cosine && matches!(transform, TransformSpec::Slice { .. }) {
+                // What is compared are the rows that are left, whatever the length of what was cut.
+                stages.push(TransformSpec::Normalize);
+            }
         }
         let exact = matches!(spec.codec, CodecSpec::Flat | CodecSpec::F16 | CodecSpec::Bf16);
         let centred = |s: &TransformSpec| matches!(s, TransformSpec::Pca { .. } | TransformSpec::Centre);
         if inner(metric, spec.codec) == Metric::L2 && !exact && !stages.iter().any(centred) {
             // Sums and differences of large squares would leave little of a distance.
-            stages.insert(usize::from(metric == Metric::Cosine), TransformSpec::Centre);
+            // Behind what scales, since lengths are those before.
+            let scaled = stages.iter().rposition(|s| *s == TransformSpec::Normalize);
+            stages.insert(scaled.map_or(0, |last| last + 1), TransformSpec::Centre);
         }
         if matches!(spec.codec, CodecSpec::RaBitQ { .. }) {
             stages.push(TransformSpec::Rotation { dim: None });

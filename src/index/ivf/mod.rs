@@ -24,7 +24,7 @@ use crate::types::{DType, Metric};
 
 use super::roster::Roster;
 use super::store::Store;
-use super::{CodecSpec, Index, IndexSpec};
+use super::{CodecSpec, Index, IndexSpec, TransformSpec};
 
 pub(crate) use build::Coded;
 
@@ -194,6 +194,13 @@ impl Ivf {
     /// The rows, where they are kept.
     pub(super) fn kept_rows(&self) -> Option<&Store> {
         if let Kept::Rows(store) = &self.kept { Some(store) } else { None }
+    }
+
+    /// Whether what is compared of a vector is zero, so that its cosine is 0 to every other.
+    fn directionless(&self, vector: &[f32]) -> bool {
+        let cut = |spec: &TransformSpec| if let TransformSpec::Slice { dim } = *spec { Some(dim) } else { None };
+        let left = self.spec.transforms.iter().map_while(cut).last().unwrap_or(self.dim);
+        vector.iter().take(left).all(|&x| x == 0.0)
     }
 
     /// In which keys codes are compared.

@@ -50,6 +50,7 @@ pub(super) enum Step {
     Transform,
     Probe,
     Prepare,
+    Settle,
     Place,
     First,
     Promising,
@@ -61,10 +62,11 @@ pub(super) enum Step {
 
 impl Step {
     /// In the order of their numbers.
-    const ALL: [Step; 10] = [
+    const ALL: [Step; 11] = [
         Step::Transform,
         Step::Probe,
         Step::Prepare,
+        Step::Settle,
         Step::Place,
         Step::First,
         Step::Promising,
@@ -79,6 +81,7 @@ impl Step {
             Step::Transform => "transform",
             Step::Probe => "probe",
             Step::Prepare => "encode",
+            Step::Settle => "settle",
             Step::Place => "place",
             Step::First => "first candidates",
             Step::Promising => "promising candidates",
@@ -158,10 +161,14 @@ impl Ivf {
             form: self.lists.form,
             share: (probes, self.lists.lists.len()),
         };
-        let found = w.program.push(scan)?;
+        let mut found = w.program.push(scan)?;
         let wide = |width| Type::Candidates { queries: q, width };
-        let placed = w.host(Step::Place, &[found], wide(keep), light(q * keep))?;
         let exact = self.lists.form.is_exact();
+        if !exact {
+            let operands: Vec<Value> = [found, probed, prepared, floats].into_iter().chain(mask).collect();
+            found = w.host(Step::Settle, &operands, wide(keep), light(q * 4))?;
+        }
+        let placed = w.host(Step::Place, &[found], wide(keep), light(q * keep))?;
         let mut ranked = match &self.kept {
             Kept::Rows(store) => {
                 let rows = w.input(Wanted::Rows, Input::Vectors(store.base()).ty()?);
@@ -179,7 +186,7 @@ impl Ivf {
             }
             Kept::Codes(..) => w.host(Step::Better, &[given, placed], wide(keep), light(q * keep * self.dim))?,
             Kept::Ids(_) if exact => placed,
-            Kept::Ids(_) => w.host(Step::Codes, &[found, probed, placed, floats], wide(keep), light(q * keep * dim))?,
+            Kept::Ids(_) => w.host(Step::Codes, &[found, placed, floats], wide(keep), light(q * keep * dim))?,
         };
         if self.metric == Metric::Cosine && self.inner() == Metric::L2 && matches!(self.kept, Kept::Ids(_)) {
             ranked = w.host(Step::Cosines, &[given, ranked], wide(keep), light(q * keep))?;
@@ -257,7 +264,17 @@ impl Ivf {
         let answer = ops::running(look.engine, &program, &inputs, stats).await;
         match (answer, infinite.get()) {
             (Err(_), Some(&(query, component, value))) => Err(SearchError::NotFinite { query, component, value }),
-            (answer, _) => Ok(candidates(answer?)?),
+            (answer, _) => {
+                let mut answer = candidates(answer?)?;
+                // Estimates of small distances may lie below 0; their order stands.
+                let least = match self.metric {
+                    Metric::L2 => 0.0,
+                    Metric::Cosine => -1.0,
+                    _ => f32::NEG_INFINITY,
+                };
+                answer.keys.iter_mut().for_each(|key| *key = key.max(least));
+                Ok(answer)
+            }
         }
     }
 }
@@ -294,6 +311,13 @@ impl Run<'_> {
                 self.probe(frame, operand(0)?, nearest)
             }
             Step::Prepare => Ok(Output::Prepared(self.prepare(frame, operand(0)?)?)),
+            Step::Settle => {
+                let (found, probes) = (frame.candidates(operand(0)?)?, frame.probes(operand(1)?)?);
+                let prepared = frame.prepared(operand(2)?)?;
+                let mask = operands.get(4).map(|&mask| frame.mask(mask)).transpose()?;
+                let floats = self.floats(frame, operand(3)?)?;
+                Ok(Output::Candidates(self.settle(found, probes, &prepared.rounding, floats, mask, stats)))
+            }
             Step::Place => self.place(frame.candidates(operand(0)?)?),
             Step::First => self.first(frame.candidates(operand(0)?)?),
             Step::Promising => {
@@ -310,14 +334,20 @@ impl Run<'_> {
                 self.keys_of_better(placed)
             }
             Step::Codes => {
-                let (found, probes) = (frame.candidates(operand(0)?)?, frame.probes(operand(1)?)?);
-                let RowsView::F32(floats) = frame.vectors(operand(3)?, self.ivf.codec.dim())?.rows else {
-                    return Err(EngineError::Mismatch("codes are compared with f32 queries".to_owned()));
-                };
+                let found = frame.candidates(operand(0)?)?;
+                let (floats, lost) = (self.floats(frame, operand(2)?)?, frame.lost(operand(2)?));
                 stats.refined += there(found);
-                self.keys_of_codes(found, probes, frame.candidates(operand(2)?)?, floats)
+                self.keys_of_codes(found, frame.candidates(operand(1)?)?, floats, lost)
             }
             Step::Cosines => self.cosines(frame.candidates(operand(1)?)?),
+        }
+    }
+
+    /// Queries after all transforms.
+    fn floats<'f>(&self, frame: &'f Frame<'_>, value: Value) -> Result<MatrixView<'f, f32>, EngineError> {
+        match frame.vectors(value, self.ivf.codec.dim())?.rows {
+            RowsView::F32(floats) => Ok(floats),
+            _ => Err(EngineError::Mismatch("codes are compared with f32 queries".to_owned())),
         }
     }
 
