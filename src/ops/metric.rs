@@ -16,10 +16,12 @@ pub fn key(metric: Metric, a: &[f64], b: &[f64]) -> f64 {
         Metric::L2 => sum!(|x: f64, y: f64| (x - y) * (x - y)),
         // No zero below zero: equal keys are decided by position.
         Metric::InnerProduct => 0.0 - sum!(|x: f64, y: f64| x * y),
-        Metric::Cosine => 0.0 - ratio(
-            sum!(|x: f64, y: f64| x * y),
-            sum!(|x: f64, _: f64| x * x).sqrt() * sum!(|_: f64, y: f64| y * y).sqrt(),
-        ),
+        Metric::Cosine => {
+            0.0 - ratio(
+                sum!(|x: f64, y: f64| x * y),
+                sum!(|x: f64, _: f64| x * x).sqrt() * sum!(|_: f64, y: f64| y * y).sqrt(),
+            )
+        }
         Metric::L1 => sum!(|x: f64, y: f64| (x - y).abs()),
         Metric::Linf => pairs().map(|(x, y)| (x - y).abs()).fold(0.0, f64::max),
         Metric::Lp(p) => sum!(|x: f64, y: f64| (x - y).abs().powf(f64::from(p))),

@@ -177,7 +177,8 @@ fn row_e3_what_is_not_read_is_named() {
         assert!(wrong.to_string().contains(problem), "{wrong}");
     }
     let wrong = FaissIndex::parse(&bytes("fastscan")).unwrap_err().problem;
-    let whole = "a FastScan index is not read here, since it is packed for one processor; the same index without `fs` is";
+    let whole =
+        "a FastScan index is not read here, since it is packed for one processor; the same index without `fs` is";
     assert_eq!(wrong, whole);
     let wrong = FaissIndex::parse(b"NEARFLD\0").unwrap_err();
     assert!(wrong.to_string().contains("nearfield"), "{wrong}");

@@ -134,7 +134,13 @@ impl Ivf {
     }
 
     /// A search for the `k` nearest, with some candidates more where exact keys decide among them.
-    pub(super) fn look_for<'a>(&self, engine: &'a Engine, probes: usize, k: usize, options: &SearchOptions) -> Look<'a> {
+    pub(super) fn look_for<'a>(
+        &self,
+        engine: &'a Engine,
+        probes: usize,
+        k: usize,
+        options: &SearchOptions,
+    ) -> Look<'a> {
         let keep = self.keep_of(k, options);
         let spare = if matches!(self.kept, Kept::Rows(_)) { spare(k) } else { 0 };
         let wide = k.saturating_add(spare).min(keep.max(k));
