@@ -126,6 +126,17 @@ mod guard {
         next: *const Place,
     }
 
+    impl Place {
+        /// The end of the map that lies here, if the address is within.
+        fn end_around(&self, address: usize) -> Option<usize> {
+            let start = self.start.load(Ordering::Acquire);
+            let end = self.end.load(Ordering::Acquire);
+            // Nobody's, or somebody else's by now: then it was not the map of the thread that faulted.
+            let stays = start != 0 && start == self.start.load(Ordering::Acquire);
+            (stays && (start..end).contains(&address)).then_some(end)
+        }
+    }
+
     /// The first of all places.
     static PLACES: AtomicPtr<Place> = AtomicPtr::new(ptr::null_mut());
 
@@ -203,11 +214,8 @@ mod guard {
         let address = unsafe { (*info).si_addr() } as usize;
         // SAFETY: sysconf has no conditions.
         let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as usize;
-        let within = |place: &&Place| {
-            (place.start.load(Ordering::Acquire)..place.end.load(Ordering::Acquire)).contains(&address)
-        };
-        if let Some(place) = places().find(within) {
-            let (from, end) = (address / page * page, place.end.load(Ordering::Acquire));
+        if let Some(end) = places().find_map(|place| place.end_around(address)) {
+            let from = address / page * page;
             let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
             // SAFETY: the pages lie in a map of ours, which the thread that faulted holds on to while it reads it. They are
             // replaced by pages that read as zeros, which are valid bytes; the rest of the map stays.

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use super::super::search::Search;
 use super::super::{Explanation, SearchOptions, Trial};
+use super::program::Look;
 use super::{Ivf, Kept};
 use crate::engine::Device;
 use crate::error::SearchError;
@@ -31,7 +32,8 @@ impl Ivf {
             return Ok(Explanation::of(&**engine, search.explain(k, screen)?));
         }
         let engine = &*self.device.engine;
-        let look = self.look_for(engine, reach.probes, k, options);
+        let look =
+            Look { engine, probes: reach.probes, keep: self.keep_of(k, options), k, all: self.ranks_all(options) };
         let written = self.written(&queries, mask.as_ref(), look)?;
         Ok(Explanation::of(&*self.device.engine, written.program))
     }

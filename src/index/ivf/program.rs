@@ -3,6 +3,7 @@
 
 use std::sync::OnceLock;
 
+use super::super::decide::spare;
 use super::super::planner::Planner;
 use super::super::search::{MaskBits, Queries, candidates};
 use super::super::store::Store;
@@ -58,11 +59,12 @@ pub(super) enum Step {
     Better,
     Codes,
     Cosines,
+    Decide,
 }
 
 impl Step {
     /// In the order of their numbers.
-    const ALL: [Step; 11] = [
+    const ALL: [Step; 12] = [
         Step::Transform,
         Step::Probe,
         Step::Prepare,
@@ -74,6 +76,7 @@ impl Step {
         Step::Better,
         Step::Codes,
         Step::Cosines,
+        Step::Decide,
     ];
 
     fn what(self) -> &'static str {
@@ -89,6 +92,7 @@ impl Step {
             Step::Better => "refine from better codes",
             Step::Codes => "refine from codes",
             Step::Cosines => "cosines",
+            Step::Decide => "decide",
         }
     }
 }
@@ -191,7 +195,14 @@ impl Ivf {
         if self.metric == Metric::Cosine && self.inner() == Metric::L2 && matches!(self.kept, Kept::Ids(_)) {
             ranked = w.host(Step::Cosines, &[given, ranked], wide(keep), light(q * keep))?;
         }
-        let best = w.program.push(SelectK { from: ranked, k })?;
+        let best = match &self.kept {
+            // Some more, among which exact keys decide.
+            Kept::Rows(_) => {
+                let some = w.program.push(SelectK { from: ranked, k: k.saturating_add(spare(k)).min(keep.max(k)) })?;
+                w.host(Step::Decide, &[some], wide(k), light(q * k))?
+            }
+            _ => w.program.push(SelectK { from: ranked, k })?,
+        };
         w.program.output(best);
         Ok(Written { program: w.program, inputs: w.inputs })
     }
@@ -340,6 +351,7 @@ impl Run<'_> {
                 self.keys_of_codes(found, frame.candidates(operand(1)?)?, floats, lost)
             }
             Step::Cosines => self.cosines(frame.candidates(operand(1)?)?),
+            Step::Decide => self.decide(frame.candidates(operand(0)?)?),
         }
     }
 

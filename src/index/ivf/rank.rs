@@ -1,5 +1,6 @@
 //! Re-ranking the candidates of a scan: the host operations of its program.
 
+use super::super::decide::Decider;
 use super::program::Run;
 use super::{Ivf, Kept};
 use crate::compute::{Candidates, EngineError, Mask, Output};
@@ -202,6 +203,15 @@ impl Run<'_> {
         };
         let sure = keys[kth] + 2.0 * rounding * scale(slots[kth]).max(scale(slots[last])) <= keys[last];
         !sure
+    }
+
+    /// The nearest of candidates with direct keys, in the order of their exact keys.
+    pub(super) fn decide(&self, ranked: &Candidates) -> Result<Output, EngineError> {
+        let Kept::Rows(store) = &self.ivf.kept else {
+            return Err(EngineError::Mismatch("no rows to decide by".to_owned()));
+        };
+        // No row is missing, as far as candidates go.
+        Ok(Output::Candidates(Decider::of(store, self.queries).nearest(ranked, self.look.k, &[0])))
     }
 
     /// Cosines from squared distances between vectors of length 1.

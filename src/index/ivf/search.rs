@@ -1,7 +1,6 @@
 //! Searching an `Ivf`: the lists of the nearest centroids, their best rows, and re-ranking of those.
 
 use super::super::SearchOptions;
-use super::super::decide::{Decider, spare};
 use super::super::search::{MaskBits, Queries, Search};
 use super::super::store::Store;
 use super::program::Look;
@@ -121,38 +120,16 @@ impl Ivf {
             return search.nearest(k, screen, stats).await;
         }
         let Reach { probes, allowed, .. } = reach;
-        let look = self.look_for(engine, probes, k, options);
-        let answer = self.settled(self.look(&queries, mask.as_ref(), look, stats).await?, &queries, k);
+        let look = Look { engine, probes, keep: self.keep_of(k, options), k, all: self.ranks_all(options) };
+        let answer = self.look(&queries, mask.as_ref(), look, stats).await?;
         let wanted = |i: usize| k.min(if allowed.len() == 1 { allowed[0] } else { allowed[i] });
         let short =
             (0..q).any(|i| answer.positions[i * k..(i + 1) * k].iter().filter(|&&p| p != u32::MAX).count() < wanted(i));
         if options.filter.is_some() && short && probes < self.lists.lists.len() {
             let look = Look { probes: self.lists.lists.len(), all: true, ..look };
-            return Ok(self.settled(self.look(&queries, mask.as_ref(), look, stats).await?, &queries, k));
+            return self.look(&queries, mask.as_ref(), look, stats).await;
         }
         Ok(answer)
-    }
-
-    /// A search for the `k` nearest, with some candidates more where exact keys decide among them.
-    pub(super) fn look_for<'a>(
-        &self,
-        engine: &'a Engine,
-        probes: usize,
-        k: usize,
-        options: &SearchOptions,
-    ) -> Look<'a> {
-        let keep = self.keep_of(k, options);
-        let spare = if matches!(self.kept, Kept::Rows(_)) { spare(k) } else { 0 };
-        let wide = k.saturating_add(spare).min(keep.max(k));
-        Look { engine, probes, keep, k: wide, all: self.ranks_all(options) }
-    }
-
-    /// Of candidates with direct keys the `k` nearest, in the order of their exact keys.
-    fn settled(&self, found: Candidates, queries: &Queries<'_>, k: usize) -> Candidates {
-        match &self.kept {
-            Kept::Rows(store) => Decider::of(store, queries).nearest(&found, k, &[0]),
-            _ => found,
-        }
     }
 
     /// All rows within a radius of each query, of those in the probed lists.
