@@ -284,7 +284,8 @@ impl Search<'_> {
             }
         };
         let function = program.input(Type::Function);
-        let cost = Cost { operations: (extent.queries * wide * 8) as f64, ..Cost::default() };
+        let numbers = (extent.queries * wide) as f64;
+        let cost = Cost { bytes_read: 8.0 * numbers, operations: 40.0 * numbers, ..Cost::default() };
         let gives = Type::Candidates { queries: extent.queries, width: k };
         let decided = program.push(Host { what: DECIDE, function, operands: vec![best], gives, cost })?;
         program.output(decided);

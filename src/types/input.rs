@@ -136,20 +136,27 @@ macro_rules! elements {
         as_view!([] &'a [$t]);
         as_view!([const D: usize] &'a [$t; D]);
         as_view!([] &'a Vec<$t>);
-        impl<'a> IntoRows<'a> for (&'a [$t], usize) {
-            fn into_rows(self) -> Result<AnyRows<'a>, ShapeError> {
-                Ok(RowsView::new(self.0, self.1)?.into())
-            }
-        }
-        impl<'a> IntoRows<'a> for (&'a Vec<$t>, usize) {
-            fn into_rows(self) -> Result<AnyRows<'a>, ShapeError> {
-                (&self.0[..], self.1).into_rows()
-            }
-        }
     )*};
 }
 
 elements!(f32 => F32, f16 => F16, bf16 => Bf16, i8 => I8, u8 => U8, f64 => F64, i32 => I32, i64 => I64);
+// One for all types: so literals get theirs.
+impl<'a, T> IntoRows<'a> for (&'a [T], usize)
+where
+    RowsView<'a>: From<MatrixView<'a, T>>,
+{
+    fn into_rows(self) -> Result<AnyRows<'a>, ShapeError> {
+        Ok(RowsView::new(self.0, self.1)?.into())
+    }
+}
+impl<'a, T> IntoRows<'a> for (&'a Vec<T>, usize)
+where
+    RowsView<'a>: From<MatrixView<'a, T>>,
+{
+    fn into_rows(self) -> Result<AnyRows<'a>, ShapeError> {
+        (&self.0[..], self.1).into_rows()
+    }
+}
 as_view!([] RowsView<'a>);
 as_view!([] BitsView<'a>);
 

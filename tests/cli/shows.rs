@@ -65,11 +65,13 @@ fn info_and_explain() {
     assert_eq!(json["sections"].as_array().unwrap().len(), 2);
 
     let said = sandbox.run("explain --index-file x.nf --batch 32 -k 3 --screen f32").ok().out;
-    for part in ["32 queries against 64 rows", "search(screen f32", "refine", "select_k(3)", "predicted", "at best"] {
+    for part in
+        ["32 queries against 64 rows", "search(screen f32", "refine", "select_k(5)", "decide", "predicted", "at best"]
+    {
         assert!(said.contains(part), "`{part}` is not in {said}");
     }
     let said = sandbox.run("explain --base b.npy --metric l1 --queries b.npy -k 3").ok().out;
-    assert!(said.contains("64 queries") && said.contains("search(screen none, keep 3)"), "{said}");
+    assert!(said.contains("64 queries") && said.contains("search(screen none, keep 5)"), "{said}");
 }
 
 #[test]
