@@ -196,6 +196,15 @@ impl Device {
         }
     }
 
+    /// The CPU with one set of instructions, so that tests can compare them.
+    #[cfg(feature = "tooling")]
+    #[doc(hidden)]
+    pub fn cpu_at(level: crate::cpu::Level) -> Device {
+        let threads = Threads::new(None);
+        let cpu: Arc<Engine> = Arc::new(CpuEngine::with(threads.clone(), Some(level)));
+        Device::new(cpu.clone(), cpu, threads)
+    }
+
     /// What `auto` makes of an engine, so that tests can do to it what befalls real devices.
     #[cfg(feature = "gpu")]
     #[doc(hidden)]

@@ -1,6 +1,7 @@
 //! Ids and their order are those of f64 arithmetic on the stored rows: every metric, every screen, every device, on data where
 //! f32 cannot tell rows apart.
 
+use nearfield::cpu::Level;
 use nearfield::{
     Bitmap, DType, Device, DeviceOptions, Filter, Flat, MatrixView, Metric, RowsView, Screen, SearchOptions,
 };
@@ -28,12 +29,20 @@ impl Random {
     }
 }
 
+/// The CPU at each level, and every GPU of the test run.
 fn devices() -> Vec<Device> {
-    let mut all = vec![Device::cpu()];
+    Level::available().into_iter().map(Device::cpu_at).chain(gpus(None)).collect()
+}
+
+/// Every GPU of the test run, with so much memory.
+fn gpus(memory: Option<u64>) -> Vec<Device> {
     let names = std::env::var("NEARFIELD_TEST_ADAPTERS").unwrap_or_default();
-    let open = |name: &str| Device::open(&DeviceOptions::default().device(name)).unwrap();
-    all.extend(names.split(',').filter(|name| !name.is_empty()).map(open));
-    all
+    let open = |name: &str| {
+        let mut options = DeviceOptions::default().device(name);
+        options.memory = memory;
+        Device::open(&options).unwrap()
+    };
+    names.split(',').filter(|name| !name.is_empty()).map(open).collect()
 }
 
 /// The key of two vectors in f64, by the definition.
@@ -247,6 +256,18 @@ fn ids_are_those_of_f64() {
     }
 }
 
+/// With so little memory that rows come piece by piece.
+#[test]
+fn streamed_rows_are_decided_in_f64() {
+    for device in gpus(Some(64 << 10)) {
+        for set in data().iter().chain(&wide()).filter(|set| set.name.contains("ties") || set.name.contains("far")) {
+            for metric in [Metric::L2, Metric::Cosine, Metric::Linf] {
+                check(set, &set.index(&device, metric), 10, metric);
+            }
+        }
+    }
+}
+
 #[test]
 fn wide_rows_are_decided_as_they_are() {
     for device in devices() {
@@ -254,6 +275,26 @@ fn wide_rows_are_decided_as_they_are() {
             for metric in METRICS {
                 let index = set.index(&device, metric);
                 ks(&device, &[1, 20]).iter().for_each(|&k| check(set, &index, k, metric));
+            }
+        }
+    }
+}
+
+/// Near-ties in rows of any length, and as many neighbours as there are rows.
+#[test]
+fn rows_of_any_length_are_decided_in_f64() {
+    for device in devices() {
+        let dims = [1, 2, 3, 7, 17, 31, 33, 64, 96, 100, 127, 128, 200, 256, 384, 768, 1000, 1536, 4097];
+        let each = if device.name().starts_with("cpu") { 1 } else { 3 };
+        for dim in dims.into_iter().step_by(each) {
+            let count = if dim > 1000 { 60 } else { 300 };
+            let set = Data::new("near-ties of any length", dim, count, move |i, r| {
+                let kind = (i / dim % 20) as f64;
+                0.2 + ((kind * 7.0 + (i % dim) as f64) * 0.61).sin().abs() + 1e-6 * r.next()
+            });
+            for metric in [Metric::L2, Metric::Cosine, Metric::InnerProduct, Metric::L1] {
+                let index = set.index(&device, metric);
+                ks(&device, &[10, count]).iter().for_each(|&k| check(&set, &index, k, metric));
             }
         }
     }

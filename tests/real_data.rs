@@ -35,16 +35,14 @@ fn oracle(metric: Metric, rows: &RowsView<'_>, query: &[f32], k: usize) -> Vec<f
     all
 }
 
-/// Every id found lies no farther than the truth's k-th, up to the rounding of one f32 distance; ids are distinct.
+/// Every id found lies as far as the truth's in its place, but for the rounding of f64; ids are distinct.
 fn assert_exact(metric: Metric, base: &RowsView<'_>, query: &[f32], found: &[(u64, f32)], truth: &[f64], what: &str) {
     assert_eq!(found.len(), truth.len(), "{what}");
-    let slack = (base.dim() as f64 / 4.0 + 16.0) * f64::powi(2.0, -23);
-    let kth = truth[truth.len() - 1];
-    let limit = kth + slack * if metric == Metric::L2 { kth } else { 1.0 };
     let mut ids: Vec<u64> = found.iter().map(|f| f.0).collect();
-    for &(id, _) in found {
+    for (place, (&(id, _), true_distance)) in found.iter().zip(truth).enumerate() {
         let d = distance(metric, &row(base, id as usize), query);
-        assert!(d <= limit, "{what}: row {id} lies at {d}, the k-th at {kth}");
+        let near = (d - true_distance).abs() <= 1e-13 * true_distance.abs().max(1.0);
+        assert!(near, "{what}: row {id} lies at {d}, that in place {place} of the truth at {true_distance}");
     }
     ids.sort_unstable();
     ids.dedup();
@@ -86,7 +84,10 @@ impl Set {
                 let truth = match from_files {
                     Some(ids) => {
                         let nearest = ids[q * 100..q * 100 + k].iter();
-                        nearest.map(|&id| distance(self.metric, &row(&base, id as usize), &query)).collect()
+                        let far = nearest.map(|&id| distance(self.metric, &row(&base, id as usize), &query));
+                        let mut truth: Vec<f64> = far.collect();
+                        truth.sort_unstable_by(f64::total_cmp);
+                        truth
                     }
                     None => oracle(self.metric, &base, &query, k),
                 };
