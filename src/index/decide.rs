@@ -209,6 +209,10 @@ fn rounding(metric: Metric, dim: usize, key: f64, norms: [f64; 2], rounded: [boo
     }
 }
 
+fn is_integer(dtype: DType) -> bool {
+    matches!(dtype, DType::I8 | DType::U8 | DType::I32 | DType::I64)
+}
+
 /// The `k` smallest pairs, in order.
 fn nearest_first(pairs: &mut Vec<(f64, u32)>, k: usize) {
     let order = |a: &(f64, u32), b: &(f64, u32)| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1));
@@ -230,11 +234,18 @@ impl<'a> Asked<'a> {
         self.number = query;
         self.query.clear();
         let sums = matches!(d.metric, Metric::L2 | Metric::InnerProduct | Metric::L1 | Metric::Linf);
-        let whole = matches!(d.rows.dtype(), DType::I8 | DType::U8 | DType::I32 | DType::I64);
-        self.whole = sums && whole && {
+        // No sum on the way to a key is larger than this.
+        let longest = self.norm + f64::from(d.longest);
+        let most = longest * longest.max((d.rows.dim() as f64).sqrt());
+        self.whole = sums && most < f64::from(1 << 24) && is_integer(d.rows.dtype()) && self.is_whole();
+    }
+
+    /// Whether all components of the query are whole numbers.
+    fn is_whole(&mut self) -> bool {
+        is_integer(self.decider.queries.dtype()) || {
             self.widen();
-            self.query.iter().all(|x| x.fract() == 0.0)
-        };
+            self.query.iter().all(|&x| x as i64 as f64 == x)
+        }
     }
 
     /// The query in f64.
@@ -254,10 +265,7 @@ impl<'a> Asked<'a> {
 
     /// How far the f32 key of a row, or of any row, may lie from the exact one.
     fn error(&self, key: f64, row: Option<u32>) -> f64 {
-        // No sum on the way to the key is larger than this.
-        let norm = f64::from(row.map_or(self.decider.longest, |row| self.decider.norms[row as usize]));
-        let most = (self.norm + norm) * (self.norm + norm).max((self.decider.rows.dim() as f64).sqrt());
-        if self.whole && most < f64::from(1 << 24) { 0.0 } else { self.decider.error(key, self.norm, row) }
+        if self.whole { 0.0 } else { self.decider.error(key, self.norm, row) }
     }
 
     fn candidate(&self, key: f32, position: u32) -> Candidate {
