@@ -1,5 +1,6 @@
 //! Rows in the caller's memory.
 
+use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
 use super::DType;
@@ -395,8 +396,8 @@ impl<'a> RowsView<'a> {
     pub fn row_f64(&self, i: usize, out: &mut [f64]) {
         match self {
             RowsView::F32(m) => each(m.row(i), out, f64::from),
-            RowsView::F16(m) => each(m.row(i), out, f16::to_f64),
-            RowsView::Bf16(m) => each(m.row(i), out, bf16::to_f64),
+            RowsView::F16(m) => m.row(i).convert_to_f64_slice(&mut out[..m.dim()]),
+            RowsView::Bf16(m) => each(m.row(i), out, |x| f64::from(x.to_f32())),
             RowsView::I8(m) => each(m.row(i), out, f64::from),
             RowsView::U8(m) => each(m.row(i), out, f64::from),
             RowsView::Bits(bits) => each_bit(bits.row(i), out),
