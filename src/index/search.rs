@@ -13,7 +13,7 @@ use super::rowbuf::RowBuf;
 use super::store::{Fault, Store, checked_lengths, vanishing};
 use crate::compute::{Candidates, EngineError, Frame, Input, Mask, Output, Tag, Type, Value, Vectors};
 use crate::error::SearchError;
-use crate::linalg::length;
+use crate::linalg::{length, scaled_square};
 use crate::ops::codes::QueryCodes;
 use crate::ops::search::{Wanted, kept, norm_in_range};
 use crate::ops::{self, Batch, Coded, Cost, Engine, Extent, Host, Op, Program, Refine, Screen, SelectK};
@@ -103,9 +103,8 @@ fn scaled_to_unit(queries: &RowsView<'_>, norms: &mut [f32]) -> RowBuf {
     let begin = || vec![0.0f64; dim];
     threads::each_with(64, floats.chunks_exact_mut(dim).zip(norms).enumerate(), begin, |wide, (q, (query, norm))| {
         queries.row_f64(q, wide);
-        let largest = wide.iter().fold(0.0f64, |most, x| most.max(x.abs()));
+        let (largest, squares) = scaled_square(wide);
         if largest > 0.0 {
-            let squares: f64 = wide.iter().map(|x| (x / largest) * (x / largest)).sum();
             let exponent = (largest.log2() + squares.log2() / 2.0).floor() as i32 + 2;
             // One power of two may be past f64, so two steps.
             let (a, b) = (exponent / 2, exponent - exponent / 2);

@@ -77,6 +77,12 @@ pub(crate) fn lengths(rows: &RowsView<'_>) -> Result<Vec<f32>, (usize, usize, f3
     threads::map_with(64, 0..rows.rows(), || vec![0.0f32; rows.dim()], of_row).into_iter().collect()
 }
 
+/// The size of the largest component, and the square of the length in its units, which does not overflow; NaN for zeros.
+pub(crate) fn scaled_square(row: &[f64]) -> (f64, f64) {
+    let largest = row.iter().fold(0.0f64, |most, x| most.max(x.abs()));
+    (largest, row.iter().map(|x| (x / largest) * (x / largest)).sum())
+}
+
 /// [`lengths`] of rows in f64, whose squares may overflow.
 fn wide_lengths(rows: &RowsView<'_>) -> Result<Vec<f32>, (usize, usize, f32)> {
     let of_row = |buffer: &mut Vec<f64>, r: usize| {
@@ -84,8 +90,7 @@ fn wide_lengths(rows: &RowsView<'_>) -> Result<Vec<f32>, (usize, usize, f32)> {
         if let Some(component) = buffer.iter().position(|x| !x.is_finite()) {
             return Err((r, component, buffer[component] as f32));
         }
-        let largest = buffer.iter().fold(0.0f64, |most, x| most.max(x.abs()));
-        let squares: f64 = buffer.iter().map(|x| (x / largest) * (x / largest)).sum();
+        let (largest, squares) = scaled_square(buffer);
         // Only a row of zeros has no length.
         Ok(if largest == 0.0 { 0.0 } else { ((largest * squares.sqrt()) as f32).max(f32::from_bits(1)) })
     };
